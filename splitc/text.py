@@ -1,0 +1,34 @@
+"""Seconds, bytes and rates as people read them: three significant digits and an SI prefix."""
+
+import math
+
+_LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+
+
+def format_seconds(seconds: float) -> str:
+    """Return for example "12.3 ms"."""
+    return _format(seconds, "s", _SMALL)
+
+
+def format_bytes(count: float) -> str:
+    """Return for example "401 kB"; a kB is 1000 bytes."""
+    return _format(count, "B", _LARGE)
+
+
+def format_rate(bits_per_s: float) -> str:
+    """Return for example "6.3 Mbit/s"."""
+    return _format(bits_per_s, "bit/s", _LARGE)
+
+
+def _format(value: float, unit: str, prefixes: tuple[tuple[float, str], ...]) -> str:
+    if not value:
+        return f"0 {unit}"
+    rounded = float(f"{value:.3g}")  # before the prefix is chosen: 999.9 kB is 1 MB
+    scale, prefix = next((pair for pair in prefixes if abs(rounded) >= pair[0]), prefixes[-1])
+    return f"{rounded / scale:g} {prefix}{unit}"
+
+
+def format_share(share: float) -> str:
+    """*share* as a percentage of two decimals, rounded up: it is a bound."""
+    return f"{math.ceil(round(share * 1e4, 6)) / 100:g} %"
