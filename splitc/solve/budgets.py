@@ -1,0 +1,108 @@
+"""The best cut under hard limits on weights, memory, payload and energy.
+
+Most questions need no integer program: when the minimum cut without budgets keeps them, it is the answer.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from splitc.costs import Costs, Limits
+from splitc.cuts import Cut, energy_j, make_cut, meets_budgets
+from splitc.errors import NoFeasibleCut
+from splitc.solve.mincut import latency_s, min_cut_oracle
+from splitc.solve.pins import Pins, make_pins
+from splitc.solve.program import best_cut, make_program
+from splitc.solve.space import FloatArray, Oracle
+
+_FLAGS = {
+    "max_head_weight_bytes": ("--max-head-weights", "head weights"),
+    "max_head_peak_bytes": ("--max-head-memory", "head memory"),
+    "max_payload_bytes": ("--max-payload", "the payload"),
+    "max_energy_j": ("--max-energy", "the device's energy"),
+}
+
+
+def has_budgets(limits: Limits) -> bool:
+    """Whether any limit is set that pins cannot express."""
+    return bool(_budgets(limits))
+
+
+def budget_oracle(costs: Costs, limits: Limits) -> Oracle:
+    """Prepare the program of *costs* and *limits* once.
+
+    Raises:
+        NoFeasibleCut: pins exclude each other; raised by the oracle: budgets exclude everything.
+    """
+    relaxed = min_cut_oracle(costs, limits)
+    program = make_program(costs, limits, make_pins(costs.graph, limits))
+
+    def oracle(prices: FloatArray) -> Cut:
+        cut = relaxed(prices)
+        if meets_budgets(costs, cut, limits):
+            return cut
+        best = best_cut(program, prices, at_least_s=latency_s(cut, prices))
+        if best is None:
+            raise _no_feasible_cut(costs, limits)
+        return best
+
+    return oracle
+
+
+def _budgets(limits: Limits) -> dict[str, float]:
+    named = {name: getattr(limits, name) for name in _FLAGS}
+    return {name: limit for name, limit in named.items() if limit is not None}
+
+
+def _no_feasible_cut(costs: Costs, limits: Limits) -> NoFeasibleCut:
+    """Name the budget that alone excludes everything, or all of them if only together they do."""
+    pins = make_pins(costs.graph, limits)
+    pinned = bool(pins.head or pins.tail)
+    with_pins = " with these pins" if pinned else ""
+    for name, limit in _budgets(limits).items():
+        least = _least(costs, limits, pins, name)
+        if least > limit:
+            flag, what = _FLAGS[name]
+            return NoFeasibleCut(
+                f"no cut keeps {what} under {_amount(name, limit)}: the least possible{with_pins} "
+                f"is {_amount(name, least)}; raise {flag}{' or drop a pin' if pinned else ''}"
+            )
+    flags = " and ".join(
+        f"{_FLAGS[name][0]} {_amount(name, limit)}" for name, limit in _budgets(limits).items()
+    )
+    return NoFeasibleCut(f"no cut meets {flags} together{with_pins}, though each alone can be met; raise one")
+
+
+def _least(costs: Costs, limits: Limits, pins: Pins, name: str) -> float:
+    """The least that any cut needs of one budget, the others aside."""
+    if name == "max_head_weight_bytes":
+        return make_cut(costs, pins.head).head_weight_bytes
+    if name == "max_head_peak_bytes":
+        return _least_peak_bytes(costs, limits, pins)
+    cheapest = min_cut_oracle(costs, limits)
+    if name == "max_payload_bytes":
+        return cheapest(np.array([0.0, 0.0, 1.0, 0.0])).uplink_bytes
+    assert costs.energy is not None  # meets_budgets has already looked
+    prices = [costs.energy.active_w, 0.0, costs.energy.uplink_j_per_byte, costs.energy.downlink_j_per_byte]
+    return energy_j(costs, cheapest(np.array(prices)))
+
+
+def _least_peak_bytes(costs: Costs, limits: Limits, pins: Pins) -> int:
+    """By bisection: the peak is a maximum that no row states as one number."""
+    free = replace(limits, max_head_weight_bytes=None, max_payload_bytes=None, max_energy_j=None)
+    low, high = -1, make_cut(costs, pins.head).head_peak_bytes
+    while high - low > 1:
+        middle = (low + high) // 2
+        program = make_program(costs, replace(free, max_head_peak_bytes=middle), pins)
+        cut = best_cut(program, np.zeros(4))
+        low, high = (middle, high) if cut is None else (low, cut.head_peak_bytes)
+    return high
+
+
+def _amount(name: str, amount: float) -> str:
+    if name == "max_energy_j":
+        return f"{amount:.4g} J"
+    scale, unit = next(
+        ((s, u) for s, u in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if amount >= s), (1.0, "bytes")
+    )
+    return f"{amount / scale:.4g} {unit}"

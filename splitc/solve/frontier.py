@@ -1,0 +1,103 @@
+"""All cuts that are optimal somewhere in the box, found exactly.
+
+An outer approximation (Benson 1998): keep the lower envelope of the cuts found so far, ask the oracle for
+the best cut at each of its vertices, and add what is better. Latency under the best cut is concave in the
+prices, so once every vertex is confirmed, the envelope is right everywhere.
+
+The round trip is the same for all cuts that offload: it only decides between them and all-head. They are
+therefore enumerated at the shortest round trip, where most of them beat all-head, and all-head is compared
+once more at the longest.
+"""
+
+import numpy as np
+
+from splitc.cuts import Cut
+from splitc.solve.envelope import Envelope
+from splitc.solve.space import FloatArray, Oracle, Space
+
+TOLERANCE = 1e-9  # a cut that is better by less than this share of the latency is not worth having
+_TIE = 1e-11  # two cuts closer than this are one; far below TOLERANCE, or a dropped cut would be found again
+
+
+def frontier(space: Space, oracle: Oracle, all_head: Cut | None) -> tuple[Cut, ...]:
+    """Find the fewest cuts whose best is the best possible everywhere: all-head, then by growing tail.
+
+    *all_head* is None when it is not feasible. Of cuts with the same costs only one is returned.
+    """
+    fixed = _all_head_functions(space, all_head)
+    cuts = [] if len(fixed) else [oracle(space.oracle_prices(np.ones(len(space.low) - 1)))]
+    confirmed = np.empty((0, len(space.low) - 1))
+    while True:
+        found, envelope, confirmed = _explore(space, oracle, fixed, cuts, confirmed)
+        news = len(found) > len(cuts)
+        cuts = _needed(space, envelope, fixed, found)
+        if not news:
+            break
+        # Once more, from the needed cuts in order: an independent look that asks few new questions.
+    if all_head is not None and _wins_somewhere(space, all_head, cuts):
+        return (all_head, *cuts)
+    return tuple(cuts)
+
+
+def _all_head_functions(space: Space, all_head: Cut | None) -> FloatArray:
+    """All-head against cuts whose round trip is left out: its latency less the shortest round trip.
+
+    A proportion of prices allows the round trip to be shortest, relatively, where the largest scaled price
+    is 1: all-head is then head - r * max(x), which is the lower envelope of head - r * x[i].
+    """
+    if all_head is None:
+        return np.empty((0, len(space.low) - 1))
+    amounts = space.scaled_amounts([all_head])[0, :-1]
+    functions: FloatArray = amounts - space.low[-1] * np.eye(len(amounts))
+    return functions
+
+
+def _explore(
+    space: Space, oracle: Oracle, fixed: FloatArray, cuts: list[Cut], confirmed: FloatArray
+) -> tuple[list[Cut], Envelope, FloatArray]:
+    """Ask at all vertices until none is new; returns *cuts* and new ones, their envelope, its vertices."""
+    functions = np.vstack([fixed, space.scaled_amounts(cuts)[:, :-1]])
+    envelope = Envelope(space.scaled_low()[:-1], functions[0])
+    for function in functions[1:]:
+        envelope.add(function)
+    cuts = list(cuts)
+    done = {
+        key for key, point in zip(envelope.keys, envelope.points, strict=True) if _is_among(point, confirmed)
+    }
+    while (at := next((at for at, key in enumerate(envelope.keys) if key not in done), None)) is not None:
+        point, value = envelope.points[at], envelope.values[at]
+        cut = oracle(space.oracle_prices(point))
+        function = space.scaled_amounts([cut])[0, :-1]
+        done.add(envelope.keys[at])
+        confirmed = np.vstack([confirmed, point])
+        if cut.offloads and function @ point < value - TOLERANCE * (value + space.low[-1]):
+            cuts.append(cut)
+            envelope.add(function)
+    return cuts, envelope, confirmed
+
+
+def _is_among(point: FloatArray, points: FloatArray) -> bool:
+    return bool(np.any(np.all(np.abs(points - point) <= TOLERANCE * point, axis=1)))
+
+
+def _needed(space: Space, envelope: Envelope, fixed: FloatArray, cuts: list[Cut]) -> list[Cut]:
+    """Without *cuts* that are best only on the rim of where another one is best, by growing tail."""
+    order = sorted(cuts, key=lambda cut: (cut.tail_s, cut.uplink_bytes, len(cut.head), sorted(cut.head)))
+    functions = np.vstack([fixed, space.scaled_amounts(order)[:, :-1]])
+    values = envelope.values
+    best = functions @ envelope.points.T <= values + _TIE * (values + space.low[-1])
+    kept = np.ones(len(functions), dtype=bool)
+    doubtful = sorted(
+        range(len(order)), key=lambda at: (order[at].uplink_bytes, len(order[at].head)), reverse=True
+    )
+    for row in (at + len(fixed) for at in doubtful):
+        kept[row] = False
+        kept[row] = not np.any(np.all(best[kept] >= best[row], axis=1))
+    return [cut for cut, keep in zip(order, kept[len(fixed) :], strict=True) if keep]
+
+
+def _wins_somewhere(space: Space, all_head: Cut, others: list[Cut]) -> bool:
+    """Whether all-head is best where it does best: a fast device, everything else at its slowest."""
+    prices = np.append(space.scaled_low()[0], np.ones(len(space.low) - 1))
+    latency_s = space.scaled_amounts([all_head, *others]) @ prices
+    return bool(np.all(latency_s[0] < latency_s[1:] * (1.0 - TOLERANCE)))

@@ -1,0 +1,172 @@
+"""The best cut under one set of prices: a minimum s-t cut.
+
+The source side is the head. Besides s and t there is one vertex per unit, and one per tensor with several
+readers, so that fan-out is paid once:
+
+    s -> unit      tail price: the unit's tail time and the outputs that it would have to return
+    unit -> t      head price
+    unit -> reader, or unit -> tensor -> readers      uplink price (a model input starts at s)
+    reader -> unit      infinite: the head contains all predecessors of its units
+
+SciPy's maximum flow takes 32-bit integers only. Capacities are therefore rounded down and the flow is
+improved on what remains of them, at a finer scale, until it proves the cut optimal (weak duality).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+from splitc.costs import Costs, Limits
+from splitc.cuts import Cut, make_cut
+from splitc.solve.pins import Pins, make_pins
+from splitc.solve.space import BoolArray, FloatArray, IntArray, Oracle
+
+# A forward and a backward residual must fit into 31 bits together.
+_INFINITE = 2**30
+_GAP = 1e-9  # how far from optimal, relatively, a cut may be
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Network:
+    """Arcs in the order of a sparse matrix.
+
+    With each arc goes its reverse: a flow then comes back in the same order.
+
+    Attributes:
+        source: the vertex s, and the number of units before it; t comes next, then tensors.
+        rows, columns: (arcs,) where each arc starts and ends.
+        prices: (arcs, 4) how much of each price an arc pays.
+        from_source, to_sink: (units,) positions of the arcs s -> unit and unit -> t.
+    """
+
+    source: int
+    rows: IntArray
+    columns: IntArray
+    row_starts: IntArray
+    prices: FloatArray
+    infinite: BoolArray
+    from_source: IntArray
+    to_sink: IntArray
+
+
+def min_cut_oracle(costs: Costs, limits: Limits) -> Oracle:
+    """Prepare the network of *costs* once; budgets in *limits* are not looked at.
+
+    Among equally good cuts the oracle returns the one with the smallest head.
+
+    Raises:
+        NoFeasibleCut: pins exclude each other.
+    """
+    pins = make_pins(costs.graph, limits)
+    network = _make_network(costs, pins)
+    everything = frozenset(range(len(costs.graph.units)))
+    fallbacks = [make_cut(costs, pins.head), make_cut(costs, everything - pins.tail)]
+    known: dict[bytes, Cut] = {}
+
+    def oracle(prices: FloatArray) -> Cut:
+        bound_s = min(latency_s(cut, prices) for cut in fallbacks)
+        in_head = _solve(network, prices, bound_s)
+        key = in_head.tobytes()
+        if key not in known:
+            known[key] = make_cut(costs, frozenset(np.flatnonzero(in_head).tolist()))
+        return known[key]
+
+    return oracle
+
+
+def latency_s(cut: Cut, prices: FloatArray) -> float:
+    """Latency at prices (head, tail, uplink, downlink), without the round trip."""
+    return float(
+        prices[0] * cut.head_s
+        + prices[1] * cut.tail_s
+        + prices[2] * cut.uplink_bytes
+        + prices[3] * cut.downlink_bytes
+    )
+
+
+def _solve(network: _Network, prices: FloatArray, bound_s: float) -> BoolArray:
+    """Units of the best head; *bound_s* is the latency of some feasible cut."""
+    capacity = network.prices @ prices
+    paid_anyway = np.minimum(capacity[network.from_source], capacity[network.to_sink])
+    capacity[network.from_source] -= paid_anyway
+    capacity[network.to_sink] -= paid_anyway
+    residual = np.where(network.infinite, np.inf, capacity)
+    proven_s = float(paid_anyway.sum())
+    gap_s = max(bound_s - proven_s, 0.0) + 1e-13 * bound_s + 1e-30  # rounding of the two sums; never 0
+    while True:
+        # No cut worth finding costs more than the gap: an arc above it may count as infinite.
+        scale = (_INFINITE - 2**16) / gap_s
+        whole = np.minimum(np.floor(np.minimum(residual, 2 * gap_s) * scale), _INFINITE - 1)
+        whole[network.infinite] = _INFINITE
+        matrix = csr_array((whole.astype(np.int32), network.columns, network.row_starts))
+        result = maximum_flow(matrix, network.source, network.source + 1)
+        residual = np.maximum(residual - result.flow.data / scale, 0.0)
+        proven_s += result.flow_value / scale
+        reached = _reachable(network, whole > result.flow.data)
+        crossing = reached[network.rows] & ~reached[network.columns]
+        unproven_s = float(residual[crossing].sum())
+        if unproven_s <= _GAP * proven_s or unproven_s >= gap_s:
+            return reached[: network.source]
+        gap_s = unproven_s
+
+
+def _reachable(network: _Network, open_arcs: BoolArray) -> BoolArray:
+    """Vertices that the source reaches over *open_arcs*: the smallest source side of all minimum cuts."""
+    starts = np.append(0, np.cumsum(open_arcs))[network.row_starts]
+    columns = network.columns[open_arcs]
+    matrix = csr_array((np.ones(len(columns), dtype=np.int8), columns, starts), shape=(len(starts) - 1,) * 2)
+    reached = np.zeros(len(starts) - 1, dtype=bool)
+    reached[breadth_first_order(matrix, network.source, return_predecessors=False)] = True
+    return reached
+
+
+def _make_network(costs: Costs, pins: Pins) -> _Network:
+    source = len(costs.graph.units)
+    sink = source + 1
+    paid: dict[tuple[int, int], list[float]] = {}
+    infinite: set[tuple[int, int]] = set()
+
+    def pay(arc: tuple[int, int], price: int, amount: float) -> None:
+        paid.setdefault(arc, [0.0] * 4)[price] += amount
+
+    for unit in range(source):
+        pay((unit, sink), 0, costs.head_s[unit])
+        pay((source, unit), 1, costs.tail_s[unit])
+    vertices = sink + 1
+    for tensor in costs.graph.tensors:
+        start = source if tensor.producer is None else tensor.producer
+        if tensor.is_output and tensor.producer is not None:
+            pay((source, start), 3, tensor.nbytes or 0)
+        if len(tensor.consumers) == 1:
+            pay((start, tensor.consumers[0]), 2, tensor.nbytes or 0)
+        elif tensor.consumers:
+            pay((start, vertices), 2, tensor.nbytes or 0)
+            infinite.update((vertices, reader) for reader in tensor.consumers)
+            vertices += 1
+        if tensor.producer is not None:
+            infinite.update((reader, start) for reader in tensor.consumers)
+    infinite.update((source, unit) for unit in pins.head)
+    infinite.update((unit, sink) for unit in pins.tail)
+    return _sorted_network(paid, infinite, source, vertices)
+
+
+def _sorted_network(
+    paid: dict[tuple[int, int], list[float]], infinite: set[tuple[int, int]], source: int, vertices: int
+) -> _Network:
+    one_way = paid.keys() | infinite
+    arcs = sorted(one_way | {(j, i) for i, j in one_way})
+    position = {arc: at for at, arc in enumerate(arcs)}
+    rows, columns = np.array(arcs, dtype=np.int32).reshape(-1, 2).T
+    free = [0.0] * 4
+    return _Network(
+        source=source,
+        rows=rows,
+        columns=np.ascontiguousarray(columns),
+        row_starts=np.searchsorted(rows, np.arange(vertices + 1)).astype(np.int32),
+        prices=np.array([paid.get(arc, free) for arc in arcs], dtype=np.float64).reshape(-1, 4),
+        infinite=np.array([arc in infinite for arc in arcs], dtype=bool),
+        from_source=np.array([position[source, unit] for unit in range(source)], dtype=np.intp),
+        to_sink=np.array([position[unit, source + 1] for unit in range(source)], dtype=np.intp),
+    )

@@ -1,0 +1,134 @@
+"""Under budgets the program's cut is the best of all closures that keep them."""
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from splitc.costs import Box, Costs, Limits
+from splitc.cuts import energy_j
+from splitc.errors import NoFeasibleCut, TargetError
+from splitc.solve import solve
+from splitc.solve.budgets import budget_oracle
+from splitc.solve.mincut import latency_s
+from splitc.solve.pins import make_pins
+from splitc.solve.program import best_cut, make_program
+from tests import graphs, oracle
+
+SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
+PRICES = np.array([1e4, 1.0, 1e-6, 1e-7])
+BUDGETS = {
+    "max_head_weight_bytes": "head_weight_bytes",
+    "max_head_peak_bytes": "head_peak_bytes",
+    "max_payload_bytes": "uplink_bytes",
+}
+
+
+def binding_limits(costs: Costs, names: list[str], seed: int, pins: Limits) -> Limits:
+    """Limits drawn between the least and the most that any cut needs, so that they exclude some cuts."""
+    random = Random(seed)
+    cuts = oracle.feasible_cuts(costs)
+    drawn: dict[str, Any] = {}
+    for name in names:
+        needs = [energy_j(costs, c) if name == "max_energy_j" else getattr(c, BUDGETS[name]) for c in cuts]
+        drawn[name] = random.choice(sorted(needs))
+    return replace(pins, **drawn)
+
+
+def check_best(costs: Costs, limits: Limits, seed: int) -> None:
+    cuts = oracle.feasible_cuts(costs, limits)
+    program = make_program(costs, limits, make_pins(costs.graph, limits))
+    for prices in oracle.random_prices(Box(), 2, seed)[:3, :4]:
+        if not cuts:
+            assert best_cut(program, prices) is None
+            continue
+        best = min(oracle.amounts(cuts)[:, :4] @ prices)
+        for found in (best_cut(program, prices, at_least_s=best), budget_oracle(costs, limits)(prices)):
+            assert found is not None
+            assert found in cuts
+            assert latency_s(found, prices) == pytest.approx(best, rel=1e-7)
+
+
+@pytest.mark.parametrize("name", [*BUDGETS, "max_energy_j"])
+@SETTINGS
+@given(graphs.costs(8), st.integers(0, 2**32))
+def test_each_budget(name: str, costs: Costs, seed: int) -> None:
+    check_best(costs, binding_limits(costs, [name], seed, Limits()), seed)
+
+
+@settings(SETTINGS, max_examples=80)
+@given(graphs.costs(8), st.integers(0, 2**32))
+def test_all_budgets_and_pins_together(costs: Costs, seed: int) -> None:
+    pins = graphs.random_limits(costs, seed)
+    if not oracle.feasible_cuts(costs, pins):
+        pins = Limits()
+    check_best(costs, binding_limits(costs, [*BUDGETS, "max_energy_j"], seed, pins), seed)
+
+
+@settings(SETTINGS, max_examples=25)
+@given(graphs.costs(7), st.integers(0, 2**32))
+def test_the_cut_set_keeps_budgets_and_misses_no_cut(costs: Costs, seed: int) -> None:
+    limits = binding_limits(costs, ["max_head_weight_bytes", "max_payload_bytes"], seed, Limits())
+    cuts = oracle.feasible_cuts(costs, limits)
+    if not cuts:
+        with pytest.raises(NoFeasibleCut):
+            solve(costs, Box(), limits)
+        return
+    solved = solve(costs, Box(), limits)
+    assert set(solved.cuts) | set(solved.frontier) <= set(cuts)
+    prices = oracle.random_prices(Box(), 100, seed)
+    best, ours = ((prices @ oracle.amounts(some).T).min(axis=1) for some in (cuts, solved.frontier))
+    assert np.all(ours <= best * (1 + 1e-6))
+
+
+def test_a_limit_is_kept_to_the_byte() -> None:
+    # One byte in 1e9 is far below the tolerance of the solver.
+    costs = graphs.chain([1.0, 1.0], [0.0, 0.0], [10**9, 10**9 - 1, 4])
+    assert budget_oracle(costs, Limits(max_payload_bytes=10**9))(PRICES).head == frozenset()
+    assert budget_oracle(costs, Limits(max_payload_bytes=10**9 - 1))(PRICES).head == {0}
+    assert budget_oracle(costs, Limits(max_payload_bytes=10**9 - 2))(PRICES).head == {0, 1}
+
+
+def message(costs: Costs, limits: Limits) -> str:
+    with pytest.raises(NoFeasibleCut) as caught:
+        solve(costs, Box(), limits)
+    return str(caught.value)
+
+
+def test_names_the_budget_that_alone_excludes_everything() -> None:
+    costs = graphs.diamond()
+    pinned = Limits(pin_head=frozenset({1}))
+    assert message(costs, replace(pinned, max_head_weight_bytes=100)) == (
+        "no cut keeps head weights under 100 bytes: the least possible with these pins is 120 bytes; "
+        "raise --max-head-weights or drop a pin"
+    )
+    assert (
+        "head memory under 1 kB: the least possible with these pins is 1.72 kB; raise --max-head-memory"
+        in message(costs, replace(pinned, max_head_peak_bytes=1000))
+    )
+    assert (
+        "the payload under 999 bytes: the least possible with these pins is 1 kB; raise --max-payload"
+        in message(costs, Limits(pin_tail=frozenset({0}), max_payload_bytes=999))
+    )
+    assert message(costs, Limits(max_energy_j=1e-4)) == (
+        "no cut keeps the device's energy under 0.0001 J: the least possible is 0.001105 J; "
+        "raise --max-energy"
+    )
+
+
+def test_names_a_combination_that_excludes_everything() -> None:
+    costs = graphs.diamond()
+    found = message(costs, Limits(max_payload_bytes=900, max_head_weight_bytes=122))
+    assert found == (
+        "no cut meets --max-head-weights 122 bytes and --max-payload 900 bytes together, "
+        "though each alone can be met; raise one"
+    )
+
+
+def test_a_limit_of_energy_needs_energy() -> None:
+    with pytest.raises(TargetError, match="energy"):
+        solve(replace(graphs.diamond(), energy=None), Box(), Limits(max_energy_j=1.0))
