@@ -21,6 +21,7 @@ from splitc.errors import SplitcError
 
 T = TypeVar("T")
 _Decoder = Callable[[object, str], object]
+_SHOWN_CHARACTERS = 57
 
 
 class RecordError(SplitcError):
@@ -238,8 +239,8 @@ def _inside(path: str, key: str) -> str:
 
 def _mismatch(path: str, expected: str, value: object, hint: str = "") -> RecordError:
     found = repr(value)
-    if len(found) > 60:
-        found = f"{found[:57]}..."
+    if len(found) > _SHOWN_CHARACTERS:
+        found = f"{found[:_SHOWN_CHARACTERS]}..."
     return _error(path, f"expected {expected}, found {found}{hint}")
 
 

@@ -1,0 +1,148 @@
+"""Run every head and tail together and compare with the whole model; time the parts while at it."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import psutil
+from onnxruntime import InferenceSession
+
+from splitc import inference
+from splitc.bundle import CheckEntry
+from splitc.errors import ModelError, VerifyError
+from splitc.inference import Feeds, Value
+
+# Rounding differs where fusion and memory layout do; errors seen are a hundred times smaller than these.
+_TOLERANCES = {"float64": 1e-6, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+# Where floats are rounded to 8 bits, the last digit of a float decides about whole steps of 1/127.
+_QUANTIZED_TOLERANCE = 2e-2
+_QUANTIZERS = {"QuantizeLinear", "DynamicQuantizeLinear"}
+# Two runs of one model that differ by more than this are not the same computation.
+_REPEATABLE = 1e-6
+_TIMED_S = 0.5
+_MIN_RUNS, _MAX_RUNS = 5, 30
+# Sessions hold weights as loaded and as pre-packed for the kernels, for the whole and for one pair.
+_MEMORY_FACTOR = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A cut on disk: its id, the bundle's folder, and the files of its parts (None where there is none)."""
+
+    id: str
+    folder: Path
+    head: str | None
+    tail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The outcome for one pair: None where it was not run; times are medians on this machine."""
+
+    check: CheckEntry | None
+    head_s: float | None
+    tail_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the whole model makes of each set of inputs."""
+
+    outputs: tuple[str, ...]
+    feeds: tuple[Feeds, ...]
+    wanted: tuple[Mapping[str, Value], ...]
+    tolerance: float
+
+
+def memory_shortage(model_bytes: int) -> str | None:
+    """Why the machine's free memory does not do for running a model of that size, or None."""
+    available = psutil.virtual_memory().available
+    if model_bytes * _MEMORY_FACTOR < available:
+        return None
+    return (
+        f"running the whole model and a pair takes about {model_bytes * _MEMORY_FACTOR / 1e9:.1f} GB, "
+        f"and {available / 1e9:.1f} GB of memory are free"
+    )
+
+
+def reference(model: Path, feeds: Sequence[Feeds], allowed: float, threads: int) -> Reference | None:
+    """Run the whole model; None if it gives another result each time, so that nothing can be compared.
+
+    *allowed* is the tolerance of every comparison with it.
+
+    Raises:
+        ModelError: the model cannot be run on *feeds*.
+    """
+    opened = inference.session(model, threads=threads)
+    outputs = tuple(output.name for output in opened.get_outputs())
+    wanted = tuple(inference.run(opened, feed) for feed in feeds)
+    again = inference.run(opened, feeds[0])
+    if any(inference.difference(again[name], wanted[0][name]).max_rel > _REPEATABLE for name in outputs):
+        return None
+    return Reference(outputs, tuple(feeds), wanted, allowed)
+
+
+def tolerance(dtypes: Iterable[str | None], operators: Iterable[str] = ()) -> float:
+    """Largest error, relative to the scale of an output, that rounding can explain.
+
+    The coarsest of the *dtypes* inside the model decides, and whether *operators* of it round to integers.
+    """
+    floats = max((_TOLERANCES[name] for name in dtypes if name in _TOLERANCES), default=0.0)
+    return max(floats, _QUANTIZED_TOLERANCE) if _QUANTIZERS.intersection(operators) else floats
+
+
+def verify(pair: Pair, against: Reference, threads: int, *, timed: bool) -> Verified:
+    """Compose the pair on every set of inputs of *against* and compare all outputs.
+
+    Raises:
+        VerifyError: a part does not load or run, or an output differs; names the cut and the tensor.
+    """
+    try:
+        parts = [
+            inference.session(pair.folder / file, threads=threads) for file in (pair.head, pair.tail) if file
+        ]
+        worst = inference.SAME
+        for feeds, wanted in zip(against.feeds, against.wanted, strict=True):
+            values: dict[str, Value] = dict(feeds)
+            for part in parts:
+                values |= inference.run(part, _inputs(part, values))
+            worst = worst | _compare(pair.id, values, wanted, against.tolerance)
+        seconds = [_time(part, _inputs(part, values)) if timed else None for part in parts]
+    except ModelError as error:
+        raise VerifyError(f"cut {pair.id} does not work: {error}") from error
+    check = CheckEntry(len(against.feeds), worst.max_abs, worst.max_rel, against.tolerance)
+    return Verified(check, seconds[0] if pair.head else None, seconds[-1] if pair.tail else None)
+
+
+def _inputs(part: InferenceSession, values: Mapping[str, Value]) -> dict[str, Value]:
+    return {item.name: values[item.name] for item in part.get_inputs()}
+
+
+def _compare(
+    cut: str, values: Mapping[str, Value], wanted: Mapping[str, Value], allowed: float
+) -> inference.Difference:
+    worst = inference.SAME
+    for name, want in wanted.items():
+        if name not in values:
+            raise VerifyError(f"cut {cut}: neither part makes the output '{name}'")
+        found = inference.difference(values[name], want)
+        if not found.max_rel <= allowed:
+            raise VerifyError(
+                f"cut {cut}: output '{name}' differs from the whole model by {found.max_rel:.1e} of its scale, "
+                f"allowed is {allowed:.0e}"
+            )
+        worst = worst | found
+    return worst
+
+
+def _time(opened: InferenceSession, feeds: Feeds) -> float:
+    """Median seconds of one run, over at least 5 and at most 30 runs or half a second."""
+    inference.run(opened, feeds)
+    samples: list[float] = []
+    while len(samples) < _MIN_RUNS or (sum(samples) < _TIMED_S and len(samples) < _MAX_RUNS):
+        start = time.perf_counter()
+        inference.run(opened, feeds)
+        samples.append(time.perf_counter() - start)
+    return median(samples)

@@ -1,0 +1,124 @@
+"""Whether the nodes of an ONNX message make sense together: operator sets, names, order."""
+
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
+
+import onnx
+
+# The standard operators have two names (ONNX IR specification, "Operator Sets").
+STANDARD = "ai.onnx"
+# Nodes of a cycle that a message names.
+_SHOWN = 4
+
+
+class Refusal(Exception):  # noqa: N818 - it becomes a ModelError once the path is known
+    """Why a file cannot be used."""
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """*graph* and the bodies inside it."""
+    yield graph
+    for node in graph.node:
+        for body in _bodies(node):
+            yield from graphs(body)
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """*nodes* and those in their bodies."""
+    for node in nodes:
+        yield node
+        for body in _bodies(node):
+            yield from _nodes(body.node)
+
+
+def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of the graph, of its bodies and of local functions."""
+    yield from _nodes(proto.graph.node)
+    for function in proto.functions:
+        yield from _nodes(function.node)
+
+
+def check_domains(proto: onnx.ModelProto) -> None:
+    """Check that each node's operator set has a version; without one its meaning is open."""
+    scopes = [("the model", proto.opset_import, proto.graph.node)]
+    scopes += [(f"function '{item.name}'", item.opset_import, item.node) for item in proto.functions]
+    for where, opsets, nodes in scopes:
+        imported = {opset.domain for opset in opsets}
+        for node in _nodes(nodes):
+            if node.domain not in imported:
+                raise Refusal(
+                    f"{_title(node)} uses domain '{node.domain or STANDARD}', for which {where} imports no operator "
+                    "set; add it to opset_import, or export the model again"
+                )
+
+
+def check_names(proto: onnx.ModelProto) -> None:
+    """Check that everything read is made exactly once, and not from itself."""
+    graph = proto.graph
+    given, weights = [info.name for info in graph.input], [tensor.name for tensor in graph.initializer]
+    found = {"graph": _free_names(graph.node, given, weights, [info.name for info in graph.output])}
+    for item in proto.functions:
+        found[f"function '{item.name}'"] = _free_names(item.node, item.input, [], item.output)
+    for where, missing in found.items():
+        for name, reader in missing.items():
+            raise Refusal(
+                f"{reader} reads '{name}', which no node, input or initializer of the {where} makes; "
+                "the model is damaged, export it again"
+            )
+
+
+def _free_names(
+    nodes: Iterable[onnx.NodeProto], inputs: Iterable[str], weights: Iterable[str], outputs: Iterable[str]
+) -> dict[str, str]:
+    """Names that a graph reads but does not make, each with who reads it."""
+    nodes = list(nodes)
+    maker: dict[str, int] = {}
+    for name in _twice(inputs) + _twice(weights):
+        raise Refusal(f"two inputs or initializers have the name '{name}'; rename one of them")
+    given = {*inputs, *weights}
+    used: list[dict[str, str]] = []
+    for index, node in enumerate(nodes):
+        for name in filter(None, node.output):
+            if name in maker or name in given:
+                raise Refusal(f"{_title(node)} makes '{name}', which exists already; rename one of the two")
+            maker[name] = index
+        reads = dict.fromkeys(filter(None, node.input), _title(node))
+        for body in _bodies(node):
+            constants = [tensor.name for tensor in body.initializer]
+            reads |= _free_names(
+                body.node, [info.name for info in body.input], constants, [info.name for info in body.output]
+            )
+        used.append(reads)
+    _check_acyclic(nodes, [{maker[name] for name in reads if name in maker} for reads in used])
+    used.append(dict.fromkeys(outputs, "the list of outputs"))
+    return {
+        name: reader
+        for reads in used
+        for name, reader in reads.items()
+        if name not in maker and name not in given
+    }
+
+
+def _twice(names: Iterable[str]) -> list[str]:
+    seen: set[str] = set()
+    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+
+
+def _check_acyclic(nodes: list[onnx.NodeProto], needs: list[set[int]]) -> None:
+    if all(need < index for index, found in enumerate(needs) for need in found):
+        return  # in order, as nearly every model is
+    try:
+        TopologicalSorter(dict(enumerate(needs))).prepare()
+    except CycleError as error:
+        circle = [_title(nodes[index]) for index in reversed(error.args[1])]
+        shown = " -> ".join([*circle[:_SHOWN], *["..."][: len(circle) - _SHOWN]])
+        raise Refusal(f"its nodes form a cycle, {shown}; the model is damaged, export it again") from error
+
+
+def _title(node: onnx.NodeProto) -> str:
+    return f"node '{node.name or next(filter(None, node.output), node.op_type)}'"

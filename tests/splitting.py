@@ -1,0 +1,164 @@
+"""Take a model file through load, units and emit, and check every head and tail that comes out."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import onnx
+
+from splitc import emit
+from splitc.costs import Costs
+from splitc.cuts import Cut, make_cut
+from splitc.graph import Graph
+from splitc.inference import Feeds
+from splitc.model import Model, fix_dims, load
+from splitc.simplify import Simplified, simplify
+from splitc.sizes import sizes
+from splitc.sources import sources
+from splitc.units import Partition, partition, surviving_tensors
+from splitc.verify import Pair, Reference, reference, tolerance, verify
+from tests import models, oracle
+
+MOST_CLOSURES = 40
+
+
+@dataclass(frozen=True)
+class Split:
+    """A model ready to be cut, `original` being what pairs are compared with."""
+
+    original: Model
+    model: Model
+    partition: Partition
+    emitter: emit.Emitter
+    dims: Mapping[str, int]
+
+    @property
+    def graph(self) -> Graph:
+        return self.partition.graph
+
+    def cut(self, head: frozenset[int]) -> Cut:
+        count = len(self.graph.units)
+        return make_cut(Costs(self.graph, (1.0,) * count, (0.1,) * count), head)
+
+
+def save(built: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    onnx.save_model(built, path)
+    return path
+
+
+def split_tiny(name: str, folder: Path, *, simplified: bool = False) -> Split:
+    path = save(models.ALL[name](), folder / "source")
+    model = load(path)
+    dims = fix_dims(model, {dim: 2 for item in model.inputs() for dim in item.shape if isinstance(dim, str)})
+    return split(path, folder, dims, models.random_feeds(onnx.load_model(path), dims), simplified=simplified)
+
+
+def split(
+    path: Path, folder: Path, dims: Mapping[str, int], feeds: Feeds, *, simplified: bool = False
+) -> Split:
+    original = load(path)
+    scratch, bundle = folder / "scratch", folder / "bundle"
+    for new in (scratch, bundle):
+        new.mkdir()
+    kept = simplify(original, scratch, feeds) if simplified else Simplified(original, None)
+    found = sources(kept.model)
+    sized = sizes(kept.model, dims, feeds)
+    parts = partition(kept.model, found, surviving_tensors(kept.model), sized)
+    emitter = emit.prepare(kept.model, parts.graph, found, sized, bundle)
+    return Split(original, kept.model, parts, emitter, dims)
+
+
+def write(made: Split, cut: Cut, name: str = "c") -> Pair:
+    files = []
+    for side, part in (
+        ("head", emit.head_part(made.emitter, cut)),
+        ("tail", emit.tail_part(made.emitter, cut)),
+    ):
+        files.append(emit.write_part(made.emitter, part, f"{side}-{name}.onnx").path if part else None)
+    return Pair(name, made.emitter.folder, *files)
+
+
+def cuts(made: Split, seed: int = 0) -> list[Cut]:
+    """Cuts at every allowed boundary, where there are few; else prefixes of several orders and random closures."""
+    graph = made.graph
+    heads = set(oracle.closures(graph)) if len(graph.units) <= 10 else set()
+    if not 0 < len(heads) <= MOST_CLOSURES:
+        heads = {frozenset[int](), frozenset(range(len(graph.units)))}
+        random = Random(seed)
+        for _ in range(MOST_CLOSURES // 10):
+            order = list(_order(graph, random))
+            sizes = random.sample(range(1, len(order) + 1), min(len(order), 9))
+            heads |= {frozenset(order[:size]) for size in sizes}
+    return [made.cut(head) for head in sorted(heads, key=sorted) if graph.device_only <= head]
+
+
+def _order(graph: Graph, random: Random) -> Iterator[int]:
+    """A random topological order that finishes what it began more often than not."""
+    needs = [
+        {graph.tensors[t].producer for t in unit.inputs if graph.tensors[t].producer is not None}
+        for unit in graph.units
+    ]
+    done: set[int | None] = set()
+    todo = list(range(len(needs)))
+    while todo:
+        ready = [unit for unit in todo if needs[unit] <= done]
+        unit = ready[-1] if random.random() < 0.7 else random.choice(ready)
+        todo.remove(unit)
+        done.add(unit)
+        yield unit
+
+
+def parts(pair: Pair) -> dict[str, onnx.ModelProto]:
+    files = {"head": pair.head, "tail": pair.tail}
+    return {
+        side: onnx.load_model(pair.folder / file, load_external_data=False)
+        for side, file in files.items()
+        if file
+    }
+
+
+def check(made: Split, cut: Cut, against: Reference | None, name: str = "c") -> dict[str, onnx.ModelProto]:
+    """Emit *cut*, check both files, and compare the pair with the whole model where that has one result."""
+    pair = write(made, cut, name)
+    found = parts(pair)
+    check_files(made, cut, pair, found)
+    if against is not None:
+        verify(pair, against, 1, timed=False)
+    return found
+
+
+def check_files(made: Split, cut: Cut, pair: Pair, found: Mapping[str, onnx.ModelProto]) -> None:
+    for file in filter(None, (pair.head, pair.tail)):
+        onnx.checker.check_model(pair.folder / file)
+    boundary = [made.graph.tensors[index].name for index in cut.boundary]
+    given = {item.name for item in made.original.inputs()}
+    outputs = {side: [port.name for port in proto.graph.output] for side, proto in found.items()}
+    if "tail" in found:
+        assert [port.name for port in found["tail"].graph.input] == boundary
+        assert not set(outputs["tail"]) & (set(outputs.get("head", ())) | given)
+    if "head" in found:
+        assert {port.name for port in found["head"].graph.input} <= given
+        assert set(outputs["head"]) <= set(boundary) | set(made.original.outputs())
+        assert set(boundary) <= set(outputs["head"]) | given or cut.kind == "all-head"
+    made_by_parts = {name for names in outputs.values() for name in names}
+    assert set(made.original.outputs()) <= made_by_parts | given
+    declared = made.original.declared
+    opsets = dict(made.model.ir.opset_imports)
+    for proto in found.values():
+        assert {opset.domain: opset.version for opset in proto.opset_import}.items() <= opsets.items()
+        for port in proto.graph.input:
+            assert port.name not in given or port == declared[port.name]
+        for port in proto.graph.output:
+            assert port.name not in declared or port == declared[port.name]
+
+
+def whole(made: Split, *feeds: Feeds) -> Reference | None:
+    given = list(feeds) or [
+        models.random_feeds(onnx.load_model(made.original.path), made.dims, seed) for seed in (1, 2)
+    ]
+    dtypes = {size.dtype for size in made.emitter.sizes.values()}
+    allowed = tolerance(dtypes, [node.op_type for node in made.model.ir.graph])
+    return reference(made.original.path, given, allowed, 1)
