@@ -1,0 +1,42 @@
+# `make help` lists what there is. PYTHON names the interpreter that the environment is made from.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "splitc needs Python 3.11 to 3.13: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## build the sample model, compile it for a phone, verify the bundle
+	$(BIN)/splitc sample regnet_y_400mf -o artifacts/regnet.onnx
+	$(BIN)/splitc compile artifacts/regnet.onnx --device pixel7 -o artifacts/regnet-pixel7
+	$(BIN)/splitc verify artifacts/regnet-pixel7 --model artifacts/regnet.onnx
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) lint test ## everything a commit must pass
+
+lint: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## format the code and mend what the linter can mend
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+bench: $(READY) ## measure stage times, solve and emit, and memory with a large model
+	$(BIN)/python benchmarks/bench.py
+
+clean: ## remove the environment and what was built
+	rm -rf .venv dist artifacts/*.onnx artifacts/*/

@@ -1,0 +1,5 @@
+"""`python -m splitc` is `splitc`."""
+
+from splitc.cli.main import main
+
+main()

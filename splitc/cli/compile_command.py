@@ -1,0 +1,112 @@
+"""`splitc compile`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from splitc.analysis import AnalysisOptions
+from splitc.cache import Cache, default_cache_folder
+from splitc.cli.examples import examples
+from splitc.cli.show import compiled_facts, show_compiled
+from splitc.cli.terminal import print_json, results, stages
+from splitc.cli.values import BYTES, DIM, DURATION, ENERGY, FILE, FOLDER, NETWORK, TARGET
+from splitc.compile import CompileOptions, compile_model
+from splitc.limits import LimitOptions
+
+
+@click.command(
+    "compile",
+    epilog=examples(
+        "splitc compile model.onnx --device pixel7",
+        "splitc compile model.onnx --device pixel7 --network lte --sla 100ms -o out/",
+        "splitc compile model.onnx --device pixel7 --private image --max-head-weights 10MB",
+    ),
+)
+@click.argument("model", type=FILE)
+@click.option("--device", required=True, type=TARGET, help="Where heads run: a target's name or .toml file.")
+@click.option("--cloud", default="local", show_default=True, type=TARGET, help="Where tails run.")
+@click.option("-o", "--output", type=FOLDER, help="Bundle folder.  [default: artifacts/<model>-<device>]")
+@click.option(
+    "--network", "networks", multiple=True, type=NETWORK, help="Build for this network only; repeatable."
+)
+@click.option(
+    "--sla", type=DURATION, help="Target latency: prefer the least cloud work that meets it (100ms)."
+)
+@click.option(
+    "--dim", "dims", multiple=True, type=DIM, help="Size of a symbolic dimension, for sizing; repeatable."
+)
+@click.option(
+    "--samples", multiple=True, type=FILE, help="Inputs (.npz) to verify with; repeatable.  [default: random]"
+)
+@click.option("--max-cuts", default=8, show_default=True, type=click.IntRange(2), help="Most cuts to ship.")
+@click.option(
+    "--regret",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="How much slower than the best cut the best shipped one may be.",
+)
+@click.option(
+    "--pin-head", multiple=True, metavar="NODE", help="Keep this node (or a tensor's maker) on the device."
+)
+@click.option(
+    "--pin-tail", multiple=True, metavar="NODE", help="Keep this node (or a tensor's maker) in the cloud."
+)
+@click.option(
+    "--private", multiple=True, metavar="TENSOR", help="This tensor must not leave the device; repeatable."
+)
+@click.option("--max-head-weights", type=BYTES, help="Most weights in a head (10MB).")
+@click.option("--max-head-memory", type=BYTES, help="Most memory a head may need at once (50MB).")
+@click.option("--max-payload", type=BYTES, help="Most bytes to send for one request (200kB).")
+@click.option("--max-energy", type=ENERGY, help="Most energy of the device for one request (0.2J).")
+@click.option(
+    "--device-profile", type=FILE, help="A profile recorded on the device, in place of a prediction."
+)
+@click.option(
+    "--cloud-profile", type=FILE, help="A profile recorded on the cloud machine, in place of measuring."
+)
+@click.option(
+    "--simplify/--no-simplify", default=True, help="Clean the graph with onnxsim first.  [default: on]"
+)
+@click.option(
+    "--verify/--no-verify", default=True, help="Run every cut against the whole model.  [default: on]"
+)
+@click.option(
+    "--cache-dir", type=FOLDER, help="Where measured profiles are kept.  [default: the user's cache folder]"
+)
+@click.option("--no-cache", is_flag=True, help="Measure everything anew and keep nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def compile_command(model: Path, output: Path | None, as_json: bool, **given: Any) -> None:
+    """Split MODEL for a device: write heads, tails, weights and a manifest."""
+    cache = Cache(None if given["no_cache"] else given["cache_dir"] or default_cache_folder())
+    with stages() as progress:
+        compiled = compile_model(model, output, _options(given), cache, progress)
+    if as_json:
+        print_json(compiled_facts(compiled))
+    else:
+        show_compiled(compiled, results())
+
+
+def _options(given: dict[str, Any]) -> CompileOptions:
+    return CompileOptions(
+        analysis=AnalysisOptions(dict(given["dims"]), given["samples"], given["simplify"]),
+        device=given["device"],
+        cloud=given["cloud"],
+        networks=given["networks"],
+        sla_s=given["sla"],
+        max_cuts=given["max_cuts"],
+        regret=given["regret"],
+        limits=LimitOptions(
+            pin_head=given["pin_head"],
+            pin_tail=given["pin_tail"],
+            private=given["private"],
+            max_head_weight_bytes=given["max_head_weights"],
+            max_head_peak_bytes=given["max_head_memory"],
+            max_payload_bytes=given["max_payload"],
+            max_energy_j=given["max_energy"],
+        ),
+        head_profile=given["device_profile"],
+        tail_profile=given["cloud_profile"],
+        verify=given["verify"],
+    )

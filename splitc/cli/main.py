@@ -1,0 +1,131 @@
+"""The `splitc` command and what it does with errors."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import FrameType
+from typing import Any, Never, cast
+
+import click
+
+from splitc.cli.examples import examples
+from splitc.errors import SplitcError
+from splitc.records import did_you_mean
+
+# Imported when first used: what reads models takes a second, in which Ctrl-C must already work.
+_COMMANDS = {
+    "compile": "splitc.cli.compile_command:compile_command",
+    "inspect": "splitc.cli.commands:inspect",
+    "verify": "splitc.cli.commands:verify",
+    "profile": "splitc.cli.commands:profile",
+    "sample": "splitc.cli.commands:sample",
+    "targets": "splitc.cli.commands:targets",
+}
+_FAILED, _MISUSED = 1, 2
+_ADVICE = {
+    errno.ENOSPC: "make room, or write to another place",
+    errno.EDQUOT: "make room, or write to another place",
+    errno.EFBIG: "raise the limit on file sizes, or write to another place",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EROFS: "choose another place",
+}
+
+
+class Guarded(click.Group):
+    """A group that turns every expected failure into one sentence and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click passes it
+        """Return the names in the order in which they are needed."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command."""
+        if cmd_name not in _COMMANDS:
+            ctx.fail(f"no such command '{cmd_name}'{did_you_mean(cmd_name, _COMMANDS)}")
+        module, name = _COMMANDS[cmd_name].split(":")
+        return cast(click.Command, getattr(import_module(module), name))
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run; exit 1 for a failed run, 2 for wrong usage, 128 + N when stopped by signal N."""
+        run = super().main
+        if not standalone_mode:
+            return run(args, prog_name, complete_var, standalone_mode=False, **extra)
+        sys.exit(_exit_code(lambda: run(args, prog_name, complete_var, standalone_mode=False, **extra)))
+
+
+class _Stopped(SystemExit):
+    """A signal asked the program to end; everything on the way out cleans up after itself."""
+
+
+def _exit_code(run: Callable[[], Any]) -> int:
+    try:
+        code = run()
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return _MISUSED
+    except click.UsageError as error:
+        help_of = f"; see `{error.ctx.command_path} --help`" if error.ctx is not None else ""
+        message = error.format_message().replace(". (", " (").rstrip(".")
+        return _fail(message[:1].lower() + message[1:], help_of, code=_MISUSED)
+    except (SplitcError, click.ClickException) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _system_failure(error)
+    except _Stopped as error:
+        click.echo("interrupted", err=True)
+        return cast(int, error.code)
+    return code if isinstance(code, int) else 0
+
+
+def _system_failure(error: OSError) -> int:
+    if error.filename is None:  # it was stdout; the interpreter must not try again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # whoever reads has seen enough
+        return _FAILED
+    where = f"{error.filename}: " if error.filename else ""
+    advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
+    return _fail(f"{where}{error.strerror or error}", advice)
+
+
+def _fail(message: str, advice: str = "", code: int = _FAILED) -> int:
+    """Print one sentence on one line, whatever the libraries underneath had to say."""
+    click.echo(f"error: {' '.join(message.split())}{advice}", err=True)
+    return code
+
+
+@click.group(
+    cls=Guarded,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "splitc sample regnet_y_400mf -o regnet.onnx",
+        "splitc compile regnet.onnx --device pixel7",
+        "splitc inspect artifacts/regnet-pixel7",
+    ),
+)
+@click.version_option(package_name="splitc", message="splitc %(version)s")
+def group() -> None:
+    """Split an ONNX model between a phone and the cloud."""
+
+
+def main() -> None:
+    """Start `splitc`, so that it cleans up when a terminal or a build server stops it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    group(prog_name="splitc")
+
+
+def _stop(number: int, _frame: FrameType | None) -> Never:
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)  # cleaning up is short, and must not be interrupted
+    raise _Stopped(128 + number)

@@ -1,0 +1,55 @@
+"""Where words go: results to stdout, progress and errors to stderr."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from rich import box
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from splitc.analysis import Progress as Report
+
+
+def results() -> Console:
+    """A console for what the user asked for; wide enough for a table when the output is a file."""
+    console = Console(highlight=False, markup=False)  # names may hold brackets
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=140)
+
+
+def new_table(*titles: str, right: tuple[str, ...] = ()) -> Table:
+    """Return a plain table; columns named in *right* are aligned there, long words are folded."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for title in titles:
+        table.add_column(title, justify="right" if title in right else "left", overflow="fold")
+    return table
+
+
+def print_json(value: object) -> None:
+    """Print *value* as JSON on stdout."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+@contextmanager
+def stages() -> Iterator[Report]:
+    """Show each stage with its elapsed time: live on a terminal, one plain line each elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda text: click.echo(f"{text} ...", err=True)
+        return
+    columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        current: list[TaskID] = []
+
+        def begin(text: str) -> None:
+            finish()
+            current.append(progress.add_task(text, total=1))
+
+        def finish() -> None:
+            if current:
+                progress.update(current[-1], completed=1)
+
+        yield begin
+        finish()

@@ -1,0 +1,95 @@
+"""Values with units as people type them: 100ms, 2.5MB, batch=1, 0.2J."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from splitc.targets import network_names, target_names
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_JOULES = {"mj": 1e-3, "j": 1.0}
+
+
+class Quantity(click.ParamType[float]):
+    """A positive number with a unit, converted to the base unit."""
+
+    def __init__(self, name: str, units: Mapping[str, float], example: str) -> None:
+        self.name = name
+        self.units = units
+        self.example = example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse a text such as *example*."""
+        if isinstance(value, float | int):
+            return value
+        match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", str(value), re.IGNORECASE)
+        try:
+            number = float(match[1]) * self.units[match[2].lower()] if match else math.nan
+        except (KeyError, ValueError):
+            number = math.nan
+        if not 0 < number < math.inf:
+            units = ", ".join(unit for unit in self.units if unit)
+            self.fail(
+                f"{value!r} is no {self.name}; write it like {self.example} (units: {units})", param, ctx
+            )
+        return number
+
+
+class ByteSize(Quantity):
+    """A whole number of bytes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse and round down."""
+        return int(super().convert(value, param, ctx))
+
+
+class Dim(click.ParamType[tuple[str, int]]):
+    """NAME=SIZE of a symbolic dimension."""
+
+    name = "NAME=SIZE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        """Parse into name and size."""
+        name, _, size = str(value).rpartition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            self.fail(f"{value!r} is not NAME=SIZE with a size of at least 1, such as batch=1", param, ctx)
+        return name, int(size)
+
+
+class Described(click.ParamType[str]):
+    """A shipped target or network, or a .toml file; completes names in the shell.
+
+    The name stays as it is, since loading it explains what is wrong with it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click passes it
+        param: click.Parameter,  # noqa: ARG002 - as above
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Offer the shipped names."""
+        names = network_names() if self.name == "network" else target_names()
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+DURATION = Quantity("duration", _SECONDS, "100ms")
+ENERGY = Quantity("energy", _JOULES, "0.2J")
+BYTES = ByteSize("size", _BYTES, "2.5MB")
+DIM = Dim()
+TARGET = Described("target")
+NETWORK = Described("network")
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+ANY_PATH = click.Path(path_type=Path)

@@ -1,0 +1,82 @@
+"""What a bundle is worth on usual networks: which cut wins, and against what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from splitc.bundle import CutEntry, Manifest
+from splitc.decision import Conditions, Decision, decide, latency_s
+from splitc.targets import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The decision on one network at its typical rates.
+
+    Attributes:
+        all_head_s, all_tail_s: the two unsplit choices; None where the bundle lacks one.
+        range_s: latency of the chosen cut at the ends of the intervals of what is predicted; None if
+            all of it is measured.
+    """
+
+    network: str
+    decision: Decision
+    all_head_s: float | None
+    all_tail_s: float | None
+    range_s: tuple[float, float] | None
+    sla_s: float | None
+
+    def sentence(self) -> str:
+        """The decision in plain words."""
+        cut, latency = self.decision.cut, self.decision.latency_s
+        missed = self.sla_s is not None and latency > self.sla_s
+        prefix = f"on {self.network} " + ("nothing meets the target; " if missed else "")
+        if cut.kind == "all-head":
+            return prefix + "the whole model is best kept on the device"
+        if cut.kind == "all-tail":
+            return prefix + "the whole model is best run in the cloud"
+        others = [value for value in (self.all_head_s, self.all_tail_s) if value is not None]
+        if others and min(others) > latency:
+            gain = min(others) / latency
+            return prefix + f"cut {cut.id} is {gain:.2f}x as fast as the better of device and cloud alone"
+        if self.sla_s is not None and not missed:
+            return prefix + f"cut {cut.id} does the least cloud work within the target"
+        return prefix + f"cut {cut.id} is the fastest of those that the limits leave"
+
+
+def typical(network: Network) -> Conditions:
+    """The usual conditions on *network*, nobody waiting in the cloud."""
+    return Conditions(network.uplink_bps.typical, network.downlink_bps.typical, network.rtt_s.typical)
+
+
+def outlook(
+    manifest: Manifest, networks: Sequence[Network], sla_s: float | None = None
+) -> tuple[Outlook, ...]:
+    """Decide for every network."""
+    return tuple(_outlook(manifest, network, sla_s) for network in networks)
+
+
+def _outlook(manifest: Manifest, network: Network, sla_s: float | None) -> Outlook:
+    conditions = typical(network)
+    decision = decide(manifest, conditions, sla_s)
+    alone = {cut.kind: latency_s(cut, conditions) for cut in manifest.cuts if cut.kind != "split"}
+    return Outlook(
+        network=network.name,
+        decision=decision,
+        all_head_s=alone.get("all-head"),
+        all_tail_s=alone.get("all-tail"),
+        range_s=_range(manifest, decision.cut, decision.latency_s),
+        sla_s=sla_s,
+    )
+
+
+def _range(manifest: Manifest, cut: CutEntry, latency: float) -> tuple[float, float] | None:
+    sides = ((manifest.targets.head, cut.head), (manifest.targets.tail, cut.tail))
+    predicted = [
+        (target.interval, part.latency_s)
+        for target, part in sides
+        if target.interval is not None and part is not None
+    ]
+    if not predicted:
+        return None
+    low, high = (sum((bounds[end] - 1) * seconds for bounds, seconds in predicted) for end in (0, 1))
+    return latency + low, latency + high

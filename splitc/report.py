@@ -1,0 +1,73 @@
+"""The report in a bundle: what was decided and why, for a person, as one self-contained HTML file."""
+
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from splitc.bundle import CutEntry, Manifest, Source
+from splitc.chart import chart
+from splitc.outlook import Outlook
+from splitc.targets import Network
+from splitc.text import format_bytes, format_rate, format_seconds, format_share
+
+_COLOURS = 6
+
+
+def render(manifest: Manifest, outlooks: Sequence[Outlook], networks: Sequence[Network]) -> str:
+    """Return the report as HTML; equal arguments give equal text."""
+    environment = Environment(
+        loader=PackageLoader("splitc", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(_FILTERS)
+    return environment.get_template("report.html.j2").render(
+        manifest=manifest,
+        outlooks=outlooks,
+        networks=networks,
+        chart=chart(manifest, outlooks),
+        keys=_keys(manifest.cuts),
+        sources={"head": manifest.targets.head.source, "tail": manifest.targets.tail.source},
+    )
+
+
+def _keys(cuts: Sequence[CutEntry]) -> dict[str, str]:
+    """The CSS class that colours each cut, alike in tables and chart."""
+    numbers = count()
+    return {cut.id: cut.kind if cut.kind != "split" else f"split-{next(numbers) % _COLOURS}" for cut in cuts}
+
+
+def _sentence(outlook: Outlook) -> str:
+    text = outlook.sentence()
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _gain(outlook: Outlook) -> float | None:
+    """How many times as fast as the better of device and cloud alone; None if the bundle has neither."""
+    alone = [value for value in (outlook.all_head_s, outlook.all_tail_s) if value is not None]
+    return min(alone) / outlook.decision.latency_s if alone else None
+
+
+def _estimated(cut: CutEntry) -> bool:
+    """Whether the cut's latency rests on a prediction."""
+    sources: list[Source] = [part.source for part in (cut.head, cut.tail) if part is not None]
+    return "predicted" in sources
+
+
+def _shape(shape: Sequence[int | str]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+_FILTERS: dict[str, Callable[..., object]] = {
+    "bytes": format_bytes,
+    "estimated": _estimated,
+    "gain": _gain,
+    "percent": format_share,
+    "rate": format_rate,
+    "seconds": format_seconds,
+    "sentence": _sentence,
+    "shape": _shape,
+}

@@ -1,0 +1,163 @@
+"""The other commands: inspect, verify, profile, sample, targets."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from splitc.bundle import MANIFEST
+from splitc.cli.main import group
+from splitc.profiles import Profile
+from splitc.records import decode
+from splitc.targets import network_names, target_names
+from tests.conftest import Tiny
+from tests.running import save_tiny, splitc
+
+COMMANDS = ("compile", "inspect", "verify", "profile", "sample", "targets")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """Run a command in this process, and return what it printed."""
+    with pytest.raises(SystemExit) as ended:
+        group.main([str(argument) for argument in arguments], prog_name="splitc")
+    said = capsys.readouterr()
+    assert ended.value.code == 0, said.err
+    return said.out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    with pytest.raises(SystemExit) as ended:
+        group.main([str(argument) for argument in arguments], prog_name="splitc")
+    assert ended.value.code == 1
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, command, "--help")
+    assert f"\n    splitc {command}" in text.partition("Examples:")[2]
+    assert run(capsys, command, "-h") == text
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "--help")
+    assert "\n    splitc compile " in text
+    listed = [
+        line.split()[0]
+        for line in text.partition("Commands:")[2].partition("Examples:")[0].splitlines()
+        if line.strip()
+    ]
+    assert tuple(listed) == COMMANDS
+    name, number = run(capsys, "--version").split()
+    assert name == "splitc"
+    assert number[0].isdecimal()
+
+
+def test_inspect_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = save_tiny("tiny_cnn", tmp_path)
+    options = ("inspect", model, "--no-simplify", "--cache-dir", tmp_path / "cache")
+    short = run(capsys, *options)
+    assert "tiny_cnn" in short
+    full = run(capsys, *options, "--tensors")
+    assert "cannot cross: stem/conv: fused" in full
+    facts = json.loads(run(capsys, *options, "--json"))
+    names = {tensor["name"] for tensor in facts["tensors"]}
+    assert {"image", "stem/conv/relu", "logits"} <= names
+    assert all(name in full for name in names - {"logits"})
+    assert "stem/conv" in facts["fused"]
+    assert facts["nodes"] == sum(len(unit["nodes"]) for unit in facts["units"])
+
+
+def test_inspect_says_what_cannot_cross(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = save_tiny("dynamic_batch", tmp_path)
+    text = run(capsys, "inspect", model, "--no-simplify", "--dim", "batch=2")
+    assert "note: " not in text
+    assert "note: sized at batch=1" in run(capsys, "inspect", model, "--no-simplify")
+    assert refused(capsys, "inspect", tmp_path / "none.onnx").endswith(
+        "none.onnx: no such file; check the path"
+    )
+
+
+def test_inspect_a_bundle(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "inspect", tiny.bundle.folder)
+    for cut in tiny.bundle.manifest.cuts:
+        assert any(line.split()[:2] == [cut.id, cut.kind] for line in text.splitlines())
+    facts = json.loads(run(capsys, "inspect", tiny.bundle.folder, "--json"))
+    assert facts == json.loads(tiny.bundle.path(MANIFEST).read_bytes())
+
+
+def test_inspect_a_folder_that_is_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{tmp_path}: not a bundle, there is no manifest.json in it" in refused(
+        capsys, "inspect", tmp_path
+    )
+
+
+def test_verify(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "verify", tiny.bundle.folder, "--model", tiny.model)
+    count = len(tiny.bundle.manifest.cuts)
+    assert text.splitlines()[-1] == f"{count} cuts agree with {tiny.model}"
+    assert [line.split(":")[0] for line in text.splitlines()[:-1]] == [
+        f"c{number}" for number in range(count)
+    ]
+    facts = json.loads(run(capsys, "verify", tiny.bundle.folder, "--json"))
+    assert len(facts["cuts"]) == count
+    other = save_tiny("diamond", tmp_path)
+    assert "was compiled from another model" in refused(
+        capsys, "verify", tiny.bundle.folder, "--model", other
+    )
+    assert "not a bundle" in refused(capsys, "verify", tmp_path)
+
+
+def test_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = save_tiny("tiny_cnn", tmp_path)
+    text = run(capsys, "profile", model, "-o", tmp_path / "new" / "p.json", "--threads", "1")
+    assert text == f"wrote {tmp_path / 'new' / 'p.json'}\n"
+    profile = decode(Profile, json.loads((tmp_path / "new" / "p.json").read_bytes()), "test")
+    assert profile.threads == 1
+    message = refused(capsys, "profile", model, "-o", tmp_path / "q.json", "--target", "pixel7")
+    assert "target 'pixel7' is not this machine; run /" in message
+    assert Path(message.split("run ")[1].split(" on it")[0]).is_file()
+    assert not (tmp_path / "q.json").exists()
+
+
+def test_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "sample", "tiny_cnn") == "wrote tiny_cnn.onnx (17.6 kB)\n"
+    run(capsys, "sample", "tiny_cnn", "-o", "sub/two.onnx")
+    assert (tmp_path / "tiny_cnn.onnx").read_bytes() == (tmp_path / "sub" / "two.onnx").read_bytes()
+
+
+def test_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "targets")
+    for name in (*target_names(), *network_names()):
+        assert any(line.split()[:1] == [name] for line in text.splitlines())
+    facts = json.loads(run(capsys, "targets", "--json"))
+    assert [item["name"] for item in facts["targets"]] == list(target_names())
+    assert [item["name"] for item in facts["networks"]] == list(network_names())
+
+
+@pytest.mark.parametrize("name", ["pixel7", "lte", "local"])
+def test_one_target_with_the_source_of_each_number(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "targets", name)
+    facts = json.loads(run(capsys, "targets", name, "--json"))
+    assert facts["name"] == name
+    assert f"name: {name}" in text
+    if name == "pixel7":
+        source = facts["descriptor"]["memory_bytes_per_s"]["source"]
+        assert f"memory_bytes_per_s: 2.15e+10  [measured: {source}]" in text
+
+
+def test_a_target_of_ones_own(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "name: slow" in run(capsys, "targets", tiny.device)
+    assert "no target is called 'pixle7', did you mean 'pixel7'?" in refused(capsys, "targets", "pixle7")
+
+
+def test_brackets_in_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = save_tiny("diamond", tmp_path).rename(tmp_path / "net[bold].onnx")
+    assert "net[bold]" in run(capsys, "inspect", model, "--no-simplify")
+
+
+def test_python_m_splitc(tmp_path: Path) -> None:
+    done = splitc("--version", cwd=tmp_path)
+    assert done.code == 0
+    assert done.out.startswith("splitc ")

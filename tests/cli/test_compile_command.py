@@ -1,0 +1,106 @@
+"""`splitc compile` as a process: what a person sees, and the same for a machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from splitc.bundle import read_bundle
+from splitc.outlook import outlook
+from splitc.targets import load_network
+from splitc.text import format_seconds
+from tests.conftest import Tiny
+from tests.running import save_tiny, splitc
+
+NETWORKS = ("wifi", "5g", "lte", "3g")
+
+
+def test_names_every_cut_and_every_network(tiny: Tiny) -> None:
+    manifest, out = tiny.bundle.manifest, tiny.done.out
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert {cut.kind for cut in manifest.cuts} == {"all-head", "split", "all-tail"}
+    for cut in manifest.cuts:
+        assert cut.kind in rows[cut.id]
+        for tensor in cut.boundary:
+            assert f"{tensor.name} {tensor.dtype}" in rows[cut.id]
+    for item in outlook(manifest, [load_network(name) for name in NETWORKS]):
+        assert f"{item.decision.cut.id} {item.decision.cut.kind}" in rows[item.network]
+        assert f"• {item.sentence()}" in out
+    assert "• on lte the whole model is best kept on the device" in out
+    assert "wrote out/tiny" in out
+
+
+def test_marks_what_is_predicted_and_only_that(tiny: Tiny) -> None:
+    out = tiny.done.out
+    assert "the real time is expected between 0.5x and 2x of it" in out
+    assert "this machine does not exist" in out  # the caveat of the descriptor
+    for cut in tiny.bundle.manifest.cuts:
+        row = next(line for line in out.splitlines() if line.split()[:1] == [cut.id])
+        if cut.head is not None:
+            assert f"~{format_seconds(cut.head.latency_s)}" in row
+        if cut.tail is not None:
+            assert f" {format_seconds(cut.tail.latency_s)}" in row
+            assert f"~{format_seconds(cut.tail.latency_s)}" not in row
+    (lte,) = outlook(tiny.bundle.manifest, [load_network("lte")])
+    assert lte.range_s is not None
+    low, high = map(format_seconds, lte.range_s)
+    assert f"~{format_seconds(lte.decision.latency_s)} ({low} to {high})" in out
+
+
+def test_progress_goes_to_stderr(tiny: Tiny) -> None:
+    stages = tiny.done.err.splitlines()
+    assert stages[0] == "Loading ..."
+    assert stages[-1] == "Writing the report ..."
+    assert not any("..." in line for line in tiny.done.out.splitlines())
+
+
+def test_json_holds_the_same_facts(tiny: Tiny, home: Path) -> None:
+    folder = tiny.model.parent
+    done = splitc(
+        *(
+            "compile",
+            tiny.model,
+            "--device",
+            tiny.device,
+            "--cache-dir",
+            home / "tiny",
+            "-o",
+            "out/json",
+            "--json",
+        ),
+        cwd=folder,
+    )
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert facts["bundle"] == "out/json"
+    assert facts["manifest"] == json.loads((folder / "out" / "json" / "manifest.json").read_bytes())
+    assert [item["network"] for item in facts["networks"]] == list(NETWORKS)
+    for item in facts["networks"]:
+        assert f"• {item['sentence']}" in tiny.done.out
+        assert item["meets_sla"] is None
+        assert item["cut"] in {cut["id"] for cut in facts["manifest"]["cuts"]}
+
+
+def test_where_bundles_go_and_what_a_target_latency_does(tmp_path: Path) -> None:
+    save_tiny("tiny_cnn", tmp_path)
+    done = splitc(
+        *(
+            "compile",
+            "tiny_cnn.onnx",
+            "--device",
+            "pixel7",
+            "--cloud",
+            "pixel7",
+            "--no-simplify",
+            "--no-cache",
+        ),
+        *("--network", "lte", "--sla", "1us", "--json"),
+        cwd=tmp_path,
+    )
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert facts["bundle"] == "artifacts/tiny_cnn-pixel7"
+    assert read_bundle(tmp_path / facts["bundle"]).manifest.targets.tail.source == "predicted"
+    (lte,) = facts["networks"]
+    assert (lte["sla_s"], lte["meets_sla"]) == (pytest.approx(1e-6), False)
+    assert lte["sentence"].startswith("on lte nothing meets the target; ")

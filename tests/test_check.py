@@ -1,0 +1,91 @@
+"""`check_bundle` believes nothing: it runs every cut."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from splitc.bundle import MANIFEST, file_entry
+from splitc.check import check_bundle
+from splitc.errors import BundleError, ModelError, VerifyError
+from tests.conftest import Tiny
+from tests.running import compile_here, save_tiny
+
+
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    copy = tmp_path / "bundle"
+    shutil.copytree(tiny.bundle.folder, copy)
+    return copy
+
+
+def check(folder: Path, model: Path | None = None, *samples: Path) -> list[str]:
+    return [key for key, _ in check_bundle(folder, model, samples, lambda _: None).cuts]
+
+
+def test_a_good_bundle(tiny: Tiny, folder: Path) -> None:
+    keys = [cut.id for cut in tiny.bundle.manifest.cuts]
+    stages: list[str] = []
+    assert check(folder, tiny.model) == check(folder) == keys
+    assert check_bundle(folder, None, (), stages.append).against == "its own head-c0.onnx"
+    assert stages == ["Checking files", "Running the whole model", *(f"Running cut {key}" for key in keys)]
+
+
+def test_a_wrong_tail_is_found_even_if_the_manifest_vouches_for_it(folder: Path) -> None:
+    value = json.loads((folder / MANIFEST).read_bytes())
+    number, cut = next((n, cut) for n, cut in enumerate(value["cuts"]) if cut["kind"] == "split")
+    path = folder / cut["tail"]["file"]
+    tail = onnx.load_model(path)
+    bias = next(item for item in tail.graph.initializer if item.name == "head/bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name))
+    onnx.save_model(tail, path)
+    for entry in value["files"]:
+        if entry["path"] == path.name:
+            entry.update(
+                bytes=file_entry(folder, path.name).bytes, sha256=file_entry(folder, path.name).sha256
+            )
+    (folder / MANIFEST).write_text(json.dumps(value), encoding="utf-8")
+    with pytest.raises(VerifyError, match=f"^cut c{number}: output 'logits' differs from the whole model"):
+        check(folder)
+
+
+def test_a_damaged_bundle(folder: Path) -> None:
+    (folder / "weights.bin").write_bytes(b"")
+    with pytest.raises(BundleError, match=r"'weights\.bin' has 0 bytes"):
+        check(folder)
+
+
+def test_another_model(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"was compiled from another model than .*; compile it again"):
+        check(folder, save_tiny("chain", tmp_path))
+
+
+def test_samples(folder: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "good.npz", image=np.ones((1, 3, 32, 32), np.float32))
+    np.savez(tmp_path / "bad.npz", picture=np.ones((1, 3, 32, 32), np.float32))
+    assert check(folder, None, tmp_path / "good.npz")
+    with pytest.raises(ModelError, match="input"):
+        check(folder, None, tmp_path / "bad.npz")
+
+
+def test_half_precision_inside_is_judged_as_at_compile_time(tmp_path: Path) -> None:
+    compiled = compile_here(save_tiny("fp16_chain", tmp_path), tmp_path / "bundle")
+    checks = check_bundle(compiled.folder, None, (), lambda _: None).cuts
+    assert {found.tolerance for _, found in checks} == {2e-2}
+
+
+def test_unverified_cuts_are_judged_by_what_the_model_holds(tmp_path: Path) -> None:
+    compiled = compile_here(save_tiny("qdq_residual", tmp_path), tmp_path / "bundle", verify=False)
+    assert all(cut.check is None for cut in compiled.manifest.cuts)
+    checks = check_bundle(compiled.folder, None, (), lambda _: None).cuts
+    assert {found.tolerance for _, found in checks} == {2e-2}
+
+
+def test_a_model_that_differs_from_itself(tmp_path: Path) -> None:
+    compiled = compile_here(save_tiny("random_normal", tmp_path), tmp_path / "bundle")
+    with pytest.raises(VerifyError, match="another result each time"):
+        check(compiled.folder)

@@ -1,0 +1,69 @@
+"""The sentence on each network says what the numbers say."""
+
+from dataclasses import replace
+
+import pytest
+
+from splitc.bundle import Manifest
+from splitc.outlook import Outlook, outlook, typical
+from splitc.targets import Network, Spread, load_network
+from tests import manifests
+from tests.manifests import cut, manifest
+
+
+def network(uplink_bps: float, rtt_s: float = 0.01) -> Network:
+    def spread(value: float) -> Spread:
+        return Spread(value, "made up", "recalled")
+
+    return Network("air", "made up", spread(uplink_bps), spread(1e9), spread(rtt_s))
+
+
+def look(given: Manifest, uplink_bps: float, sla_s: float | None = None) -> Outlook:
+    (found,) = outlook(given, [network(uplink_bps)], sla_s)
+    return found
+
+
+def test_uses_typical_rates_and_nobody_waiting() -> None:
+    lte = load_network("lte")
+    conditions = typical(lte)
+    assert (conditions.uplink_bps, conditions.rtt_s) == (lte.uplink_bps.typical, lte.rtt_s.typical)
+    assert (conditions.queue_s, conditions.head_slowdown, conditions.tail_slowdown) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("uplink_bps", "sentence"),
+    [
+        (1e3, "on air the whole model is best kept on the device"),
+        (1e6, "on air cut c1 is 2.08x as fast as the better of device and cloud alone"),
+        (1e12, "on air the whole model is best run in the cloud"),
+    ],
+)
+def test_sentences(uplink_bps: float, sentence: str) -> None:
+    assert look(manifest(), uplink_bps).sentence() == sentence
+
+
+def test_sentence_under_a_target() -> None:
+    slow_but_sparing = (*manifests.CUTS, cut("c3", head_s=0.5, tail_s=1e-6, up=1))
+    found = look(manifest(slow_but_sparing[1:]), 1e9, sla_s=1.0)
+    assert found.sentence() == "on air cut c3 does the least cloud work within the target"
+    found = look(manifest(), 1e6, sla_s=0.01)
+    assert found.sentence().startswith("on air nothing meets the target; cut c1 is 2.08x")
+
+
+def test_sentence_where_neither_end_is_shipped() -> None:
+    found = look(manifest(manifests.CUTS[1:2]), 1e6)
+    assert (found.all_head_s, found.all_tail_s) == (None, None)
+    assert found.sentence() == "on air cut c1 is the fastest of those that the limits leave"
+
+
+def test_range_covers_what_is_predicted_and_nothing_else() -> None:
+    split = manifest(manifests.CUTS[1:2])
+    latency = look(split, 1e6).decision.latency_s
+    assert look(split, 1e6).range_s == pytest.approx((latency - 0.5 * 0.02, latency + 0.02))
+    both = replace(split, targets=replace(split.targets, tail=manifests.PREDICTED))
+    assert look(both, 1e6).range_s == pytest.approx((latency - 0.5 * 0.03, latency + 0.03))
+    measured = replace(split, targets=replace(split.targets, head=manifests.MEASURED))
+    assert look(measured, 1e6).range_s is None
+    assert (
+        look(manifest(manifests.CUTS[2:]), 1e6).range_s is None
+    )  # the head's interval says nothing of a tail
