@@ -1,27 +1,25 @@
 """From an ONNX file to a verified bundle: the stages in order, one function each."""
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from splitc import report
-from splitc.analysis import Analysis, AnalysisOptions, Progress, analyse
+from splitc.analysis import AnalysisOptions, Progress, analyse
 from splitc.atomic import new_folder
-from splitc.bundle import FileEntry, Manifest, file_entry, write_manifest
+from splitc.bundle import Manifest, file_entry, write_manifest
 from splitc.cache import Cache
 from splitc.costs import Box, Costs, Energy
-from splitc.cuts import CutSet
-from splitc.describe import Shipped, describe
-from splitc.emit import Emitter, head_part, prepare, tail_part, write_part
-from splitc.errors import ProfileError, TargetError
+from splitc.describe import describe
+from splitc.emit import prepare
+from splitc.errors import TargetError
 from splitc.limits import LimitOptions, read_limits
-from splitc.onnxfile import digest
 from splitc.outlook import Outlook, outlook
-from splitc.profiles import Profile, UnitTimes, measure_here, measured_times, predicted_times, read_profile
-from splitc.records import RecordError, decode, encode
+from splitc.profiles import UnitTimes
+from splitc.shipping import Shipped, emit_cuts, unverified, verify_cuts
 from splitc.solve import solve
 from splitc.targets import Network, Target, load_network, load_target
-from splitc.verify import Pair, Reference, Verified, reference, tolerance, verify
+from splitc.timing import caveats, unit_times
+from splitc.verify import Verified
 
 STANDARD_NETWORKS = ("wifi", "5g", "lte", "3g")
 REPORT = "report.html"
@@ -89,72 +87,22 @@ def compile_model(
         cut_set = solve(costs, box, limits, max_cuts=options.max_cuts, regret=options.regret)
         progress("Writing heads and tails")
         emitter = prepare(found.model, graph, found.sources, found.sizes, staging)
-        pairs, files = _emit(emitter, cut_set)
-        progress(f"Verifying {len(pairs)} cuts")
-        verified, notes = _verify(pairs, cut_set, found, (head, tail), cache, enabled=options.verify)
+        pairs, files = emit_cuts(emitter, cut_set)
+        verified: tuple[Verified, ...] = unverified(pairs)
+        unverified_because: str | None = "cuts were not verified: --no-verify"
+        if options.verify:
+            progress(f"Verifying {len(pairs)} cuts")
+            verified, unverified_because = verify_cuts(pairs, cut_set, found, (head, tail), cache)
         progress("Writing the report")
+        notes = (*caveats((head_target, head), (tail_target, tail)), *found.notes)
+        notes += (unverified_because,) if unverified_because else ()
         shipped = Shipped(cut_set, pairs, verified, files)
-        manifest = describe(
-            found,
-            head,
-            tail,
-            box,
-            shipped,
-            (*_caveats((head_target, head), (tail_target, tail)), *found.notes, *notes),
-        )
+        manifest = describe(found, head, tail, box, shipped, notes)
         outlooks = outlook(manifest, networks, options.sla_s)
         (staging / REPORT).write_text(report.render(manifest, outlooks, networks), encoding="utf-8")
         manifest = replace(manifest, files=(*manifest.files, file_entry(staging, REPORT)))
         write_manifest(staging, manifest)
     return Compiled(folder, manifest, outlooks)
-
-
-def unit_times(
-    target: Target, recorded: Path | None, option: str, found: Analysis, cache: Cache
-) -> UnitTimes:
-    """Times of every unit on *target*: from the recorded profile, measured here, or predicted.
-
-    Raises:
-        ProfileError: the profile is of another model, or measuring failed.
-        TargetError: the target is not this machine and has no descriptor.
-    """
-    if recorded is not None:
-        # The program, run by hand, knows nothing of external data: it prints the digest of the file alone.
-        accepted = {found.original.sha256, digest([found.original.path]), found.model.sha256}
-        profile = read_profile(recorded, found.original, accepted)
-        _check_dims(recorded, profile, found)
-        return measured_times(profile, target.name, found.model, found.sources, found.partition, here=False)
-    if target.machine != "this":
-        return predicted_times(target, found.partition, option)
-    if not found.feeds:
-        raise TargetError(
-            f"{found.model.name} is too large to be profiled here; give a recorded profile with {option}"
-        )
-    profile = measure_here(found.model, found.feeds[0], target.threads or usable_cores(), found.dims, cache)
-    return measured_times(profile, target.name, found.model, found.sources, found.partition, here=True)
-
-
-def _check_dims(path: Path, profile: Profile, found: Analysis) -> None:
-    for name in sorted(profile.dims.keys() & found.dims.keys()):
-        if profile.dims[name] != found.dims[name]:
-            raise ProfileError(
-                f"{path}: was recorded with {name}={profile.dims[name]}, but the model is sized at "
-                f"{name}={found.dims[name]}; give --dim {name}={profile.dims[name]} or record another"
-            )
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _caveats(*sides: tuple[Target, UnitTimes]) -> tuple[str, ...]:
-    """What the intervals of predicted times do not cover."""
-    return tuple(
-        f"times on {target.name} are predicted: {target.descriptor.caveat}"
-        for target, times in sides
-        if times.source == "predicted" and target.descriptor is not None
-    )
 
 
 def _box(networks: tuple[Network, ...], head: UnitTimes) -> Box:
@@ -186,77 +134,3 @@ def _energy(target: Target, networks: tuple[Network, ...], options: CompileOptio
             "add them in a .toml of your own"
         )
     return Energy(target.active_w.value, network.uplink_j_per_byte.value, network.downlink_j_per_byte.value)
-
-
-def _emit(emitter: Emitter, cut_set: CutSet) -> tuple[tuple[Pair, ...], tuple[FileEntry, ...]]:
-    pairs, files = [], [emitter.weights_file]
-    for number, cut in enumerate(cut_set.cuts):
-        written: list[str | None] = []
-        for side, part in (("head", head_part(emitter, cut)), ("tail", tail_part(emitter, cut))):
-            if part is not None:
-                files.append(write_part(emitter, part, f"{side}-c{number}.onnx"))
-            written.append(files[-1].path if part is not None else None)
-        pairs.append(Pair(f"c{number}", emitter.folder, *written))
-    return tuple(pairs), tuple(files)
-
-
-def _verify(
-    pairs: tuple[Pair, ...],
-    cut_set: CutSet,
-    found: Analysis,
-    times: tuple[UnitTimes, UnitTimes],
-    cache: Cache,
-    *,
-    enabled: bool,
-) -> tuple[tuple[Verified, ...], tuple[str, ...]]:
-    """Verify every pair and time what runs here; a note says why where that is not possible."""
-    unverified = (Verified(None, None, None),) * len(pairs)
-    if not enabled:
-        return unverified, ("cuts were not verified: --no-verify",)
-    if not found.feeds:
-        return unverified, ("cuts were not verified: too little memory to run them here",)
-    threads = next((side.threads for side in reversed(times) if side.here), usable_cores())
-    allowed = tolerance(
-        (size.dtype for size in found.sizes.values()), (node.op_type for node in found.sources.nodes)
-    )
-    against = reference(found.original.path, found.feeds, allowed, threads)
-    if against is None:
-        return unverified, ("cuts were not verified: the model gives another result each time it runs",)
-    head, tail = times
-    verified = []
-    for pair, cut in zip(pairs, cut_set.cuts, strict=True):
-        # Timings stay with the profiles that they belong to, so that the next build gets the same bytes.
-        key = (head.sha256, tail.sha256, head.here, tail.here, found.model.sha256, sorted(cut.head))
-        verified.append(_verify_pair(pair, against, threads, key, cache, head=head.here, tail=tail.here))
-    return tuple(verified), ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Timing:
-    """What the cache holds of a cut: how long its parts took here; None for one that is another machine's."""
-
-    head_s: float | None
-    tail_s: float | None
-
-
-def _verify_pair(
-    pair: Pair,
-    against: Reference,
-    threads: int,
-    key: tuple[object, ...],
-    cache: Cache,
-    *,
-    head: bool,
-    tail: bool,
-) -> Verified:
-    """Verify *pair*, and time the sides that are this machine: once for each *key*."""
-    try:
-        kept = decode(_Timing, cache.get("timings", key), "cache")
-    except RecordError:
-        kept = None
-    result = verify(pair, against, threads, timed=kept is None and (head or tail))
-    if kept is None:
-        # A side that is another machine keeps the times of its own profile.
-        kept = _Timing(result.head_s if head else None, result.tail_s if tail else None)
-        cache.put("timings", key, encode(kept))
-    return replace(result, head_s=kept.head_s, tail_s=kept.tail_s)

@@ -1,6 +1,6 @@
 """From what was found, solved and written to the manifest that says so."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 
 from splitc.analysis import Analysis
@@ -9,7 +9,6 @@ from splitc.bundle import (
     BoundaryEntry,
     BoxEntry,
     CutEntry,
-    FileEntry,
     HeadEntry,
     Manifest,
     ModelEntry,
@@ -20,21 +19,12 @@ from splitc.bundle import (
     TensorEntry,
 )
 from splitc.costs import Box
-from splitc.cuts import Cut, CutSet
+from splitc.cuts import Cut
 from splitc.graph import Tensor
 from splitc.inference import RUNTIME_VERSION
 from splitc.profiles import UnitTimes
+from splitc.shipping import Shipped
 from splitc.verify import Pair, Verified
-
-
-@dataclass(frozen=True, slots=True)
-class Shipped:
-    """The cuts of a bundle: as solved, as written, as verified; all in the same order."""
-
-    cut_set: CutSet
-    pairs: tuple[Pair, ...]
-    verified: tuple[Verified, ...]
-    files: tuple[FileEntry, ...]
 
 
 def describe(

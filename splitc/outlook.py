@@ -7,6 +7,8 @@ from splitc.bundle import CutEntry, Manifest
 from splitc.decision import Conditions, Decision, decide, latency_s
 from splitc.targets import Network
 
+_FAR_OFF = 100.0  # no prediction is wrong by more; then there is nothing to warn of
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
@@ -16,6 +18,8 @@ class Outlook:
         all_head_s, all_tail_s: the two unsplit choices; None where the bundle lacks one.
         range_s: latency of the chosen cut at the ends of the intervals of what is predicted; None if
             all of it is measured.
+        holds_to: how many times slower than its predicted times the device may be before another cut is
+            faster; None if nothing is predicted, if it never happens, or if a target latency decides.
     """
 
     network: str
@@ -24,9 +28,15 @@ class Outlook:
     all_tail_s: float | None
     range_s: tuple[float, float] | None
     sla_s: float | None
+    holds_to: float | None = None
 
     def sentence(self) -> str:
-        """The decision in plain words."""
+        """The decision in plain words, and how wrong a prediction may be before it changes."""
+        if self.holds_to is None or self.holds_to > _FAR_OFF:
+            return self._decision()
+        return f"{self._decision()}, unless the device is over {self.holds_to:.3g}x slower than predicted"
+
+    def _decision(self) -> str:
         cut, latency = self.decision.cut, self.decision.latency_s
         missed = self.sla_s is not None and latency > self.sla_s
         prefix = f"on {self.network} " + ("nothing meets the target; " if missed else "")
@@ -66,7 +76,22 @@ def _outlook(manifest: Manifest, network: Network, sla_s: float | None) -> Outlo
         all_tail_s=alone.get("all-tail"),
         range_s=_range(manifest, decision.cut, decision.latency_s),
         sla_s=sla_s,
+        holds_to=_holds_to(manifest, decision) if sla_s is None else None,
     )
+
+
+def _holds_to(manifest: Manifest, decision: Decision) -> float | None:
+    """Latency grows linearly with the head's slowdown: find where the first line of a shorter head crosses."""
+    chosen = decision.cut.head
+    if chosen is None or manifest.targets.head.interval is None:
+        return None
+    crossings = []
+    for cut in manifest.cuts:
+        spared_s = chosen.latency_s - (cut.head.latency_s if cut.head is not None else 0.0)
+        if spared_s > 0:
+            behind_s = latency_s(cut, decision.conditions) - decision.latency_s
+            crossings.append(decision.conditions.head_slowdown + behind_s / spared_s)
+    return min(crossings, default=None)
 
 
 def _range(manifest: Manifest, cut: CutEntry, latency: float) -> tuple[float, float] | None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from splitc.bundle import Manifest
+from splitc.decision import decide
 from splitc.outlook import Outlook, outlook, typical
 from splitc.targets import Network, Spread, load_network
 from tests import manifests
@@ -34,12 +35,35 @@ def test_uses_typical_rates_and_nobody_waiting() -> None:
     ("uplink_bps", "sentence"),
     [
         (1e3, "on air the whole model is best kept on the device"),
-        (1e6, "on air cut c1 is 2.08x as fast as the better of device and cloud alone"),
+        (
+            1e6,
+            (
+                "on air cut c1 is 2.08x as fast as the better of device and cloud alone, "
+                "unless the device is over 40.1x slower than predicted"
+            ),
+        ),
         (1e12, "on air the whole model is best run in the cloud"),
     ],
 )
 def test_sentences(uplink_bps: float, sentence: str) -> None:
     assert look(manifest(), uplink_bps).sentence() == sentence
+
+
+@pytest.mark.parametrize("uplink_bps", [1e4, 1e5, 1e6, 1e7])
+def test_the_decision_changes_where_it_is_said_to(uplink_bps: float) -> None:
+    given = manifest()
+    found = look(given, uplink_bps)
+    assert found.holds_to is not None
+    assert found.holds_to > 1
+    for off, same in ((0.999, True), (1.001, False)):
+        slower = replace(found.decision.conditions, head_slowdown=off * found.holds_to)
+        assert (decide(given, slower).cut == found.decision.cut) is same
+
+
+def test_nothing_to_hold_where_the_head_is_measured_or_a_target_decides() -> None:
+    assert look(manifest(head=manifests.MEASURED), 1e6).holds_to is None
+    assert look(manifest(), 1e6, sla_s=1.0).holds_to is None
+    assert look(manifest(), 1e12).holds_to is None  # all in the cloud: no head
 
 
 def test_sentence_under_a_target() -> None:

@@ -14,7 +14,6 @@ from splitc.cli.examples import examples
 from splitc.cli.show import show_bundle
 from splitc.cli.terminal import new_table, print_json, results, stages
 from splitc.cli.values import ANY_PATH, DIM, FILE, FOLDER, TARGET
-from splitc.compile import usable_cores
 from splitc.cuts import boundary
 from splitc.errors import TargetError
 from splitc.graph import Graph
@@ -24,6 +23,7 @@ from splitc.samples import SAMPLES, write_sample
 from splitc.shipped import shipped
 from splitc.targets import Target, load_network, load_target, network_names, target_names
 from splitc.text import format_bytes, format_rate, format_seconds
+from splitc.timing import usable_cores
 
 _SHOWN_READERS = 3
 _SHOWN_PLACES = 12

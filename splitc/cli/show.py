@@ -139,6 +139,7 @@ def _outlook_facts(item: Outlook) -> dict[str, object]:
         "latency_range_s": list(item.range_s) if item.range_s is not None else None,
         "all_head_s": item.all_head_s,
         "all_tail_s": item.all_tail_s,
+        "holds_to_head_slowdown": item.holds_to,
         "sla_s": item.sla_s,
         "meets_sla": None if item.sla_s is None else item.decision.latency_s <= item.sla_s,
         "sentence": item.sentence(),

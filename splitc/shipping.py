@@ -1,0 +1,102 @@
+"""The cuts of a bundle on disk: write their parts, run every pair, time what is this machine."""
+
+from dataclasses import dataclass, replace
+
+from splitc.analysis import Analysis
+from splitc.bundle import FileEntry
+from splitc.cache import Cache
+from splitc.cuts import CutSet
+from splitc.emit import Emitter, head_part, tail_part, write_part
+from splitc.profiles import UnitTimes
+from splitc.records import RecordError, decode, encode
+from splitc.timing import usable_cores
+from splitc.verify import Pair, Reference, Verified, reference, tolerance, verify
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """The cuts of a bundle: as solved, as written, as verified; all in the same order."""
+
+    cut_set: CutSet
+    pairs: tuple[Pair, ...]
+    verified: tuple[Verified, ...]
+    files: tuple[FileEntry, ...]
+
+
+def emit_cuts(emitter: Emitter, cut_set: CutSet) -> tuple[tuple[Pair, ...], tuple[FileEntry, ...]]:
+    """Write a head and a tail for every cut; c0, c1, ... in the order of *cut_set*."""
+    pairs, files = [], [emitter.weights_file]
+    for number, cut in enumerate(cut_set.cuts):
+        written: list[str | None] = []
+        for side, part in (("head", head_part(emitter, cut)), ("tail", tail_part(emitter, cut))):
+            if part is not None:
+                files.append(write_part(emitter, part, f"{side}-c{number}.onnx"))
+            written.append(files[-1].path if part is not None else None)
+        pairs.append(Pair(f"c{number}", emitter.folder, *written))
+    return tuple(pairs), tuple(files)
+
+
+def verify_cuts(
+    pairs: tuple[Pair, ...],
+    cut_set: CutSet,
+    found: Analysis,
+    times: tuple[UnitTimes, UnitTimes],
+    cache: Cache,
+) -> tuple[tuple[Verified, ...], str | None]:
+    """Verify every pair and time what runs here; the second value says why where that is not possible.
+
+    Raises:
+        VerifyError: a pair does not compute what the whole model does.
+    """
+    if not found.feeds:
+        return unverified(pairs), "cuts were not verified: too little memory to run them here"
+    threads = next((side.threads for side in reversed(times) if side.here), usable_cores())
+    allowed = tolerance(
+        (size.dtype for size in found.sizes.values()), (node.op_type for node in found.sources.nodes)
+    )
+    against = reference(found.original.path, found.feeds, allowed, threads)
+    if against is None:
+        return unverified(pairs), "cuts were not verified: the model gives another result each time it runs"
+    head, tail = times
+    verified = []
+    for pair, cut in zip(pairs, cut_set.cuts, strict=True):
+        # Timings stay with the profiles that they belong to, so that the next build gets the same bytes.
+        key = (head.sha256, tail.sha256, head.here, tail.here, found.model.sha256, sorted(cut.head))
+        verified.append(_verify_pair(pair, against, threads, key, cache, head=head.here, tail=tail.here))
+    return tuple(verified), None
+
+
+def unverified(pairs: tuple[Pair, ...]) -> tuple[Verified, ...]:
+    """What is known of pairs that were not run."""
+    return (Verified(None, None, None),) * len(pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """What the cache holds of a cut: how long its parts took here; None for one that is another machine's."""
+
+    head_s: float | None
+    tail_s: float | None
+
+
+def _verify_pair(
+    pair: Pair,
+    against: Reference,
+    threads: int,
+    key: tuple[object, ...],
+    cache: Cache,
+    *,
+    head: bool,
+    tail: bool,
+) -> Verified:
+    """Verify *pair*, and time the sides that are this machine: once for each *key*."""
+    try:
+        kept = decode(_Timing, cache.get("timings", key), "cache")
+    except RecordError:
+        kept = None
+    result = verify(pair, against, threads, timed=kept is None and (head or tail))
+    if kept is None:
+        # A side that is another machine keeps the times of its own profile.
+        kept = _Timing(result.head_s if head else None, result.tail_s if tail else None)
+        cache.put("timings", key, encode(kept))
+    return replace(result, head_s=kept.head_s, tail_s=kept.tail_s)
