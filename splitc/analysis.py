@@ -32,11 +32,13 @@ class AnalysisOptions:
     Attributes:
         dims: sizes of symbolic dimensions; a leading one is 1 unless given.
         samples: .npz files with one array per input, in place of random inputs.
+        build_memory_bytes: what running the model here may take; None for what is free.
     """
 
     dims: Mapping[str, int]
     samples: tuple[Path, ...] = ()
     simplify: bool = True
+    build_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,11 @@ def analyse(path: Path, options: AnalysisOptions, folder: Path, cache: Cache, pr
         for name, size in dims.items()
         if name not in options.dims
     ]
-    shortage = memory_shortage(original.weight_bytes())
+    shortage = memory_shortage(original.weight_bytes(), options.build_memory_bytes)
     feeds = () if shortage else make_feeds(original.inputs(), dims, options.samples)
     model = original
     if shortage:
-        notes.append(f"not run here: {shortage}")
+        notes.append(f"the model was neither simplified nor run: {shortage}")
     elif options.simplify:
         progress("Simplifying")
         simplified = simplify(original, folder, feeds[0])

@@ -49,7 +49,7 @@ def verify_cuts(
         VerifyError: a pair does not compute what the whole model does.
     """
     if not found.feeds:
-        return unverified(pairs), "cuts were not verified: too little memory to run them here"
+        return unverified(pairs), "cuts were not verified: too little memory to run them"
     threads = next((side.threads for side in reversed(times) if side.here), usable_cores())
     allowed = tolerance(
         (size.dtype for size in found.sizes.values()), (node.op_type for node in found.sources.nodes)

@@ -13,6 +13,7 @@ from splitc import inference
 from splitc.bundle import CheckEntry
 from splitc.errors import ModelError, VerifyError
 from splitc.inference import Feeds, Value
+from splitc.text import format_bytes
 
 # Rounding differs where fusion and memory layout do; errors seen are a hundred times smaller than these.
 _TOLERANCES = {"float64": 1e-6, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -56,15 +57,19 @@ class Reference:
     tolerance: float
 
 
-def memory_shortage(model_bytes: int) -> str | None:
-    """Why the machine's free memory does not do for running a model of that size, or None."""
-    available = psutil.virtual_memory().available
-    if model_bytes * _MEMORY_FACTOR < available:
+def memory_shortage(model_bytes: int, allowed_bytes: int | None = None) -> str | None:
+    """Why a model of that size cannot be run in *allowed_bytes* (default: what is free), or None.
+
+    The sentence names no momentary figure, because it goes into the manifest.
+    """
+    needed = int(model_bytes * _MEMORY_FACTOR)
+    if allowed_bytes is None:
+        allowed_bytes, has = psutil.virtual_memory().available, "is free here"
+    else:
+        has = "--build-memory allows"
+    if needed <= allowed_bytes:
         return None
-    return (
-        f"running the whole model and a pair takes about {model_bytes * _MEMORY_FACTOR / 1e9:.1f} GB, "
-        f"and {available / 1e9:.1f} GB of memory are free"
-    )
+    return f"running the whole model and a pair takes about {format_bytes(needed)}, more memory than {has}"
 
 
 def reference(model: Path, feeds: Sequence[Feeds], allowed: float, threads: int) -> Reference | None:

@@ -35,6 +35,29 @@ def test_every_tiny_model_compiles_and_is_verified(name: str, tmp_path: Path) ->
     assert REPORT in {entry.path for entry in bundle.manifest.files}
 
 
+def test_a_model_too_large_to_run_is_still_cut_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    """With recorded profiles nothing has to run: no simplifying, no checks, a note for each, the same cuts."""
+    profile = tmp_path / "tiny.json"
+    assert splitc("profile", tiny.model, "-o", profile, cwd=tmp_path).code == 0
+    common = (tiny.model, "--device", tiny.device, "--cloud-profile", profile, "--no-simplify", "--no-cache")
+    small = splitc("compile", *common, "--build-memory", "10kB", "-o", "small", cwd=tmp_path)
+    large = splitc("compile", *common, "-o", "large", cwd=tmp_path)
+    assert (small.code, large.code) == (0, 0), small.err + large.err
+    manifests = [read_bundle(tmp_path / name).manifest for name in ("small", "large")]
+    assert not manifests[0].model.simplified
+    assert all(cut.check is None for cut in manifests[0].cuts)
+    assert any("neither simplified nor run" in note for note in manifests[0].notes)
+    assert any("not verified: too little memory" in note for note in manifests[0].notes)
+    assert all(cut.check is not None for cut in manifests[1].cuts)
+    assert [cut.boundary for cut in manifests[0].cuts] == [cut.boundary for cut in manifests[1].cuts]
+
+
+def test_a_model_too_large_to_be_profiled_asks_for_a_profile(tiny: Tiny, tmp_path: Path) -> None:
+    done = splitc("compile", tiny.model, "--device", tiny.device, "--build-memory", "10kB", cwd=tmp_path)
+    assert done.code == 1
+    assert "too large to be profiled here; give a recorded profile with --cloud-profile" in done.sentence
+
+
 def test_a_model_that_differs_from_itself_is_shipped_with_a_note(tmp_path: Path) -> None:
     compiled = compile_here(save_tiny("random_normal", tmp_path), tmp_path / "out")
     assert all(cut.check is None for cut in compiled.manifest.cuts)

@@ -161,5 +161,6 @@ def test_bfloat16_is_compared(tmp_path: Path) -> None:
 
 def test_memory_shortage() -> None:
     assert memory_shortage(1000) is None
-    assert "EB" not in (memory_shortage(10**15) or "")
-    assert "of memory are free" in (memory_shortage(10**15) or "")
+    assert "more memory than is free here" in (memory_shortage(10**15) or "")
+    assert memory_shortage(1000, 4000) is None
+    assert "4 kB, more memory than --build-memory allows" in (memory_shortage(1000, 3999) or "")

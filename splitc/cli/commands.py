@@ -1,6 +1,7 @@
 """The commands besides `compile`; each calls one function and prints what it returns."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -144,7 +145,9 @@ def profile(
         progress("Timing")
         feeds = found.feeds or make_feeds(found.model.inputs(), found.dims, samples)
         cores = threads or described.threads or usable_cores()
-        write_profile(measure_here(found.model, feeds[0], cores, found.dims, Cache(None)), output)
+        measured = measure_here(found.model, feeds[0], cores, found.dims, Cache(None))
+        # It speaks of the model as given, so that it also fits a build that cannot or must not simplify.
+        write_profile(replace(measured, model=found.original.sha256), output)
     click.echo(f"wrote {output}")
 
 

@@ -73,6 +73,11 @@ from splitc.limits import LimitOptions
     "--verify/--no-verify", default=True, help="Run every cut against the whole model.  [default: on]"
 )
 @click.option(
+    "--build-memory",
+    type=BYTES,
+    help="Most memory that running the model here may take (8GB).  [default: what is free]",
+)
+@click.option(
     "--cache-dir", type=FOLDER, help="Where measured profiles are kept.  [default: the user's cache folder]"
 )
 @click.option("--no-cache", is_flag=True, help="Measure everything anew and keep nothing.")
@@ -90,7 +95,9 @@ def compile_command(model: Path, output: Path | None, as_json: bool, **given: An
 
 def _options(given: dict[str, Any]) -> CompileOptions:
     return CompileOptions(
-        analysis=AnalysisOptions(dict(given["dims"]), given["samples"], given["simplify"]),
+        analysis=AnalysisOptions(
+            dict(given["dims"]), given["samples"], given["simplify"], given["build_memory"]
+        ),
         device=given["device"],
         cloud=given["cloud"],
         networks=given["networks"],
