@@ -58,7 +58,7 @@ def main() -> int:
     arguments = parse_arguments()
     # An SSH session that goes away must not leave profiles in the board's temporary folder.
     for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
     try:
         document = profile(arguments)

@@ -1,6 +1,7 @@
 """Run splitc as a process or in this one, on machines that make tiny models worth splitting."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -46,6 +47,11 @@ def splitc(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = No
         **options,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def hear_interrupts() -> None:
+    """Run in a child before it starts: a shell's background job, as CI may be, ignores Ctrl-C, and so would it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def machine(

@@ -121,7 +121,8 @@ def group() -> None:
 def main() -> None:
     """Start `splitc`, so that it cleans up when a terminal or a build server stops it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background job
+            signal.signal(number, _stop)
     group(prog_name="splitc")
 
 

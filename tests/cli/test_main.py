@@ -20,7 +20,7 @@ from splitc.bundle import read_bundle
 from splitc.cli.main import group
 from tests import models
 from tests.conftest import Tiny
-from tests.running import LAUNCH, Done, fast_cloud, save_tiny, slow_device, splitc, tree
+from tests.running import LAUNCH, Done, fast_cloud, hear_interrupts, save_tiny, slow_device, splitc, tree
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Done:
@@ -264,6 +264,7 @@ def start(tiny: Tiny, folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
 
 

@@ -21,6 +21,7 @@ import onnxruntime as ort
 import pytest
 
 from tests import models
+from tests.running import hear_interrupts
 
 PROGRAM = Path(__file__).parents[2] / "profilers" / "onnxruntime_cpu.py"
 KEYS = {"splitc_profile", "model", "runtime", "runtime_version", "provider", "threads", "machine", "dims"}
@@ -38,6 +39,7 @@ def start(folder: Path, model: Path, options: Sequence[str] = ()) -> subprocess.
         text=True,
         cwd=folder,
         env={**os.environ, "TMPDIR": str(temporary)},
+        preexec_fn=hear_interrupts,
     )
 
 
