@@ -1,11 +1,12 @@
 """The nodes of a model as far as cutting is concerned: what each reads, and which are constant."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from splitc.bodies import bodies, used_inside
 from splitc.model import Model
 
 # These return something else each time, so they must run once, on one side.
@@ -44,7 +45,7 @@ def sources(model: Model) -> Sources:
     top |= {output for node in nodes for output in node.outputs}
     reads = []
     for node in nodes:
-        used = [value for value in (*node.inputs, *_used_inside(node)) if value in top]
+        used = [value for value in (*node.inputs, *used_inside(node)) if value in top]
         reads.append(tuple(dict.fromkeys(value.name for value in used if value is not None and value.name)))
     return Sources(nodes, tuple(reads), _constant_nodes(model, nodes, reads))
 
@@ -72,27 +73,6 @@ def _constant_nodes(model: Model, nodes: tuple[ir.Node, ...], reads: list[tuple[
 
 
 def _may_be_random(node: ir.Node, model: ir.Model) -> bool:
-    inner = [node, *(inner for body in _bodies(node) for inner in body.all_nodes())]
+    inner = [node, *(inner for body in bodies(node) for inner in body.all_nodes())]
     # A local function may hold a random node at any depth; few of them read weights only.
     return any(item.op_type in _RANDOM or item.op_identifier() in model.functions for item in inner)
-
-
-def _bodies(node: ir.Node) -> list[ir.Graph]:
-    """The bodies of an If, Loop or Scan."""
-    bodies = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            bodies.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            bodies.extend(attribute.as_graphs())
-    return bodies
-
-
-def _used_inside(node: ir.Node) -> Iterator[ir.Value | None]:
-    """Every value that the bodies of *node* mention, at any depth: captures are among them."""
-    for body in _bodies(node):
-        yield from body.outputs
-        for inner in body.all_nodes():
-            yield from inner.inputs
-            for nested in _bodies(inner):
-                yield from nested.outputs

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from splitc.bodies import used_inside
 from splitc.graph import Work
 from splitc.sizes import Size
 
@@ -41,7 +42,10 @@ _MEMORY = frozenset(
 def node_work(node: ir.Node, sizes: Mapping[str, Size]) -> Work | None:
     """The work of *node*, or None when a size that it depends on is unknown."""
     made = [sizes.get(value.name or "") for value in node.outputs if value.name]
-    read = [_bytes(value, sizes) for value in node.inputs if value is not None]
+    used = dict.fromkeys(value for value in node.inputs if value is not None)
+    # Values made inside a body have no size of their own; captured ones, and above all weights, have.
+    used |= dict.fromkeys(value for value in used_inside(node) if value is not None and _bytes(value, sizes))
+    read = [_bytes(value, sizes) for value in used]
     if any(size is None for size in made) or any(nbytes is None for nbytes in read):
         return None
     op_class, macs = _macs(node, sizes)

@@ -99,3 +99,16 @@ def test_no_work_where_a_size_is_unknown(tmp_path: Path) -> None:
     model = load(save(models.contrib_op(), tmp_path))
     sized = sizes(model, {}, None)
     assert [node_work(node, sized) is None for node in model.ir.graph].count(True) >= 2
+
+
+def test_a_body_moves_the_weights_that_it_captures(tmp_path: Path) -> None:
+    """A network inside a branch is no less work than reading its weights."""
+    built = models.nested_if()
+    model = load(save(built, tmp_path))
+    node = next(node for node in model.ir.graph if node.op_type == "If")
+    found = node_work(node, sizes(model, {}, models.random_feeds(built)))
+    weight = model.ir.graph.initializers["deep_w"].const_value
+    assert found is not None
+    assert weight is not None
+    assert found.op_class == "other"
+    assert found.read_bytes > weight.nbytes

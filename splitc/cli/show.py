@@ -64,9 +64,7 @@ def _source(target: TargetEntry) -> str:
     if target.interval is None:
         return text
     low, high = target.interval
-    return (
-        f"{text}; an estimate ({_ESTIMATE}): the real time is expected between {low:g}x and {high:g}x of it"
-    )
+    return f"{text}; an estimate ({_ESTIMATE}): the real time is expected between {low:.3g}x and {high:.3g}x of it"
 
 
 def _cut_table(manifest: Manifest) -> Table:
@@ -99,7 +97,9 @@ def _mark(cut: CutEntry) -> str:
 
 
 def _boundary(cut: CutEntry) -> str:
-    shown = [f"{tensor.name} {tensor.dtype}{list(tensor.shape)}" for tensor in cut.boundary[:2]]
+    shown = [
+        f"{tensor.name} {tensor.dtype}[{', '.join(map(str, tensor.shape))}]" for tensor in cut.boundary[:2]
+    ]
     more = len(cut.boundary) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
