@@ -15,7 +15,7 @@ from splitc.errors import TargetError
 from splitc.limits import LimitOptions, read_limits
 from splitc.outlook import Outlook, outlook
 from splitc.profiles import UnitTimes
-from splitc.shipping import Shipped, emit_cuts, unverified, verify_cuts
+from splitc.shipping import Shipped, emit_cuts, input_conversions, unverified, verify_cuts
 from splitc.solve import solve
 from splitc.targets import Network, Target, load_network, load_target
 from splitc.timing import caveats, unit_times
@@ -95,6 +95,7 @@ def compile_model(
             verified, unverified_because = verify_cuts(pairs, cut_set, found, (head, tail), cache)
         progress("Writing the report")
         notes = (*caveats((head_target, head), (tail_target, tail)), *found.notes)
+        notes += input_conversions(cut_set, found)
         notes += (unverified_because,) if unverified_because else ()
         shipped = Shipped(cut_set, pairs, verified, files)
         manifest = describe(found, head, tail, box, shipped, notes)

@@ -12,6 +12,8 @@ from splitc.records import RecordError, decode, encode
 from splitc.timing import usable_cores
 from splitc.verify import Pair, Reference, Verified, reference, tolerance, verify
 
+_CONVERSIONS = {"Cast", "QuantizeLinear"}
+
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
@@ -64,6 +66,18 @@ def verify_cuts(
         key = (head.sha256, tail.sha256, head.here, tail.here, found.model.sha256, sorted(cut.head))
         verified.append(_verify_pair(pair, against, threads, key, cache, head=head.here, tail=tail.here))
     return tuple(verified), None
+
+
+def input_conversions(cut_set: CutSet, found: Analysis) -> tuple[str, ...]:
+    """Name the cuts whose head only converts inputs: their gain is one of number formats, not of splitting."""
+    units, nodes = found.partition.graph.units, found.sources.nodes
+    return tuple(
+        f"the head of cut c{number} only converts inputs; "
+        "an app that captures them in that format already saves as much with all-tail"
+        for number, cut in enumerate(cut_set.cuts)
+        if cut.kind == "split"
+        and all(nodes[index].op_type in _CONVERSIONS for unit in cut.head for index in units[unit].nodes)
+    )
 
 
 def unverified(pairs: tuple[Pair, ...]) -> tuple[Verified, ...]:
