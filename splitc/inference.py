@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,10 @@ def run(opened: ort.InferenceSession, feeds: Feeds, outputs: Iterable[str] | Non
         made = opened.run_with_ort_values(names, {key: _to_ort(array) for key, array in feeds.items()})
         return {name: _from_ort(value) for name, value in zip(names, made, strict=True)}
     except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot run the model on these inputs: {_reason(error)}") from error
+        raise ModelError(
+            f"ONNX Runtime cannot run the model on these inputs ({_reason(error)}); "
+            "give inputs that it accepts with --samples FILE.npz"
+        ) from error
 
 
 def random_feeds(inputs: Iterable[Input], dims: Mapping[str, int], seed: int) -> dict[str, npt.NDArray[Any]]:
@@ -245,8 +249,9 @@ def _from_ort(value: ort.OrtValue) -> npt.NDArray[Any]:
 
 
 def _reason(error: Exception) -> str:
-    """ONNX Runtime's message without its file and line prefixes, on one line."""
-    text = " ".join(str(error).split())
+    """ONNX Runtime's message on one line: the innermost cause, without file and line prefixes."""
+    text = " ".join(str(error).split()).split("Status Message: ")[-1]
+    text = re.sub(r"^\S+:\d+ .*?\) (?=\S)", "", text) if text.startswith("/") else text
     for marker in (" : FAIL : ", " : INVALID_GRAPH : ", " : INVALID_ARGUMENT : ", " : NOT_IMPLEMENTED : "):
         text = text.split(marker, 1)[-1]
     return text[:300]

@@ -152,10 +152,10 @@ def profile(
 
 
 @click.command(epilog=examples("splitc sample regnet_y_400mf -o regnet.onnx"))
-@click.argument("name", type=click.Choice(sorted(SAMPLES)))
+@click.argument("name", type=click.Choice(sorted(SAMPLES)), metavar="NAME")
 @click.option("-o", "--output", type=FILE, help="Where to write it.  [default: NAME.onnx]")
 def sample(name: str, output: Path | None) -> None:
-    """Write a model to try splitc on: a published architecture with seeded random weights."""
+    """Write a model to try splitc on: regnet_y_400mf, regnet_y_4gf or tiny_cnn, with seeded random weights."""
     path = output or Path(f"{name}.onnx")
     write_sample(name, path)
     click.echo(f"wrote {path} ({format_bytes(path.stat().st_size)})")
