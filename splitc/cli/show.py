@@ -48,6 +48,10 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
         f"Inside the box the best shipped cut is at most {format_share(regret.certified)} slower than the best of all "
         f"possible cuts (certified; {regret.frontier_cuts} are best somewhere, {regret.shipped_cuts} are shipped)."
     )
+    if regret.certified > regret.limit:
+        console.print(
+            f"That is more than the {format_share(regret.limit)} asked for: more cuts would be needed, see --max-cuts."
+        )
     box = manifest.box
     console.print(
         f"Box: uplink {format_rate(box.uplink_bps[0])} to {format_rate(box.uplink_bps[1])}, "

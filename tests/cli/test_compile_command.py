@@ -104,3 +104,12 @@ def test_where_bundles_go_and_what_a_target_latency_does(tmp_path: Path) -> None
     (lte,) = facts["networks"]
     assert (lte["sla_s"], lte["meets_sla"]) == (pytest.approx(1e-6), False)
     assert lte["sentence"].startswith("on lte nothing meets the target; ")
+
+
+def test_says_when_too_few_cuts_were_allowed(tiny: Tiny, home: Path, tmp_path: Path) -> None:
+    common = ("compile", tiny.model, "--device", tiny.device, "--cache-dir", home / "tiny", "--regret", "0")
+    few = splitc(*common, "--max-cuts", "2", "-o", "few", cwd=tmp_path)
+    many = splitc(*common, "--max-cuts", "99", "-o", "many", cwd=tmp_path)
+    assert (few.code, many.code) == (0, 0), few.err + many.err
+    assert "more than the 0 % asked for: more cuts would be needed, see --max-cuts" in few.out
+    assert "asked for" not in many.out
