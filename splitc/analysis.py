@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def _survivors_and_sizes(
     model: Model, dims: Mapping[str, int], feeds: tuple[Feeds, ...], cache: Cache
 ) -> tuple[frozenset[str], dict[str, Size]]:
     """Ask ONNX Runtime, or the cache; only what was measured is kept, the rest is quick to infer."""
-    key = (model.sha256, RUNTIME_VERSION, dict(dims))
+    key = (model.sha256, RUNTIME_VERSION, version("splitc"), dict(dims))
     try:
         kept = decode(_Kept, cache.get("units", key), "cache")
     except RecordError:

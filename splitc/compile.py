@@ -91,8 +91,7 @@ def compile_model(
         verified: tuple[Verified, ...] = unverified(pairs)
         unverified_because: str | None = "cuts were not verified: --no-verify"
         if options.verify:
-            progress(f"Verifying {len(pairs)} cuts")
-            verified, unverified_because = verify_cuts(pairs, cut_set, found, (head, tail), cache)
+            verified, unverified_because = verify_cuts(pairs, cut_set, found, (head, tail), cache, progress)
         progress("Writing the report")
         notes = (*caveats((head_target, head), (tail_target, tail)), *found.notes)
         notes += input_conversions(cut_set, found)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from splitc.analysis import Analysis
+from splitc.analysis import Analysis, Progress
 from splitc.bundle import FileEntry
 from splitc.cache import Cache
-from splitc.cuts import CutSet
+from splitc.cuts import Cut, CutSet
 from splitc.emit import Emitter, head_part, tail_part, write_part
 from splitc.profiles import UnitTimes
 from splitc.records import RecordError, decode, encode
@@ -44,6 +44,7 @@ def verify_cuts(
     found: Analysis,
     times: tuple[UnitTimes, UnitTimes],
     cache: Cache,
+    progress: Progress,
 ) -> tuple[tuple[Verified, ...], str | None]:
     """Verify every pair and time what runs here; the second value says why where that is not possible.
 
@@ -56,14 +57,16 @@ def verify_cuts(
     allowed = tolerance(
         (size.dtype for size in found.sizes.values()), (node.op_type for node in found.sources.nodes)
     )
+    progress("Running the whole model")
     against = reference(found.original.path, found.feeds, allowed, threads)
     if against is None:
         return unverified(pairs), "cuts were not verified: the model gives another result each time it runs"
     head, tail = times
     verified = []
-    for pair, cut in zip(pairs, cut_set.cuts, strict=True):
+    for number, (pair, cut) in enumerate(zip(pairs, cut_set.cuts, strict=True), start=1):
+        progress(f"Verifying cut {pair.id}, {number} of {len(pairs)}")
         # Timings stay with the profiles that they belong to, so that the next build gets the same bytes.
-        key = (head.sha256, tail.sha256, head.here, tail.here, found.model.sha256, sorted(cut.head))
+        key = (head.sha256, tail.sha256, head.here, tail.here, found.model.sha256, _head_nodes(cut, found))
         verified.append(_verify_pair(pair, against, threads, key, cache, head=head.here, tail=tail.here))
     return tuple(verified), None
 
@@ -83,6 +86,12 @@ def input_conversions(cut_set: CutSet, found: Analysis) -> tuple[str, ...]:
 def unverified(pairs: tuple[Pair, ...]) -> tuple[Verified, ...]:
     """What is known of pairs that were not run."""
     return (Verified(None, None, None),) * len(pairs)
+
+
+def _head_nodes(cut: Cut, found: Analysis) -> list[str]:
+    """What tells a cut from others, in words that outlive a change in how nodes are grouped."""
+    units, nodes = found.partition.graph.units, found.sources.nodes
+    return sorted(nodes[index].name or "" for unit in cut.head for index in units[unit].nodes)
 
 
 @dataclass(frozen=True, slots=True)
