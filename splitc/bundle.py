@@ -15,7 +15,6 @@ from splitc.records import RecordError, decode, encode
 
 MANIFEST = "manifest.json"
 VERSION = 1
-_CHUNK_BYTES = 1 << 22
 
 Source = Literal["measured", "imported", "predicted"]
 
@@ -319,8 +318,5 @@ def _is_inside(folder: Path, path: str) -> bool:
 
 
 def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            sha.update(chunk)
-    return sha.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -62,7 +62,7 @@ def load(path: Path, name: str | None = None) -> Model:
         ir.external_data.set_base_dir(model.graph, path.parent.absolute())
         normalize(model)
         infos = infer(model, {})
-    except Exception as error:
+    except Exception as error:  # a damaged file fails anywhere in here, with any type; the cause is kept
         reason = onnxfile.first_line(error)
         raise ModelError(f"{path}: not a valid ONNX model ({reason}); export it again") from error
     if not len(model.graph):

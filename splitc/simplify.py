@@ -4,6 +4,7 @@ onnxsim runs in a process of its own: it is compiled code that reads untrusted f
 memory goes back to the system when it ends.
 """
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -49,13 +50,13 @@ def simplify(model: Model, folder: Path, feeds: Feeds) -> Simplified:
     path = folder / "simplified.onnx"
     failure = _run_apart(model.path, path)
     if failure:
-        return Simplified(model, f"onnxsim failed: {failure}")
+        return Simplified(model, f"onnxsim failed: {_placeless(failure, folder)}")
     try:
         result = simplified(model, path)
         _check_interface(model, result)
         got = inference.run(inference.session(result.path), feeds)
     except ModelError as error:
-        return Simplified(model, f"the simplified model is not usable: {error}")
+        return Simplified(model, f"the simplified model is not usable: {_placeless(str(error), folder)}")
     for name, value in want.items():
         if not inference.difference(got[name], value).max_rel <= _TOLERANCE:
             return Simplified(model, f"the simplified model computes another '{name}'")
@@ -63,6 +64,11 @@ def simplify(model: Model, folder: Path, feeds: Feeds) -> Simplified:
     if grown > size * _GROWTH + _SLACK_BYTES:
         return Simplified(model, f"simplifying grows it from {size} to {grown} bytes")
     return Simplified(result, None)
+
+
+def _placeless(message: str, folder: Path) -> str:
+    """*message* without the name of the working folder, which differs each time and would enter the manifest."""
+    return message.replace(f"{folder}{os.sep}", "")
 
 
 def _file_bytes(model: Model) -> int:
