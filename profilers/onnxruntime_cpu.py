@@ -38,6 +38,7 @@ MIN_RUNS, MAX_RUNS = 5, 50
 FLOATS = {"float16": np.float16, "float": np.float32, "double": np.float64}
 INTEGERS = {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 KERNEL_SUFFIX = "_kernel_time"
+stopped: list[int] = []  # the signals that asked this program to end
 
 
 class Failure(Exception):  # noqa: N818 - the name says what happened
@@ -57,20 +58,23 @@ def main() -> int:
     """Profile the model named on the command line; return the exit status."""
     arguments = parse_arguments()
     # An SSH session that goes away must not leave profiles in the board's temporary folder.
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
-            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
+            signal.signal(getattr(signal, name), stop)
     try:
         document = profile(arguments)
     except Failure as failure:
         print(failure, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     json.dump(document, sys.stdout, allow_nan=False)
     print()
     return 0
+
+
+def stop(number: int, _frame: object) -> None:
+    """Leave, cleaning up on the way; ONNX Runtime now and then swallows this, so `run` looks again."""
+    stopped.append(number)
+    sys.exit(128 + number)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -186,6 +190,8 @@ def load(path: Path, chosen: ort.SessionOptions) -> ort.InferenceSession:
 
 
 def run(session: ort.InferenceSession, feeds: dict[str, Any]) -> float:
+    if stopped:
+        sys.exit(128 + stopped[0])
     start = time.perf_counter()
     try:
         session.run(None, feeds)
