@@ -38,12 +38,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds of each unit of `graph`, on the head's target and on the tail's."""
+    """Seconds of each unit of `graph`, on the head's target and on the tail's.
+
+    Attributes:
+        head_fixed_s, tail_fixed_s: what a run of any head or tail costs besides its units; nothing where
+            that side runs no unit at all.
+    """
 
     graph: Graph
     head_s: tuple[float, ...]
     tail_s: tuple[float, ...]
     energy: Energy | None = None
+    head_fixed_s: float = 0.0
+    tail_fixed_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

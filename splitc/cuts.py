@@ -20,7 +20,7 @@ class Cut:
         head: the units on the device; contains all predecessors of its members.
         boundary: indices of the tensors that cross, ascending; raw inputs that the tail reads
             are among them. Each crosses once, however many units read it.
-        head_s, tail_s: sums of unit times.
+        head_s, tail_s: sums of unit times, and what a run of any part costs besides.
         head_peak_bytes: head weights plus the most that is alive at once while its units run in
             order: tensors between units, what already waits to be sent or returned, and scratch.
     """
@@ -95,8 +95,8 @@ def make_cut(costs: Costs, head: frozenset[int]) -> Cut:
         head=head,
         kind="split" if head and tail else "all-tail" if tail else "all-head",
         boundary=crossing,
-        head_s=sum((costs.head_s[unit] for unit in sorted(head)), 0.0),
-        tail_s=sum((costs.tail_s[unit] for unit in tail), 0.0),
+        head_s=sum((costs.head_s[unit] for unit in sorted(head)), costs.head_fixed_s) if head else 0.0,
+        tail_s=sum((costs.tail_s[unit] for unit in tail), costs.tail_fixed_s) if tail else 0.0,
         uplink_bytes=sum(_sendable_bytes(graph.tensors[t]) for t in crossing),
         downlink_bytes=sum(_sendable_bytes(graph.tensors[t]) for t in made_by_tail),
         head_weight_bytes=head_weight_bytes,

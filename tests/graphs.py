@@ -111,9 +111,9 @@ def random_costs(seed: int, units: int, *, single_output: bool) -> Costs:
     else:
         head_s = tuple(random.choice(TIMES_S) for _ in range(units))
         tail_s = tuple(random.choice((random.choice(TIMES_S), time / 20)) for time in head_s)
-    return Costs(
-        graph, head_s, tail_s, Energy(random.random() * 5, random.random() * 1e-5, random.random() * 1e-6)
-    )
+    energy = Energy(random.random() * 5, random.random() * 1e-5, random.random() * 1e-6)
+    fixed_s = [random.choice((0.0, 0.0, 1e-5, 0.01, 1.0)) for _ in range(2)]
+    return Costs(graph, head_s, tail_s, energy, *fixed_s)
 
 
 def random_limits(costs: Costs, seed: int) -> Limits:

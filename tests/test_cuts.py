@@ -81,8 +81,12 @@ def test_every_closure_is_priced_like_a_direct_count(costs: Costs) -> None:
         assert cut.downlink_bytes == sum(
             t.nbytes or 0 for t in graph.tensors if t.is_output and t not in home
         )
-        assert cut.head_s == pytest.approx(sum(costs.head_s[u] for u in head))
-        assert cut.tail_s == pytest.approx(sum(costs.tail_s[u] for u in tail))
+        assert cut.head_s == pytest.approx(
+            sum(costs.head_s[u] for u in head) + costs.head_fixed_s * bool(head)
+        )
+        assert cut.tail_s == pytest.approx(
+            sum(costs.tail_s[u] for u in tail) + costs.tail_fixed_s * bool(tail)
+        )
         assert cut.head_peak_bytes == oracle.peak_bytes(graph, head)
 
 

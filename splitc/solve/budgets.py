@@ -10,7 +10,7 @@ import numpy as np
 from splitc.costs import Costs, Limits
 from splitc.cuts import Cut, energy_j, make_cut, meets_budgets
 from splitc.errors import NoFeasibleCut
-from splitc.solve.mincut import latency_s, min_cut_oracle
+from splitc.solve.mincut import better_of, latency_s, min_cut_oracle
 from splitc.solve.pins import Pins, make_pins
 from splitc.solve.program import best_cut, make_program
 from splitc.solve.space import FloatArray, Oracle
@@ -34,17 +34,23 @@ def budget_oracle(costs: Costs, limits: Limits) -> Oracle:
     Raises:
         NoFeasibleCut: pins exclude each other; raised by the oracle: budgets exclude everything.
     """
+    pins = make_pins(costs.graph, limits)
     relaxed = min_cut_oracle(costs, limits)
-    program = make_program(costs, limits, make_pins(costs.graph, limits))
+    program = make_program(costs, limits, pins)
+    ends = [
+        make_cut(costs, head) for head in (pins.head, frozenset(range(len(costs.graph.units))) - pins.tail)
+    ]
+    ends = [cut for cut in ends if meets_budgets(costs, cut, limits)]
 
     def oracle(prices: FloatArray) -> Cut:
         cut = relaxed(prices)
         if meets_budgets(costs, cut, limits):
             return cut
-        best = best_cut(program, prices, at_least_s=latency_s(cut, prices))
-        if best is None:
+        fixed_s = prices[0] * costs.head_fixed_s + prices[1] * costs.tail_fixed_s
+        best = best_cut(program, prices, at_least_s=max(latency_s(cut, prices) - fixed_s, 0.0))
+        if best is None and not ends:
             raise _no_feasible_cut(costs, limits)
-        return best
+        return better_of(best or ends[0], ends, prices)
 
     return oracle
 

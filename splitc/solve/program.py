@@ -74,7 +74,10 @@ def make_program(costs: Costs, limits: Limits, pins: Pins) -> Program:
 
 
 def best_cut(program: Program, prices: FloatArray, at_least_s: float = 0.0) -> Cut | None:
-    """The best cut within all limits, or None; *at_least_s* bounds its latency from below."""
+    """The best cut within all limits, or None, by unit times and bytes alone.
+
+    *at_least_s* bounds these from below.
+    """
     objective = _row(
         program,
         x=prices[0] * np.array(program.costs.head_s)
@@ -164,7 +167,9 @@ def _budget_rows(program: Program) -> list[tuple[FloatArray, float, float]]:
             x=energy.active_w * np.array(program.costs.head_s) - received_j,
             y=energy.uplink_j_per_byte * program.nbytes,
         )
-        rows.append((row, float(received_j.sum()), limits.max_energy_j))
+        # A head without units spends nothing besides; `budget_oracle` compares with that one itself.
+        constant_j = float(received_j.sum()) + energy.active_w * program.costs.head_fixed_s
+        rows.append((row, constant_j, limits.max_energy_j))
     return rows
 
 

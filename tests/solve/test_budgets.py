@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitc.costs import Box, Costs, Limits
-from splitc.cuts import energy_j
+from splitc.cuts import Cut, energy_j
 from splitc.errors import NoFeasibleCut, TargetError
 from splitc.solve import solve
 from splitc.solve.budgets import budget_oracle
 from splitc.solve.mincut import latency_s
 from splitc.solve.pins import make_pins
 from splitc.solve.program import best_cut, make_program
+from splitc.solve.space import FloatArray
 from tests import graphs, oracle
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
@@ -40,17 +41,25 @@ def binding_limits(costs: Costs, names: list[str], seed: int, pins: Limits) -> L
 
 
 def check_best(costs: Costs, limits: Limits, seed: int) -> None:
-    cuts = oracle.feasible_cuts(costs, limits)
-    program = make_program(costs, limits, make_pins(costs.graph, limits))
+    plain = replace(costs, head_fixed_s=0.0, tail_fixed_s=0.0)
+    program = make_program(plain, limits, make_pins(costs.graph, limits))
     for prices in oracle.random_prices(Box(), 2, seed)[:3, :4]:
-        if not cuts:
+        if cuts := oracle.feasible_cuts(plain, limits):
+            best = min(oracle.amounts(cuts)[:, :4] @ prices)
+            check_cut(best_cut(program, prices, at_least_s=best), cuts, prices)
+        else:
             assert best_cut(program, prices) is None
-            continue
-        best = min(oracle.amounts(cuts)[:, :4] @ prices)
-        for found in (best_cut(program, prices, at_least_s=best), budget_oracle(costs, limits)(prices)):
-            assert found is not None
-            assert found in cuts
-            assert latency_s(found, prices) == pytest.approx(best, rel=1e-7)
+        if cuts := oracle.feasible_cuts(costs, limits):
+            check_cut(budget_oracle(costs, limits)(prices), cuts, prices)
+        else:
+            with pytest.raises(NoFeasibleCut):
+                budget_oracle(costs, limits)(prices)
+
+
+def check_cut(found: Cut | None, cuts: list[Cut], prices: FloatArray) -> None:
+    assert found is not None
+    assert found in cuts
+    assert latency_s(found, prices) == pytest.approx(min(oracle.amounts(cuts)[:, :4] @ prices), rel=1e-7)
 
 
 @pytest.mark.parametrize("name", [*BUDGETS, "max_energy_j"])
