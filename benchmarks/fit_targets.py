@@ -1,353 +1,537 @@
-"""Fit the coefficients of `splitc/predict.py` on public tables of measured latencies.
+"""Fit the coefficients of `splitc/terms.py` on measured tables, and say how far predictions are off.
 
-    python benchmarks/fit_targets.py DATA_FOLDER
+    python benchmarks/fit_targets.py DATA_FOLDER                       fit, write, print
+    python benchmarks/fit_targets.py DATA_FOLDER --check OTHER.csv     predict machines that were not in the fit
 
-DATA_FOLDER holds device_latency.csv, model_costs.csv and devices.csv. Needs numpy and scipy.
-Two tables answer two questions:
-
-1. ncnn on 15 boards and phones with out-of-order Armv8 cores: how does a time change from one
-   device to another, and from one thread to four? Gives `thread_gain`, and the error of carrying
-   a prediction to a device that was not in the fit. Boards with the same cores are left out together.
-2. ONNX Runtime fp32 on the CPU of one device (RB3 Gen 2): how fast is *this runtime* per class of
-   operators? Its depthwise convolutions are several times slower than ncnn's, and it has no
-   Winograd 3x3, so ncnn's efficiencies would be wrong. Gives the efficiencies and the overhead,
-   and the error on a model that was not in the fit.
-
-The interval is the product of both errors, each from what was held out. What is printed last goes
-into targets/pixel7.toml.
+DATA_FOLDER holds device_latency.csv, ncnn_layer_costs.csv and devices.csv. Writes
+targets/coefficients/*.toml and the tables of docs/prediction.md, which explains the method; the same
+input gives the same bytes. OTHER.csv has the columns of device_latency.csv. Needs numpy and scipy.
 """
 
 import argparse
-import csv
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
-Array = NDArray[np.float64]
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that the program runs from anywhere
 
-LANES = 4  # fp32 lanes of a 128-bit vector
-PIPES = {"A57": 1, "A72": 1, "A73": 1, "A76": 2, "A78": 2, "A715": 2, "A720": 2, "X3": 4, "X4": 4}
-"""128-bit multiply-add pipes per core, as in devices.csv."""
+from benchmarks.fit import decisions, evaluate, files, runtime, tables  # noqa: E402
+from benchmarks.fit.machines import Core, Machines  # noqa: E402
+from benchmarks.fit.model import Design, HeldOut, Spread, design, fit, held_out, predicted, spread  # noqa: E402
+from benchmarks.fit.tables import ARM, PER, X86, Array, Run, Runs  # noqa: E402
+from splitc.coefficients import TERMS  # noqa: E402
 
-BOARDS: dict[str, tuple[int, tuple[tuple[str, float, int], ...]]] = {
-    # start of the device name: (ncnn's powersave setting that uses these cores, ((core, GHz, count), ...))
-    "MediaTek Dimensity 9300": (2, (("X4", 3.25, 1), ("X4", 2.85, 3))),
-    "NVIDIA Jetson AGX Orin": (0, (("A78", 2.2, 12),)),
-    "OrangePi5": (2, (("A76", 2.4, 4),)),
-    "Qualcomm MSM8994": (2, (("A57", 2.0, 4),)),
-    "Qualcomm MSM8998": (2, (("A73", 2.45, 4),)),
-    "Qualcomm SDM660": (2, (("A73", 2.2, 4),)),
-    "Qualcomm SM8150": (2, (("A76", 2.96, 1), ("A76", 2.42, 3))),
-    "Qualcomm SM8550": (2, (("X3", 3.2, 1), ("A715", 2.8, 4))),
-    "Radxa Orion O6": (2, (("A720", 2.6, 4),)),
-    "Raspberry Pi 4 ": (0, (("A72", 1.8, 4),)),
-    "Raspberry Pi 5 Broadcom BCM2712,": (0, (("A76", 2.4, 4),)),
-    "Rockchip RK3399": (2, (("A72", 1.8, 2),)),
-    "Rockchip RK3588 (Cortex": (2, (("A76", 2.4, 4),)),
-    "Rockchip RK3588 (Quad": (0, (("A76", 2.4, 4),)),
-    "Station-M3": (0, (("A76", 2.4, 4),)),
-}
-
-TWINS = {
-    # AI Hub model: (same architecture in the ncnn table, in torchvision's, activations relative to ncnn's)
-    "efficientnet_b0": ("efficientnet_b0", "efficientnet_b0", 1.0),
-    "googlenet": ("googlenet", "googlenet", 1.0),
-    "mnasnet05": ("mnasnet", "mnasnet0_5", 0.5),
-    "mobilenet_v2": ("mobilenet_v2", "mobilenet_v2", 1.0),
-    "mobilenet_v3_large": ("mobilenet_v3", "mobilenet_v3_large", 1.0),
-    "resnet18": ("resnet18", "resnet18", 1.0),
-    "resnet50": ("resnet50", "resnet50", 1.0),
-    "shufflenet_v2": ("shufflenet_v2", "shufflenet_v2_x0_5", 0.5),
-    "squeezenet1_1": ("squeezenet", "squeezenet1_1", 1.0),
-    "vit": ("vision_transformer", "vit_b_16", 197 / 145),  # tokens: 16x16 patches of 224, 32x32 of 384
-}
-CHECKS = {"resnet101": "resnet101", "resnext50": "resnext50_32x4d", "resnext101": "resnext101_32x8d",
-          "wideresnet50": "wide_resnet50_2", "densenet121": "densenet121", "regnet": "regnet_x_3_2gf",
-          "swin_tiny": "swin_t", "swin_small": "swin_s", "swin_base": "swin_b"}  # fmt: skip
-"""No depthwise convolutions; only total MACs and weights are known. Used to check, not to fit."""
-
-REFERENCE, REFERENCE_THREADS = "Qualcomm RB3 Gen 2", 4  # threads are not stated: one per big core is assumed
-TARGET, TARGET_THREADS = "Pixel 7", 4
-MEMORY_BYTES_PER_S = 21.5e9  # devices.csv, Pixel 7: measured_effective_memory_bw
+MOST_THREADS = 16
+_NCNN = "Tencent/ncnn benchmark/README.md@a4d2ea1"
+_AI_HUB = "quic/ai-hub-models perf.yaml, 2024-04-16"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Measured runs. `macs` has one column per class; `rest_peak` excludes the first core.
+class Study:
+    """How ncnn's times change from machine to machine, for one kind of processor."""
 
-    Runs with the same `family` are held out together.
-    """
+    runs: Runs
+    excluded: dict[str, str]
+    plan: Design
+    x: Array
+    found: HeldOut
+    spreads: Spread
+    plain: evaluate.Interval
+    calibrated: evaluate.Interval
+    known_family: float
+    unknown_core: float
 
-    groups: tuple[str, ...]
-    families: tuple[str, ...]
-    threads: Array
-    first_peak: Array
-    rest_peak: Array
-    half: Array
-    clock_hz: Array
-    macs: Array
-    nbytes: Array
-    units: Array
-    seconds: Array
+    def parameter(self, *key: str) -> float:
+        """A fitted offset; 0 if nothing tells of it."""
+        return float(dict(zip(self.plan.keys, self.x, strict=True)).get(key, 0.0))
 
-
-Model = Callable[[Array, Table], Array]
-
-
-def across_devices(x: Array, table: Table) -> Array:
-    """Predict ncnn: five efficiencies, bytes and cycles per unit, thread gain, gain of half precision."""
-    efficiency, per_cycle, cycles, gain, half = (
-        np.exp(x[:5]),
-        np.exp(x[5]),
-        np.exp(x[6]),
-        np.exp(x[7]),
-        np.exp(x[8]),
-    )
-    peak = (table.first_peak + gain * table.rest_peak) * np.where(table.half > 0, half, 1.0)
-    compute = np.asarray((table.macs / efficiency).sum(axis=1)) / peak
-    return np.asarray(compute + (table.nbytes / per_cycle + table.units * cycles) / table.clock_hz)
-
-
-def on_reference(x: Array, table: Table) -> Array:
-    """Predict ONNX Runtime on the reference: depthwise and other efficiency, seconds per unit.
-
-    One efficiency for all that becomes a matrix product: ten models do not tell more apart.
-    `first_peak` already holds the peak at the reference's thread count.
-    """
-    compute = (
-        table.macs[:, 0] / np.exp(x[0]) + table.macs[:, 1:].sum(axis=1) / np.exp(x[1])
-    ) / table.first_peak
-    return np.asarray(compute + table.nbytes / MEMORY_BYTES_PER_S + table.units * np.exp(x[2]))
-
-
-def fit(model: Model, table: Table, start: Array, rows: NDArray[np.bool_]) -> Array:
-    """Return the parameters (logarithms) with the smallest robust log error on *rows*."""
-
-    def residuals(x: Array) -> Array:
-        # the weak pull towards the start keeps a parameter that the rows do not determine in range
-        return np.concatenate([np.log(model(x, table)[rows] / table.seconds[rows]), 0.1 * (x - start)])
-
-    return np.asarray(least_squares(residuals, start, loss="soft_l1", f_scale=0.3).x)
-
-
-def held_out(model: Model, table: Table, start: Array) -> Array:
-    """Return measured over predicted time, each family predicted from a fit without it."""
-    predicted = np.zeros(len(table.seconds))
-    for family in sorted(set(table.families)):
-        rows = np.array([name == family for name in table.families])
-        predicted[rows] = model(fit(model, table, start, ~rows), table)[rows]
-    return table.seconds / predicted
-
-
-def read(folder: Path, name: str) -> list[dict[str, str]]:
-    """Return the rows of one table."""
-    with (folder / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def cores_of(devices: list[dict[str, str]], device: str) -> list[tuple[str, float, float]]:
-    """Return (core, Hz, peak MACs/s) of each core of *device*, fastest first."""
-    facts = {row["field"]: row["value"] for row in devices if row["device"].strip() == device}
-    cores = []
-    for key in sorted(key for key in facts if re.fullmatch(r"cpu_cluster\d", key)):
-        count, core, ghz = re.fullmatch(r"(\d+)x (\S+) @ ([\d.]+) GHz", facts[key]).groups()  # type: ignore[union-attr]
-        cores += [(core, float(ghz) * 1e9, float(facts[f"{key}_peak_fp32_per_core"]) / 2 * 1e9)] * int(count)
-    return sorted(cores, key=lambda core: -core[2])
-
-
-def peak_of(cores: list[tuple[str, float, float]], threads: int, gain: float) -> float:
-    """Return the MACs per second of *threads* threads, as `predict.peak_macs_per_s` does."""
-    return cores[0][2] + gain * sum(core[2] for core in cores[1:threads])
-
-
-def by_class(row: dict[str, str]) -> list[float]:
-    """Return MACs: depthwise, pointwise, dense 3x3 (stride 1), other convolutions, matrix products."""
-    names = (
-        "macs_dw_M",
-        "macs_pw_M",
-        "macs_3x3s1_M",
-        "macs_otherconv_M",
-        "macs_group_M",
-        "macs_fc_gemm_attn_M",
-    )
-    dw, pw, dense, other, group, matmul = (float(row[name]) * 1e6 for name in names)
-    return [dw, pw, dense, other + group, matmul]
-
-
-def board_table(latencies: list[dict[str, str]], costs: dict[str, dict[str, str]]) -> Table:
-    """Return ncnn's runs with one and four threads on the big cores; half precision where ncnn uses it."""
-    rows = []
-    for row in latencies:
-        board = next((name for name in BOARDS if row["device"].startswith(name)), None)
-        if (
-            board is None
-            or row["runtime"] != "ncnn"
-            or row["precision"] == "int8"
-            or row["threads"] not in ("1", "4")
-        ):
-            continue
-        powersave, clusters = BOARDS[board]
-        threads, cost = int(row["threads"]), costs[row["model"]]
-        peaks = [LANES * PIPES[core] * ghz * 1e9 for core, ghz, count in clusters for _ in range(count)]
-        uses_big = f"powersave={powersave} " in row["notes"] or (board.endswith("(Quad") and threads == 4)
-        if uses_big and len(peaks) >= threads:
-            half = row["precision"].startswith("fp16")
-            moved = sum(
-                float(cost[k]) for k in ("weight_bytes_fp32", "act_read_bytes_fp32", "act_write_bytes_fp32")
-            )
-            nbytes, units = moved / (2 if half else 1), float(cost["n_layers"])
-            seconds, clock_hz = float(row["latency_ms_min"]) / 1e3, clusters[0][1] * 1e9
-            first, rest = peaks[0], sum(peaks[1:threads])
-            macs = by_class(cost)
-            rows.append((board, clusters, threads, first, rest, half, clock_hz, macs, nbytes, units, seconds))
-    return table_of(rows)
-
-
-def reference_table(
-    latencies: list[dict[str, str]], costs: dict[str, dict[str, str]], peak: float, names: list[str]
-) -> Table:
-    """Return ONNX Runtime's fp32 runs on the reference, all layers on the CPU, for the models *names*."""
-    rows = []
-    for row in latencies:
-        ours = (
-            row["device"] == "RB3 Gen 2 (Proxy)"
-            and row["runtime"] == "onnxruntime"
-            and row["precision"] == "fp32"
+    def hardware(self, core: str, family: str) -> runtime.Hardware:
+        """What the fit says of machines with this core."""
+        whole = self.parameter("family", family, "whole") + self.parameter("core", core)
+        return runtime.Hardware(
+            whole=float(np.exp(whole)),
+            memory=float(np.exp(self.parameter("family", family, "memory"))),
+            unit=float(np.exp(self.parameter("family", family, "unit"))),
+            # work cannot speed up more than the peak does; what seems so is noise
+            threads=np.array([min(self.parameter("threads", name), 1.0) for name in TERMS]),
         )
-        layers = re.search(r"layers npu/gpu/cpu=0/0/(\d+)", row["notes"])
-        if ours and layers and row["model"] in names:
-            macs, moved = reference_costs(row["model"], costs)
-            seconds = float(row["latency_ms_min"]) / 1e3
-            rows.append(
-                (row["model"], row["model"], 4, peak, 0.0, False, 1.0, macs, moved, float(layers[1]), seconds)
+
+
+def study(
+    latencies: list[dict[str, str]], machines: Machines, folder: Path, families: tuple[str, ...]
+) -> Study:
+    """Fit ncnn's runs on cores of these *families*."""
+    runs, excluded = tables.ncnn_runs(latencies, machines, folder, families)
+    runs = runs.where(row.threads <= MOST_THREADS for row in runs.rows)
+    plan = design(runs)
+    everything = np.ones(len(runs.rows), bool)
+    x = fit(runs, plan, everything)
+    found = held_out(runs, plan, x)
+    spreads = spread(found)
+    return Study(
+        runs, excluded, plan, x, found, spreads,
+        plain=evaluate.interval(found, spreads, everything),
+        calibrated=evaluate.calibrated_interval(found, spreads, everything),
+        known_family=evaluate.whole_spread(held_out(runs, plan, x, "core"), spreads),
+        unknown_core=evaluate.whole_spread(held_out(runs, plan, x, "family"), spreads),
+    )  # fmt: skip
+
+
+# --- coefficients ---
+
+
+def write_cpu(
+    path: Path, description: str, of: Study, machines: Machines, costs: runtime.Costs, source: str
+) -> None:
+    """Write the coefficients of ONNX Runtime on one kind of processor."""
+    across = f"ncnn on {len(set(of.runs.column('device')))} machines ({_NCNN}), each held out"
+    threads = of.hardware("", "").threads
+    parts = [
+        files.quantity(
+            "core_bytes_per_cycle",
+            tables.CORE_BYTES_PER_CYCLE,
+            "about ten lines of 64 bytes under way, 70 to 100 ns each",
+            "derived",
+        )
+    ]
+    for index, name in enumerate(TERMS):
+        if name == "other":
+            continue
+        parts.append(
+            files.term(
+                name,
+                costs.costs[index],
+                threads[index],
+                of.spreads.terms[index],
+                f"cost: {source}; threads and spread: {across}",
+                "fitted",
             )
-    return table_of(rows)
-
-
-def reference_costs(model: str, costs: dict[str, dict[str, str]]) -> tuple[list[float], float]:
-    """Return MACs by class and bytes; totals are torchvision's, depthwise share and activations ncnn's."""
-    if model in CHECKS:
-        total = costs[f"torchvision/{CHECKS[model]}"]
-        return [0.0, float(total["macs_M"]) * 1e6, 0.0, 0.0, 0.0], float(total["weight_bytes_fp32"])
-    twin, total_name, scale = TWINS[model]
-    total, row = costs[f"torchvision/{total_name}"], costs[twin]
-    depthwise = float(row["macs_dw_M"]) * 1e6 * scale
-    activations = (float(row["act_read_bytes_fp32"]) + float(row["act_write_bytes_fp32"])) * scale
-    macs = [depthwise, float(total["macs_M"]) * 1e6 - depthwise, 0.0, 0.0, 0.0]
-    return macs, float(total["weight_bytes_fp32"]) + activations
-
-
-def table_of(rows: Sequence[tuple[object, ...]]) -> Table:
-    """Turn rows into columns."""
-    groups, families, *columns = zip(*rows, strict=True)
-    return Table(
-        tuple(map(str, groups)),
-        tuple(map(str, families)),
-        *(np.array(column, dtype=np.float64) for column in columns),
+        )
+    # An operator of which only the bytes are known may compute much or nothing.
+    cost, apart = runtime.only_bytes(machines)
+    said = (
+        "units of all kinds that were measured on x86-64 (benchmarks/data/units_x86.csv), per byte they touch"
     )
-
-
-def percentiles(ratios: Array) -> tuple[float, float]:
-    """Return the 5th and 95th percentile, rounded as they are shipped."""
-    low, high = np.percentile(ratios, [5, 95])
-    return round(float(low), 2), round(float(high), 2)
-
-
-def fit_boards(boards: Table) -> tuple[float, list[float]]:
-    """Print the fit across devices; return the thread gain, and each device's offset with four threads."""
-    start = np.log(np.array([0.2, 0.5, 1.0, 0.5, 0.5, 4.0, 1e4, 0.5, 2.0]))
-    x = np.exp(fit(across_devices, boards, start, np.ones(len(boards.seconds), dtype=bool)))
-    print(
-        f"ncnn: {len(boards.seconds)} runs, {len(set(boards.groups))} devices; efficiencies {x[:5].round(3)},"
-    )
-    print(f"  {x[5]:.1f} bytes/cycle, {x[6]:.0f} cycles/unit, thread gain {x[7]:.2f}, fp16 x{x[8]:.2f}")
-    ratios = held_out(across_devices, boards, start)
-    offsets: list[float] = []
-    for threads in (1, 4):
-        chosen = boards.threads == threads
-        low, high = percentiles(ratios[chosen])
-        error = np.abs(1 / ratios[chosen] - 1).mean()
-        print(f"  leaving one processor out, {threads} thread(s): mean error {error:.0%}, x{low} to x{high}")
-        groups = sorted({name for name, here in zip(boards.groups, chosen, strict=True) if here})
-        masks = [chosen & np.array([name == group for name in boards.groups]) for group in groups]
-        offsets = [float(np.exp(np.log(ratios[mask]).mean())) for mask in masks]
-        for group, mask, offset in zip(groups, masks, offsets, strict=True):
-            print(f"    {group:34} {int(mask.sum()):3} runs  x{offset:.2f}")
-    return round(float(x[7]), 2), offsets
-
-
-def fit_reference(runs: Table, checks: Table) -> tuple[Array, Array]:
-    """Print the fit of ONNX Runtime; return its parameters, and the ratio of each held-out model."""
-    start = np.log(np.array([0.05, 0.6, 1e-5]))
-    x = fit(on_reference, runs, start, np.ones(len(runs.seconds), dtype=bool))
-    ratios = held_out(on_reference, runs, start)
-    print(
-        f"ONNX Runtime on {REFERENCE}: leaving one model out, mean error {np.abs(1 / ratios - 1).mean():.0%}"
-    )
-    for name, seconds, ratio in zip(runs.groups, runs.seconds, ratios, strict=True):
-        print(f"    {name:34} {seconds * 1e3:6.1f} ms  x{ratio:.2f}")
-    print("  not in the fit, activations unknown and left out:")
-    for name, ratio in zip(checks.groups, checks.seconds / on_reference(x, checks), strict=True):
-        print(f"    {name:34}            x{ratio:.2f}")
-    return x, ratios
-
-
-def check_phones(latencies: list[dict[str, str]], devices: list[dict[str, str]], gain: float) -> None:
-    """Print how one model, run by ONNX Runtime on three devices, scales against their peaks."""
-    runs = {
-        row["device"]: float(row["latency_ms_min"])
-        for row in latencies
-        if row["runtime"] == "onnxruntime"
-        and row["precision"] == "fp32"
-        and row["model"].endswith("wavlm_base_plus")
+    parts.append(files.term("other", cost, 0.0, apart, said, "fitted"))
+    own = of.spreads.known  # of the machine that the costs were fitted on
+    errors = {
+        "known_core": np.hypot(of.spreads.known, own),
+        "known_family": np.hypot(max(of.known_family, of.spreads.known), own),
+        "unknown_core": np.hypot(max(of.unknown_core, of.known_family, of.spreads.known), own),
+        "model": max(of.spreads.model, costs.deviation()),
+        "low": of.plain.low, "high": of.plain.high,
+        "calibrated_low": of.calibrated.low, "calibrated_high": of.calibrated.high,
+    }  # fmt: skip
+    sources = {
+        "known_core": f"{across}; and as much again for the machine that the costs were fitted on",
+        "known_family": "the same, all machines with the same core held out together",
+        "unknown_core": "the same, all cores of a family held out together",
+        "model": f"{source}, each model held out",
     }
-    base = runs["RB3 Gen 2 (Proxy)"] * peak_of(cores_of(devices, REFERENCE), REFERENCE_THREADS, gain)
-    for phone in ("Galaxy S23", "Galaxy S24"):
-        ratio = runs[f"Samsung {phone}"] * peak_of(cores_of(devices, phone), 4, gain) / base
-        print(f"  wavlm_base_plus carried from {REFERENCE} to {phone}: x{ratio:.2f}")
+    parts += [
+        files.quantity(f"errors.{name}", float(value), sources.get(name, across))
+        for name, value in errors.items()
+    ]
+    seen = of.runs.column("core")
+    families = sorted(set(of.runs.column("family")))
+    for name in families:
+        hardware = of.hardware("", name)
+        parts.append(files.family(name, (hardware.whole, hardware.memory, hardware.unit), across))
+    known = {row.cores[0].name: row.cores[0] for row in of.runs.rows}
+    devices = of.runs.column("device")
+    for name, family in machines.spellings():
+        if family in families:
+            plain = machines.core(name, 1.0).name
+            count = len(set(devices[seen == plain])) if plain in known else 0
+            parts.append(
+                files.core(
+                    name,
+                    family,
+                    float(np.exp(of.parameter("core", plain))),
+                    count,
+                    across if count else f"its family, {name} was not measured",
+                )
+            )
+    files.coefficients(path, description, parts)
+
+
+def write_gpu(path: Path, classes_apart: float, bytes_apart: float) -> None:
+    """Write the coefficients of ONNX Runtime's CUDA provider."""
+    gpu = runtime.fit_gpu()
+    source = "ONNX Runtime's CUDA provider, fp32, transformer encoders on T4 and RTX 3090 (ELS-RD/transformer-deploy docs/benchmarks.md@07b342e)"
+    unmeasured = f"{source}; no model of this kind was measured: spread as between kinds of work on x86-64"
+    off = float(np.sqrt(np.mean(gpu.log_ratio**2)))
+    parts = []
+    for name in TERMS:
+        per, cost, spread_of, said = PER[name], gpu.cost, 0.0, source
+        if name == "unit":
+            per, cost = "second", gpu.unit_s
+        elif PER[name] == tables.MEMORY:
+            cost, said = 1.0, "the memory's peak, a lower bound"
+            spread_of = bytes_apart if name == "other" else classes_apart
+        elif name != "matmul":
+            spread_of, said = classes_apart, unmeasured
+        parts.append(
+            files.term(
+                name, cost, 0.0, spread_of, said, "fitted" if PER[name] != tables.MEMORY else "derived", per
+            )
+        )
+    ends = np.percentile(gpu.log_ratio / off, [5, 95])
+    errors = {"known_core": off, "known_family": off, "unknown_core": off, "model": off}
+    parts += [
+        files.quantity(f"errors.{name}", value, "8 runs, each chip predicted from the other's")
+        for name, value in errors.items()
+    ]
+    for name in ("low", "calibrated_low"):
+        parts.append(
+            files.quantity(
+                f"errors.{name}",
+                max(1.645, -float(ends[0])),
+                "a normal distribution's, or the 8 runs' if further",
+                "derived",
+            )
+        )
+    for name in ("high", "calibrated_high"):
+        parts.append(
+            files.quantity(
+                f"errors.{name}",
+                max(1.645, float(ends[1])),
+                "a normal distribution's, or the 8 runs' if further",
+                "derived",
+            )
+        )
+    files.coefficients(
+        path, "ONNX Runtime's CUDA provider in single precision, from a handful of published runs", parts
+    )
+
+
+# --- tables ---
+
+
+def accuracy(of: Study, by_fold: list[evaluate.Fold]) -> str:
+    """Return the table of errors and coverage."""
+    rows = []
+    for threads in sorted({row.threads for row in of.runs.rows}):
+        kinds = {"descriptor alone": evaluate.uncalibrated(of.found, threads, by_fold)}
+        for count in (1, 3):
+            kinds[f"and {count} run{'s' if count > 1 else ''}"] = evaluate.after_runs(
+                of.found, threads, count, by_fold
+            )
+        rows += [
+            (
+                threads,
+                kind,
+                got.devices,
+                files.percent(got.error),
+                files.percent(got.run_error),
+                files.percent(got.covered),
+            )
+            for kind, got in kinds.items()
+        ]
+    return files.table(
+        ("threads", "known", "devices", "mean error", "per run", "inside the 90 % interval"), rows
+    )
+
+
+def stricter(of: Study) -> str:
+    """Return the errors when more than the device is held out."""
+    rows = []
+    for by, said in (
+        ("device", "the device"),
+        ("core", "all devices with the same core"),
+        ("family", "all cores of the family"),
+    ):
+        found = of.found if by == "device" else held_out(of.runs, of.plan, of.x, by)
+        rows.append((said, *(files.percent(_mean(found, threads)) for threads in (1, 4))))
+    return files.table(("held out", "1 thread", "4 threads"), rows)
+
+
+def _mean(found: HeldOut, threads: int) -> float:
+    rows = found.runs.column("threads") == str(threads)
+    return evaluate.score(found.log_ratio[rows], list(found.runs.column("device")[rows]), rows[rows]).error
+
+
+def devices(of: Study) -> str:
+    """Return the error and bias of each device and core."""
+    names, cores, threads = (of.runs.column(name) for name in ("device", "core", "threads"))
+    rows = []
+    for name in sorted(set(names)):
+        for core in sorted(set(cores[names == name])):
+            for count in sorted(set(threads[(names == name) & (cores == core)]), key=int):
+                its = (names == name) & (cores == core) & (threads == count)
+                bias = float(np.exp(np.median(of.found.log_ratio[its])))
+                rows.append(
+                    (
+                        name.replace("|", "/"),
+                        core,
+                        count,
+                        int(its.sum()),
+                        files.percent(float(of.found.error()[its].mean())),
+                        f"x{bias:.2f}",
+                    )
+                )
+    return files.table(
+        ("device", "fastest core used", "threads", "runs", "mean error", "measured / predicted"), rows
+    )
+
+
+def families(of: Study) -> str:
+    """Return the error of each family of cores."""
+    its_family, threads, error = of.runs.column("family"), of.runs.column("threads"), of.found.error()
+    rows = []
+    for name in sorted(set(its_family)):
+        chosen = [(its_family == name) & (threads == count) for count in ("1", "4")]
+        rows.append(
+            (name, *(files.percent(float(error[rows_].mean())) if rows_.any() else "" for rows_ in chosen))
+        )
+    return files.table(("family", "1 thread", "4 threads"), rows)
+
+
+def strangers(of: Study, latencies: list[dict[str, str]], machines: Machines, folder: Path) -> str:
+    """Return the errors on cores that no coefficients list, such as Apple's."""
+    both, _ = tables.ncnn_runs(latencies, machines, folder, (*ARM, "apple", "undocumented"))
+    both = both.where(row.threads <= MOST_THREADS for row in both.rows)
+    new = ~np.isin(both.column("family"), ARM)
+    found = _predict(both, ~new)
+    wide = Spread(of.unknown_core, of.unknown_core, of.spreads.terms, of.spreads.model)
+    covered = of.plain.covers(found.log_ratio, evaluate.deviations(found, wide))
+    rows = []
+    for name in sorted(set(both.column("table")[new])):
+        its = both.column("table") == name
+        row, bias = both.rows[int(its.argmax())], np.exp(np.median(found.log_ratio[its]))
+        error, inside = float(found.error()[its].mean()), float(covered[its].mean())
+        rows.append(
+            (
+                row.device,
+                row.cores[0].name,
+                row.threads,
+                files.percent(error),
+                f"x{bias:.2f}",
+                files.percent(inside),
+            )
+        )
+    head = ("device", "core", "threads", "mean error", "measured / predicted", "inside the interval")
+    return files.table(head, rows)
+
+
+def _predict(both: Runs, known: tables.Mask) -> HeldOut:
+    """Predict all runs from a fit of those that are *known*."""
+    plan = design(both)
+    spent = predicted(both, plan, fit(both, plan, known), np.ones(len(known), bool))
+    total, cores = spent.sum(axis=1), both.column("core")
+    return HeldOut(
+        both, both.log_seconds - np.log(total), spent / total[:, None], np.isin(cores, cores[known])
+    )
+
+
+def left_out(*studies: Study) -> str:
+    """Return why devices are in no fit."""
+    used = {row.device for of in studies for row in of.runs.rows}
+    why = {name: reason for of in studies for name, reason in of.excluded.items() if name not in used}
+    return files.table(
+        ("device", "left out because"),
+        sorted((name.replace("|", "/"), reason) for name, reason in why.items()),
+    )
+
+
+def runtime_costs(arm: runtime.Costs, x86: runtime.Costs) -> str:
+    """Return what each kind of work costs ONNX Runtime."""
+    rows = [
+        (name, PER[name], f"{arm.costs[i]:.3g}", f"{x86.costs[i]:.3g}")
+        for i, name in enumerate(TERMS)
+        if name != "other"
+    ]
+    errors = [("mean error, each model held out", "", files.percent(arm.error()), files.percent(x86.error()))]
+    return files.table(("kind of work", "per", "arm64", "x86-64"), rows + errors)
+
+
+def runtime_models(costs: runtime.Costs) -> str:
+    """Return the error of each model."""
+    rows = [(name, f"x{np.exp(off):.2f}") for name, off in zip(costs.models, costs.log_ratio, strict=True)]
+    return files.table(("model", "measured / predicted"), rows)
+
+
+def phones(arm: Study, latencies: list[dict[str, str]], machines: Machines) -> str:
+    """Return how a model that is matrix products nearly all is carried from the board to phones."""
+    place = TERMS.index("matmul")
+
+    def one_mac(cores: tuple[Core, ...]) -> float:
+        hardware = arm.hardware(cores[0].name, cores[0].family)
+        gain = sum(core.peak for core in cores) / cores[0].peak
+        return float(hardware.whole / cores[0].peak * gain ** -hardware.threads[place])
+
+    board = one_mac(runtime.arm_cores(machines))
+    rows = [
+        (phone, " + ".join(core.name for core in cores), f"{ratio:.2f}", f"{one_mac(cores) / board:.2f}")
+        for phone, cores, ratio in runtime.carried(latencies, machines)
+    ]
+    return files.table(("phone", "cores assumed", "measured, of the board's time", "predicted"), rows)
+
+
+def units(costs: runtime.Costs, per_amount: Array) -> str:
+    """Return how far single units are off."""
+    errors = runtime.unit_errors(costs, per_amount)
+    shares = [f"{100 * value:.0f} %" for value in np.percentile(errors, [50, 75, 90])]
+    return files.table(
+        ("units", "median error", "75th percentile", "90th percentile"), [(len(errors), *shares)]
+    )
+
+
+def regrets(arm: Study, x86_costs: runtime.Costs, ideal: Array) -> str:
+    """Return what decisions from predictions lose."""
+    units = runtime.x86_units()
+    total = np.exp(arm.runs.log_seconds - arm.found.log_ratio)
+    spent = arm.found.shares * total[:, None]
+    rows = []
+    for said, found in (
+        ("devices held out, 1 thread", decisions.on_devices(arm.found, spent, 1, units)),
+        ("devices held out, 4 threads", decisions.on_devices(arm.found, spent, 4, units)),
+        ("this machine, true times per unit", decisions.on_this_machine(x86_costs, ideal, units)),
+    ):
+        rows += [
+            (
+                said,
+                got.network,
+                got.decisions,
+                files.percent(got.best),
+                files.percent(got.mean),
+                files.percent(got.high),
+            )
+            for got in found
+        ]
+    return files.table(
+        ("device", "network", "decisions", "best cut chosen", "mean loss", "95th percentile"), rows
+    )
+
+
+# --- check ---
+
+
+def check(other: Path, latencies: list[dict[str, str]], machines: Machines, folder: Path) -> None:
+    """Predict the machines in *other* from the fit of all others, and print how far off that is."""
+    seen = {row["device"] for row in latencies}
+    rows = tables.read(other.parent, other.name)
+    fresh = [row for row in rows if row["device"] not in seen]
+    print(f"{len(rows)} rows, {len(rows) - len(fresh)} of them of devices that are in the fit")
+    for families_, kind in ((ARM, "Arm"), (X86, "x86-64")):
+        of = study(latencies, machines, folder, families_)
+        both, excluded = tables.ncnn_runs(latencies + fresh, machines, folder, families_)
+        both = both.where(row.threads <= MOST_THREADS for row in both.rows)
+        new = np.array([row.device not in seen for row in both.rows])
+        for name in sorted(set(excluded) - seen):
+            print(f"  {kind}: {name} is left out: {excluded[name]}")
+        if not new.any():
+            continue
+        found = _predict(both, ~new)
+        spreads = replace(of.spreads, unknown=max(of.known_family, of.spreads.known))
+        covered = of.plain.covers(found.log_ratio, evaluate.deviations(found, spreads))
+        _print_check(kind, found, covered, new)
+
+
+def _print_check(kind: str, found: HeldOut, covered: tables.Mask, new: tables.Mask) -> None:
+    devices_, threads, all_tables = (found.runs.column(name) for name in ("device", "threads", "table"))
+    for name in sorted(set(all_tables[new])):
+        its = all_tables == name
+        row = found.runs.rows[int(its.argmax())]
+        print(
+            f"  {row.device:70.70} {row.cores[0].name:12} {row.threads:2} thread(s) {int(its.sum()):3} runs"
+            f"  error {files.percent(float(found.error()[its].mean())):>7}"
+            f"  measured x{np.exp(np.median(found.log_ratio[its])):.2f}"
+            f"  inside {files.percent(float(covered[its].mean()))}"
+        )
+    for count in sorted(set(threads[new]), key=int):
+        its = new & (threads == count)
+        got = evaluate.score(found.log_ratio[its], list(devices_[its]), covered[its])
+        print(
+            f"  {kind}, {count} thread(s): {got.devices} devices, {got.runs} runs, mean error {files.percent(got.error)}"
+            f" (per run {files.percent(got.run_error)}), inside the interval {files.percent(got.covered)}"
+        )
+
+
+# --- all of it ---
+
+
+def fit_all(folder: Path, out: Path) -> dict[str, str]:
+    """Fit, write the coefficients under *out*, and return the tables of the documentation."""
+    latencies, machines = tables.read(folder, "device_latency.csv"), Machines(folder)
+    arm, x86 = (study(latencies, machines, folder, which) for which in (ARM, X86))
+
+    core, memory = runtime.x86_core(machines)
+    here = x86.hardware(core.name, core.family)
+    x86_costs = runtime.fit_costs(here.ideal(runtime.x86_runs(machines)), _base(x86))
+    board = arm.hardware("Cortex-A78", "wide")
+    arm_costs = runtime.fit_costs(board.ideal(runtime.arm_runs(latencies, machines)), x86_costs.costs)
+    measured_here = f"ONNX Runtime 1.32.0 with one thread on a virtual AMD Zen 4 (benchmarks/data/units_x86.csv), {len(x86_costs.models)} models"
+    on_board = f"ONNX Runtime fp32 on RB3 Gen 2 ({_AI_HUB}), {len(arm_costs.models)} models; little-known kinds of work as on x86-64"
+    coefficients = out / "targets" / "coefficients"
+    write_cpu(
+        coefficients / "onnxruntime-arm64.toml",
+        "ONNX Runtime's CPU provider on 64-bit Arm",
+        arm,
+        machines,
+        arm_costs,
+        on_board,
+    )
+    write_cpu(
+        coefficients / "onnxruntime-x86_64.toml",
+        "ONNX Runtime's CPU provider on x86-64",
+        x86,
+        machines,
+        x86_costs,
+        measured_here,
+    )
+    compute = [
+        x86_costs.costs[TERMS.index(name)]
+        for name in ("depthwise", "grouped", "pointwise", "dense3x3", "conv", "matmul")
+    ]
+    write_gpu(
+        coefficients / "onnxruntime-cuda.toml",
+        float(np.std(np.log(compute))),
+        runtime.only_bytes(machines)[1],
+    )
+
+    one = Run("here", "", "", 1, (core,), memory, older=False, amounts=(1.0,) * len(TERMS), seconds=1.0)
+    per_amount = here.ideal(tables.runs([one])).ideal[0]
+    return {
+        "accuracy arm64": accuracy(arm, list(evaluate.folds(arm.found))),
+        "stricter arm64": stricter(arm),
+        "families arm64": families(arm),
+        "devices arm64": devices(arm),
+        "strangers arm64": strangers(arm, latencies, machines, folder),
+        "accuracy x86-64": accuracy(x86, list(evaluate.folds(x86.found))),
+        "stricter x86-64": stricter(x86),
+        "devices x86-64": devices(x86),
+        "left out": left_out(arm, x86),
+        "runtime": runtime_costs(arm_costs, x86_costs),
+        "models arm64": runtime_models(arm_costs),
+        "models x86-64": runtime_models(x86_costs),
+        "phones": phones(arm, latencies, machines),
+        "units x86-64": units(x86_costs, per_amount),
+        "decisions": regrets(arm, x86_costs, per_amount),
+    }
+
+
+def _base(of: Study) -> Array:
+    return np.array([np.exp(of.parameter("base", name)) for name in TERMS])
 
 
 def main() -> None:
-    """Print the errors of both fits, and the fitted part of the target's description."""
+    """Fit and write, or check."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path)
-    folder = parser.parse_args().data
-    latencies, devices = read(folder, "device_latency.csv"), read(folder, "devices.csv")
-    costs = {row["model"]: row for row in read(folder, "model_costs.csv")}
-    reference, target = cores_of(devices, REFERENCE), cores_of(devices, TARGET)
-
-    gain, offsets = fit_boards(board_table(latencies, costs))
-    peak = peak_of(reference, REFERENCE_THREADS, gain)
-    runs = reference_table(latencies, costs, peak, list(TWINS))
-    x, across_models = fit_reference(runs, reference_table(latencies, costs, peak, list(CHECKS)))
-    check_phones(latencies, devices, gain)
-    # the efficiencies hold the reference's own offset, so carrying them over errs by a ratio of two offsets
-    moves = np.array([to / at for i, to in enumerate(offsets) for j, at in enumerate(offsets) if i != j])
-    print(f"from one device to another {percentiles(moves)}, across models {percentiles(across_models)}")
-    depthwise, product, overhead = (float(value) for value in np.exp(x))
-    rates = [2e-9 * product * peak_of(target, threads, gain) for threads in (1, TARGET_THREADS)]
-    print(f"{TARGET}, matrix products: {rates[0]:.0f} GFLOP/s with one thread, {rates[1]:.0f} with four;")
-    print("  runs in an app process reached 16.8 (7 to 18)")
-
-    print(f"for targets/ ({TARGET}):")
-    for core, hertz, each in dict.fromkeys(target):
-        count = target.count((core, hertz, each))
-        print(f"  {count} x {core}: clock_hz {hertz:.4g}, peak_macs_per_s {each:.4g}")
-    overhead *= reference[0][1] / target[0][1]
-    print(
-        f"  thread_gain {gain}, memory_bytes_per_s {MEMORY_BYTES_PER_S:.3g}, unit_overhead_s {overhead:.2g}"
-    )
-    print(f"  efficiency: depthwise {depthwise:.2g}; pointwise, dense3x3, conv, matmul {product:.2g}")
-    low, high = percentiles(np.outer(moves, across_models).ravel())
-    print(f"  interval {low} {high}")
-    # an operator of which only the bytes are known may do no arithmetic at all, so the lower end stays
-    only_bytes = runs.seconds / (runs.nbytes / MEMORY_BYTES_PER_S + runs.units * np.exp(x[2]))
-    print(f"  interval_unknown {low} {percentiles(np.outer(moves, only_bytes).ravel())[1]}")
+    parser.add_argument("--check", type=Path, metavar="OTHER.csv", help="predict the machines in this table")
+    parser.add_argument("--out", type=Path, default=ROOT, help="where targets/ and docs/ lie")
+    given = parser.parse_args()
+    if given.check is not None:
+        check(given.check, tables.read(given.data, "device_latency.csv"), Machines(given.data), given.data)
+        return
+    sections = fit_all(given.data, given.out)
+    for name, text in sections.items():
+        print(f"## {name}\n\n{text}")
+    files.into_docs(given.out / "docs" / "prediction.md", sections)
 
 
 if __name__ == "__main__":

@@ -42,10 +42,12 @@ class Work:
 
     Attributes:
         op: operator type, with its domain when that is not the default one.
-        op_class: a key of a target's efficiencies: depthwise, pointwise, dense3x3, conv, matmul,
-            memory (elementwise, pooling, data movement), or other (nothing known).
+        op_class: what it is costed as: depthwise, grouped, pointwise, dense3x3, conv, matmul,
+            transcendental (elementwise, with exponentials and the like), memory (elementwise, pooling,
+            data movement), or other (nothing known).
         macs: multiply-accumulates.
         read_bytes, write_bytes: activations and weights moved, at the sizing dimensions.
+        weight_bytes: those of `read_bytes` that are weights.
     """
 
     op: str
@@ -53,6 +55,7 @@ class Work:
     macs: int
     read_bytes: int
     write_bytes: int
+    weight_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ tuple[X, Y], dict[str, X], Literal, nested dataclasses. Nothing is converted, ex
 integer is accepted where a float is expected. Only the standard library is used, because a device
 reads its manifest with this module.
 
-A dataclass may check more in `__post_init__` and raise ValueError; the sentence then gets the
-place in front.
+A dataclass may check more in `__post_init__` and raise ValueError with a sentence for each mistake;
+each then gets the place in front.
 """
 
 import difflib
@@ -25,7 +25,15 @@ _SHOWN_CHARACTERS = 57
 
 
 class RecordError(SplitcError):
-    """A value does not have the form that a record prescribes; the message says where."""
+    """A value does not have the form that a record prescribes; the message says where.
+
+    Attributes:
+        mistakes: all that is wrong, a sentence each; the first is the message.
+    """
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__(mistakes[0])
+        self.mistakes = mistakes
 
 
 def decode(cls: type[T], value: object, where: str) -> T:
@@ -41,7 +49,7 @@ def decode(cls: type[T], value: object, where: str) -> T:
     try:
         return cast(T, _decoder(hint)(value, ""))
     except RecordError as error:
-        raise RecordError(f"{where}: {error}") from error.__cause__
+        raise RecordError(*(f"{where}: {mistake}" for mistake in error.mistakes)) from error.__cause__
 
 
 def encode(instance: object) -> object:
@@ -65,8 +73,12 @@ def encode(instance: object) -> object:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ", did you mean 'x'?" for the known word nearest to *word*, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f", did you mean '{near[0]}'?" if near else ""
+    near = _nearest(word, known)
+    return f", did you mean '{near}'?" if near else ""
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
 
 
 @cache
@@ -97,19 +109,48 @@ def _record(cls: Any) -> _Decoder:
     def read(value: object, path: str) -> object:
         if not isinstance(value, dict):
             raise _mismatch(path, "a table", value)
-        for key in value:
-            if key not in decoders:
-                raise _error(path, f"unknown key '{key}'{did_you_mean(str(key), decoders)}")
+        found = _Mistakes()
+        unknown = [str(key) for key in value if key not in decoders]
+        for key in unknown:
+            found.add(_error(path, f"unknown key '{key}'{did_you_mean(key, decoders)}"))
+        misspelt = {_nearest(key, decoders) for key in unknown}  # one mistake, not a missing key as well
         for key in required:
-            if key not in value:
-                raise _error(path, f"key '{key}' is missing")
-        arguments = {key: decoders[key](item, _inside(path, key)) for key, item in value.items()}
+            if key not in value and key not in misspelt:
+                found.add(_error(path, f"key '{key}' is missing"))
+        known = {key: item for key, item in value.items() if key in decoders}
+        arguments = {key: found.read(decoders[key], item, _inside(path, key)) for key, item in known.items()}
+        found.tell()
         try:
             return cls(**arguments)
         except ValueError as error:
-            raise _error(path, str(error)) from error
+            sentences = error.args or ("is not valid",)
+            raise RecordError(*(_at(path, str(sentence)) for sentence in sentences)) from error
 
     return read
+
+
+class _Mistakes:
+    """What is wrong with the parts of one value, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self._found: list[RecordError] = []
+
+    def add(self, error: RecordError) -> None:
+        self._found.append(error)
+
+    def read(self, decoder: _Decoder, item: object, path: str) -> object:
+        """Return what *decoder* makes of *item*; None after a mistake, which `tell` raises."""
+        try:
+            return decoder(item, path)
+        except RecordError as error:
+            self.add(error)
+            return None
+
+    def tell(self) -> None:
+        """Raise one error with every mistake, if there was any."""
+        if self._found:
+            sentences = [sentence for error in self._found for sentence in error.mistakes]
+            raise RecordError(*sentences) from self._found[0].__cause__
 
 
 def _is_required(field: Field[Any]) -> bool:
@@ -120,8 +161,11 @@ def _sequence(hint: Any) -> _Decoder:
     item_decoder = _decoder(hint)
 
     def read(value: object, path: str) -> object:
-        items = _as_list(value, path)
-        return tuple(item_decoder(item, f"{path}[{index}]") for index, item in enumerate(items))
+        found = _Mistakes()
+        items = enumerate(_as_list(value, path))
+        read_items = tuple([found.read(item_decoder, item, f"{path}[{index}]") for index, item in items])
+        found.tell()
+        return read_items
 
     return read
 
@@ -133,8 +177,13 @@ def _fixed(hints: tuple[Any, ...]) -> _Decoder:
         items = _as_list(value, path)
         if len(items) != len(decoders):
             raise _error(path, f"expected {len(decoders)} items, found {len(items)}")
+        found = _Mistakes()
         pairs = enumerate(zip(decoders, items, strict=True))
-        return tuple(decoder(item, f"{path}[{index}]") for index, (decoder, item) in pairs)
+        read_items = tuple(
+            [found.read(decoder, item, f"{path}[{index}]") for index, (decoder, item) in pairs]
+        )
+        found.tell()
+        return read_items
 
     return read
 
@@ -148,7 +197,10 @@ def _mapping(hint: Any) -> _Decoder:
         for key in value:
             if not isinstance(key, str):
                 raise _mismatch(path, "keys that are text", key)
-        return {key: item_decoder(item, _inside(path, key)) for key, item in value.items()}
+        found = _Mistakes()
+        read_items = {key: found.read(item_decoder, item, _inside(path, key)) for key, item in value.items()}
+        found.tell()
+        return read_items
 
     return read
 
@@ -245,4 +297,8 @@ def _mismatch(path: str, expected: str, value: object, hint: str = "") -> Record
 
 
 def _error(path: str, message: str) -> RecordError:
-    return RecordError(f"{path}: {message}" if path else message)
+    return RecordError(_at(path, message))
+
+
+def _at(path: str, message: str) -> str:
+    return f"{path}: {message}" if path else message

@@ -2,6 +2,9 @@
 
 Every number carries its source and how far it can be trusted; a description without them does not
 load. A network only says what is usual: the real link is measured while the app runs.
+
+A user's own descriptions lie in a folder of the same form, `own_folder()`; one with the name of a
+shipped one takes its place. `targets/README.md` tells how to write one.
 """
 
 import tomllib
@@ -9,98 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import platformdirs
+
 from splitc.errors import TargetError
+from splitc.quantity import Quantity, Spread, not_positive, refuse
 from splitc.records import RecordError, decode, did_you_mean
 from splitc.shipped import shipped
-
-Confidence = Literal["measured", "vendor", "derived", "fitted", "recalled"]
-"""How a number was got. "fitted": by `benchmarks/fit_targets.py`. "recalled": from memory, unverified."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """One number, positive, in the unit that the name of its field ends with."""
-
-    value: float
-    source: str
-    confidence: Confidence
-
-    def __post_init__(self) -> None:
-        _check_positive("value", self.value)
-        _check_source(self.source)
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """A quantity that varies: its usual value, and about its 5th and 95th percentile where known."""
-
-    typical: float
-    source: str
-    confidence: Confidence
-    low: float | None = None
-    high: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_source(self.source)
-        for name, value in (("typical", self.typical), ("low", self.low), ("high", self.high)):
-            if value is not None:
-                _check_positive(name, value)
-        if not self.lowest <= self.typical <= self.highest:
-            raise ValueError("low, typical and high must be in ascending order")
-
-    @property
-    def lowest(self) -> float:
-        """`low`, or the typical value where nothing lower is known."""
-        return self.typical if self.low is None else self.low
-
-    @property
-    def highest(self) -> float:
-        """`high`, or the typical value where nothing higher is known."""
-        return self.typical if self.high is None else self.high
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Measured over predicted time: 5th and 95th percentile of errors on what was held out of the fit."""
-
-    low: float
-    high: float
-    source: str
-    confidence: Confidence
-
-    def __post_init__(self) -> None:
-        _check_source(self.source)
-        _check_positive("low", self.low)
-        if self.low > self.high:
-            raise ValueError(f"low ({self.low}) must not be above high ({self.high})")
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Equal cores of one processor.
+    """Equal cores of one processor; a graphics chip is a single one.
 
     Attributes:
+        core: the name by which coefficients know it, such as "Cortex-X1" or "NVIDIA T4".
         peak_macs_per_s: fp32 multiply-accumulates of one core: lanes x pipes x clock.
     """
 
     core: str
     cores: int
-    clock_hz: Quantity
     peak_macs_per_s: Quantity
+    clock_hz: Quantity | None = None
 
     def __post_init__(self) -> None:
-        _check_positive("cores", self.cores)
-
-
-@dataclass(frozen=True, slots=True)
-class Efficiencies:
-    """Share of the peak that each class of operators reaches; memory-bound operators have none."""
-
-    depthwise: Quantity
-    pointwise: Quantity
-    dense3x3: Quantity
-    conv: Quantity
-    matmul: Quantity
+        refuse(not_positive("cores", self.cores))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,27 +43,21 @@ class Descriptor:
     """What a prediction needs to know of a machine that is not at hand; see `predict.py`.
 
     Attributes:
+        coefficients: what its runtime makes of the hardware: `targets/coefficients/<this>.toml`.
         clusters: threads run on the fastest core first.
-        thread_gain: share of its own peak that each core after the first adds.
-        memory_bytes_per_s: what a model's tensors are read and written at.
-        unit_overhead_s: what starting one unit costs.
-        interval: how far a prediction may be off.
-        interval_unknown: the same, for operators of which nothing but their bytes is known.
-        caveat: what the interval does not cover, for people.
+        memory_bytes_per_s: what its memory could move at best, as the vendor or the bus says.
+        memory_bytes: how much of it there is.
+        caveat: what a prediction leaves out, for people.
     """
 
+    coefficients: str
     clusters: tuple[Cluster, ...]
-    thread_gain: Quantity
     memory_bytes_per_s: Quantity
-    unit_overhead_s: Quantity
-    efficiency: Efficiencies
-    interval: Interval
-    interval_unknown: Interval
-    caveat: str
+    memory_bytes: Quantity | None = None
+    caveat: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.clusters:
-            raise ValueError("key 'clusters' must list at least one cluster")
+        refuse(None if self.clusters else "key 'clusters' must list at least one cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +82,7 @@ class Target:
 
     def __post_init__(self) -> None:
         if self.threads is not None:
-            _check_positive("threads", self.threads)
+            refuse(not_positive("threads", self.threads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,31 +99,67 @@ class Network:
 
 
 def load_target(name_or_path: str | Path) -> Target:
-    """Return a shipped target by its name, or the one described in a `.toml` file.
+    """Return a target by its name, or the one described in a `.toml` file.
 
     Raises:
         TargetError: no such target, or its description is wrong.
     """
-    return _load(Target, "target", name_or_path, _targets())
+    return _load(Target, "target", name_or_path, target_paths())
 
 
 def load_network(name_or_path: str | Path) -> Network:
-    """Return a shipped network by its name, or the one described in a `.toml` file.
+    """Return a network by its name, or the one described in a `.toml` file.
 
     Raises:
         TargetError: no such network, or its description is wrong.
     """
-    return _load(Network, "network", name_or_path, _networks())
+    return _load(Network, "network", name_or_path, network_paths())
 
 
 def target_names() -> tuple[str, ...]:
-    """Return the names of the shipped targets, sorted."""
-    return tuple(sorted(_targets()))
+    """Return the names of the shipped targets and the user's own, sorted."""
+    return tuple(target_paths())
 
 
 def network_names() -> tuple[str, ...]:
-    """Return the names of the shipped networks, sorted."""
-    return tuple(sorted(_networks()))
+    """Return the names of the shipped networks and the user's own, sorted."""
+    return tuple(network_paths())
+
+
+def target_paths() -> dict[str, Path]:
+    """Return the file of each target by its name; the user's own wins."""
+    return _files(shipped("targets"), own_folder())
+
+
+def network_paths() -> dict[str, Path]:
+    """Return the file of each network by its name; the user's own wins."""
+    return _files(shipped("targets") / "networks", own_folder() / "networks")
+
+
+def coefficients_paths() -> dict[str, Path]:
+    """Return the file of each set of coefficients that a descriptor may name; the user's own wins."""
+    return _files(shipped("targets") / "coefficients", own_folder() / "coefficients")
+
+
+def own_folder() -> Path:
+    """Return the folder of the user's own targets, with `networks` and `coefficients` inside it."""
+    return Path(platformdirs.user_config_dir("splitc")) / "targets"
+
+
+def read_description(path: Path, what: str) -> dict[str, object]:
+    """Return the plain values in *path*; *what* it describes is for the message.
+
+    Raises:
+        TargetError: the file cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TargetError(f"{path.name}: not a TOML file: {error}") from error
+    except RecursionError as error:
+        raise TargetError(f"{path.name}: is nested too deeply to be a description of a {what}") from error
+    except OSError as error:
+        raise TargetError(f"cannot read the {what} description {path}: {error.strerror}") from error
 
 
 _Described = TypeVar("_Described", Target, Network)
@@ -209,33 +174,14 @@ def _load(cls: type[_Described], what: str, name_or_path: str | Path, known: dic
             f"no {what} is called '{text}'{hint} run `splitc targets`, or give the path of a .toml file"
         )
     try:
-        return decode(cls, _read_toml(path, what), path.name)
+        return decode(cls, read_description(path, what), path.name)
     except RecordError as error:
-        raise TargetError(str(error)) from error
+        others = len(error.mistakes) - 1
+        more = f" (and {others} more; see `splitc targets check {path}`)" if others else ""
+        raise TargetError(f"{error}{more}") from error
 
 
-def _read_toml(path: Path, what: str) -> dict[str, object]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TargetError(f"{path.name}: not a TOML file: {error}") from error
-    except OSError as error:
-        raise TargetError(f"cannot read the {what} description {path}: {error.strerror}") from error
-
-
-def _targets() -> dict[str, Path]:
-    return {path.stem: path for path in shipped("targets").glob("*.toml")}
-
-
-def _networks() -> dict[str, Path]:
-    return {path.stem: path for path in (shipped("targets") / "networks").glob("*.toml")}
-
-
-def _check_positive(name: str, value: float) -> None:
-    if value <= 0:
-        raise ValueError(f"{name} must be above zero, found {value:g}")
-
-
-def _check_source(source: str) -> None:
-    if not source.strip():
-        raise ValueError("source must say where the number comes from")
+def _files(*folders: Path) -> dict[str, Path]:
+    """The descriptions in *folders* by name, sorted; those of a later folder win."""
+    files = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
+    return dict(sorted(files.items()))

@@ -23,18 +23,21 @@ _PRODUCTS = {
     "DynamicQuantizeMatMul",
 }
 _RECURRENT = {"LSTM", "GRU", "RNN"}
+_TRANSCENDENTAL = frozenset(
+    """Acos Acosh Asin Asinh Atan Atanh BiasGelu Celu Cos Cosh Elu Erf Exp FastGelu Gelu LRN Log LogSoftmax
+    Mish Pow QuickGelu ReduceLogSumExp Selu Sigmoid Sin Sinh Softmax Softplus Softsign Swish Tan Tanh""".split()
+)
 _MEMORY = frozenset(
-    """Abs Acos Acosh Add Affine And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization BiasGelu
-    BitShift Cast CastLike Ceil Celu Clip Concat ConstantOfShape Cos Cosh Crop CumSum DepthToSpace DequantizeLinear
-    Div Dropout DynamicQuantizeLinear Elu Equal Erf Exp Expand EyeLike FastGelu FeatureVectorizer Flatten Floor
-    Gather GatherElements GatherND Gelu GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization
-    HardSigmoid HardSwish Hardmax Identity ImageScaler InstanceNormalization IsInf IsNaN LRN LayerNormalization
-    LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization Max MaxPool Mean MeanVarianceNormalization Min Mish
-    Mod Mul Neg Normalizer Not OneHot Or PRelu Pad Pow QuantizeLinear QuickGelu RMSNormalization Range Reciprocal
-    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-    ReduceSumSquare Relu Reshape Resize ReverseSequence Round Scaler ScatterElements ScatterND Selu Shape Sigmoid
-    Sign SimplifiedLayerNormalization Sin Sinh Size SkipLayerNormalization Slice Softmax Softplus Softsign
-    SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile Transpose Trilu Unsqueeze Upsample
+    """Abs Add Affine And ArgMax ArgMin AveragePool BatchNormalization BitShift Cast CastLike Ceil Clip
+    Concat ConstantOfShape Crop CumSum DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear
+    Equal Expand EyeLike FeatureVectorizer Flatten Floor Gather GatherElements GatherND GlobalAveragePool
+    GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Hardmax Identity
+    ImageScaler InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual
+    LpNormalization Max MaxPool Mean MeanVarianceNormalization Min Mod Mul Neg Normalizer Not OneHot Or
+    PRelu Pad QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceMax
+    ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence Round
+    Scaler ScatterElements ScatterND Shape Sign SimplifiedLayerNormalization Size SkipLayerNormalization
+    Slice SpaceToDepth Split Sqrt Squeeze Sub Sum ThresholdedRelu Tile Transpose Trilu Unsqueeze Upsample
     Where Xor""".split()
 )
 
@@ -49,9 +52,14 @@ def node_work(node: ir.Node, sizes: Mapping[str, Size]) -> Work | None:
     if any(size is None for size in made) or any(nbytes is None for nbytes in read):
         return None
     op_class, macs = _macs(node, sizes)
-    op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    write_bytes = sum(size.nbytes for size in made if size is not None)
-    return Work(op, op_class, macs, sum(nbytes for nbytes in read if nbytes is not None), write_bytes)
+    return Work(
+        op=f"{node.domain}.{node.op_type}" if node.domain else node.op_type,
+        op_class=op_class,
+        macs=macs,
+        read_bytes=sum(nbytes for nbytes in read if nbytes is not None),
+        write_bytes=sum(size.nbytes for size in made if size is not None),
+        weight_bytes=sum(value.const_value.nbytes for value in used if value.const_value is not None),
+    )
 
 
 def _macs(node: ir.Node, sizes: Mapping[str, Size]) -> tuple[str, int]:
@@ -75,6 +83,8 @@ def _macs(node: ir.Node, sizes: Mapping[str, Size]) -> tuple[str, int]:
         if read is not None and weight is not None and again is not None:
             # Each step multiplies every input weight and every recurrent weight once per batch row.
             return "matmul", read[0] * read[1] * (_count(weight) + _count(again))
+    if op in _TRANSCENDENTAL:
+        return "transcendental", 0
     return ("memory" if op in _MEMORY else "other"), 0
 
 
@@ -82,7 +92,7 @@ def _convolution_class(node: ir.Node, weight: tuple[int, ...]) -> str:
     groups = node.attributes.get_int("group", 1)
     strides = node.attributes.get_ints("strides", [1])
     if groups > 1:
-        return "depthwise" if weight[1] == 1 else "conv"
+        return "depthwise" if weight[1] == 1 else "grouped"
     if all(side == 1 for side in weight[2:]):
         return "pointwise"
     if weight[2:] == (3, 3) and all(stride == 1 for stride in strides):

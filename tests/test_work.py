@@ -35,7 +35,7 @@ IMAGE = floats("x", 2, 8, 10, 12)
         ((16, 8, 5, 5), {}, "conv", 2 * 16 * 6 * 8 * 8 * 25),
         ((16, 8, 1, 1), {}, "pointwise", 2 * 16 * 10 * 12 * 8),
         ((8, 1, 3, 3), {"group": 8}, "depthwise", 2 * 8 * 8 * 10 * 9),
-        ((16, 4, 3, 3), {"group": 2}, "conv", 2 * 16 * 8 * 10 * 4 * 9),
+        ((16, 4, 3, 3), {"group": 2}, "grouped", 2 * 16 * 8 * 10 * 4 * 9),
     ],
     ids=["3x3", "strided", "5x5", "1x1", "depthwise", "grouped"],
 )
@@ -80,7 +80,7 @@ def test_recurrent(kind: str, gates: int, directions: int, tmp_path: Path) -> No
 
 def test_elementwise_moves_bytes_only(tmp_path: Path) -> None:
     found = work(tmp_path, op("Relu", "x", "y"), [IMAGE], [])
-    assert found == Work("Relu", "memory", 0, 4 * 1920, 4 * 1920)
+    assert found == Work("Relu", "memory", 0, 4 * 1920, 4 * 1920, 0)
 
 
 def test_an_unknown_operator_is_named_with_its_domain(tmp_path: Path) -> None:
