@@ -7,7 +7,8 @@
 Prints one JSON document on stdout and progress on stderr. Needs numpy and onnxruntime, and nothing
 of splitc, so that this one file can be copied to any board:
 
-    python onnxruntime_cpu.py model.onnx --threads 4 > profile.json
+    python onnxruntime_cpu.py model.onnx --threads 1,4 > profile.json
+    python onnxruntime_cpu.py model.onnx --dim seq=128,256 > profile.json
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -22,7 +24,9 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,11 +37,16 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 PROVIDER = "CPUExecutionProvider"
-BUDGET_S = 2.0
-MIN_RUNS, MAX_RUNS = 5, 50
+# Runs go on until the median is known to this share of itself, but no longer than the patience allows.
+PRECISION = 0.005
+MIN_S, PATIENCE_S = 1.0, 10.0
+MIN_RUNS, MAX_RUNS = 5, 500
+WARM_RUNS, SHORT_S = 2, 0.05
+MAX_SAMPLES = 200_000  # node times in the document
 FLOATS = {"float16": np.float16, "float": np.float32, "double": np.float64}
 INTEGERS = {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-KERNEL_SUFFIX = "_kernel_time"
+BFLOAT16 = 16  # onnx.TensorProto.DataType
+WHOLE, BODY, KERNEL_SUFFIX = "model_run", "SequentialExecutor::Execute", "_kernel_time"
 stopped: list[int] = []  # the signals that asked this program to end
 
 
@@ -54,6 +63,21 @@ class Node(NamedTuple):
     outputs: list[str]
 
 
+class Timed(NamedTuple):
+    """An event, and how many events it stands for: those inside bodies are counted, not kept."""
+
+    event: dict[str, Any]
+    events: int
+
+
+class Times(NamedTuple):
+    """Seconds of each run, taken in turns so that all three see the same machine."""
+
+    profiled: list[float]
+    plain: list[float]
+    fixed: list[float]
+
+
 def main() -> int:
     """Profile the model named on the command line; return the exit status."""
     arguments = parse_arguments()
@@ -65,6 +89,9 @@ def main() -> int:
         document = profile(arguments)
     except Failure as failure:
         print(failure, file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("out of memory; try fewer --runs", file=sys.stderr)
         return 1
     json.dump(document, sys.stdout, allow_nan=False)
     print()
@@ -78,17 +105,32 @@ def stop(number: int, _frame: object) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        epilog="One document holds a measurement for each number of threads at each size of the inputs.",
+    )
     parser.add_argument("model", metavar="MODEL.onnx", type=Path)
-    parser.add_argument("--threads", type=positive, default=1, help="threads within a node (default 1)")
     parser.add_argument(
-        "--runs", type=positive, help=f"timed runs (default: about {BUDGET_S:g} s, {MIN_RUNS} to {MAX_RUNS})"
+        "--threads", type=counts, default=[1], metavar="N[,N...]", help="threads within a node (default 1)"
+    )
+    parser.add_argument(
+        "--runs", type=positive, help=f"timed runs (default: until stable, {MIN_RUNS} to {MAX_RUNS})"
     )
     parser.add_argument("--warmup", type=positive, default=3, help="runs before the timed ones (default 3)")
     parser.add_argument(
-        "--dim", action="append", default=[], metavar="NAME=VALUE", help="size of a symbolic dimension"
+        "--dim",
+        action="append",
+        default=[],
+        metavar="NAME=SIZE[,SIZE...]",
+        help="size of a symbolic dimension; of several, each with each of the others",
     )
-    parser.add_argument("--inputs", type=Path, metavar="FILE.npz", help="values of some or all inputs")
+    parser.add_argument(
+        "--inputs",
+        action="append",
+        type=Path,
+        metavar="FILE.npz",
+        help="values of some or all inputs; of several, each in turn",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
     parser.add_argument("--model-id", help='printed as "model" (default: SHA-256 of the model file)')
     return parser.parse_args()
@@ -101,36 +143,68 @@ def positive(text: str) -> int:
     return value
 
 
+def counts(text: str) -> list[int]:
+    return list(dict.fromkeys(positive(item) for item in text.split(",")))
+
+
 def profile(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the model with and without profiling; return the document to print."""
-    path, threads = arguments.model, arguments.threads
-    model_id = arguments.model_id or sha256(path)
-    dims = parse_dims(arguments.dim)
-    with tempfile.TemporaryDirectory(prefix="splitc-profile-") as folder:
-        say(f"loading {path}")
-        profiled = load(path, options(threads, profile_into=Path(folder)))
-        try:
-            plain = load(path, options(threads))
-            feeds = make_feeds(plain.get_inputs(), dims, read_inputs(arguments.inputs), arguments.seed)
-            profiled_whole_s, whole_s = time_runs(profiled, plain, feeds, arguments.warmup, arguments.runs)
-        finally:
-            events_path = profiled.end_profiling()  # closes the file, so that Windows can delete it
-        events = json.loads(Path(events_path).read_text(encoding="utf-8"))
-        nodes = read_nodes((Path(folder) / "optimized.onnx").read_bytes())
+    """Measure at every thread count and size; return the document to print."""
+    model_id = arguments.model_id or sha256(arguments.model)
+    sizings = parse_dims(arguments.dim)
+    given = [read_inputs(path) for path in arguments.inputs or []] or [{}]
     return {
         "splitc_profile": 1,
         "model": model_id,
+        "source": "measured",
         "runtime": "onnxruntime",
         "runtime_version": ort.__version__,
         "provider": PROVIDER,
-        "threads": threads,
         "machine": machine(),
-        "dims": used_dims(plain.get_inputs(), feeds),
+        "measurements": [
+            measure(arguments, threads, dims, values)
+            for threads in arguments.threads
+            for dims in sizings
+            for values in given
+        ],
+        "units": None,
+    }
+
+
+def measure(
+    arguments: argparse.Namespace, threads: int, dims: dict[str, int], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Run the model with and without profiling, at one thread count and one size."""
+    with tempfile.TemporaryDirectory(prefix="splitc-profile-") as name:
+        folder = Path(name)
+        say(f"loading {arguments.model}")
+        profiled = load(arguments.model, options(threads, profile_into=folder))
+        try:
+            plain = load(arguments.model, options(threads))
+            fixed = ort.InferenceSession(does_nothing(), options(threads), providers=[PROVIDER])
+            feeds = make_feeds(plain.get_inputs(), dims, given, arguments.seed)
+            used = used_dims(plain.get_inputs(), feeds)
+            nodes = read_nodes((folder / "optimized.onnx").read_bytes())
+            binary = any("bfloat16" in value.type for value in plain.get_inputs() + plain.get_outputs())
+            runners = (
+                runner(profiled, feeds, as_ort_values=binary),
+                runner(plain, feeds, as_ort_values=binary),
+                runner(fixed, {"x": np.zeros(1, np.float32)}, as_ort_values=binary),
+            )
+            at = "".join(f", {dim}={size}" for dim, size in used.items())
+            say(f"timing with {threads} thread{'s' if threads > 1 else ''}{at}")
+            times = time_runs(runners, arguments.warmup, arguments.runs, MAX_SAMPLES // max(1, len(nodes)))
+        finally:
+            events_path = profiled.end_profiling()  # closes the file, so that Windows can delete it
+        events = json.loads(Path(events_path).read_text(encoding="utf-8"))
+    say(f"{len(times.plain)} runs, median {median(times.plain) * 1e3:.3g} ms")
+    return {
+        "threads": threads,
+        "dims": used,
         "warmup": arguments.warmup,
-        "runs": len(whole_s),
-        "whole_s": whole_s,
-        "profiled_whole_s": profiled_whole_s,
-        "nodes": attribute(nodes, top_level_events(events)[-len(whole_s) :]),
+        "whole_s": times.plain,
+        "profiled_whole_s": times.profiled,
+        "fixed_s": times.fixed,
+        "nodes": attribute(nodes, top_level_events(events)[-len(times.plain) :]),
     }
 
 
@@ -149,14 +223,16 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def parse_dims(texts: list[str]) -> dict[str, int]:
-    dims = {}
+def parse_dims(texts: list[str]) -> list[dict[str, int]]:
+    """Return the sizes to measure at: every combination of what is given for each dimension."""
+    choices = {}
     for text in texts:
-        name, _, value = text.rpartition("=")
-        if not name or not value.isdecimal() or int(value) < 1:
-            raise Failure(f"--dim wants NAME=VALUE with a value of at least 1, not {text!r}")
-        dims[name] = int(value)
-    return dims
+        name, _, values = text.rpartition("=")
+        sizes = values.split(",")
+        if not name or not all(size.isdecimal() and int(size) >= 1 for size in sizes):
+            raise Failure(f"--dim wants NAME=SIZE[,SIZE...] with sizes of at least 1, not {text!r}")
+        choices[name] = [int(size) for size in sizes]
+    return [dict(zip(choices, sizes)) for sizes in itertools.product(*choices.values())]  # noqa: B905 - strict= needs Python 3.10
 
 
 # --- sessions ---
@@ -189,44 +265,100 @@ def load(path: Path, chosen: ort.SessionOptions) -> ort.InferenceSession:
         raise Failure(f"ONNX Runtime {ort.__version__} cannot load {path}: {sentence(error)}") from error
 
 
-def run(session: ort.InferenceSession, feeds: dict[str, Any]) -> float:
+def runner(session: ort.InferenceSession, feeds: dict[str, Any], *, as_ort_values: bool) -> Callable[[], Any]:
+    """Return what runs the session once. numpy lacks bfloat16, which therefore needs a slower way in and out."""
+    names = [output.name for output in session.get_outputs()]
+    if not as_ort_values:
+        return lambda: session.run(names, feeds)
+    types = {value.name: value.type for value in session.get_inputs()}
+    values = {name: ort_value(array, types[name]) for name, array in feeds.items()}
+    return lambda: session.run_with_ort_values(names, values)
+
+
+def ort_value(array: Any, declared: str) -> Any:
+    if "bfloat16" in declared:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, BFLOAT16)
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def does_nothing() -> bytes:
+    """Return a model of one Identity of one float: running it costs what running any model costs."""
+    shape = message((1, message((1, 1))))  # one dimension, of size 1
+    one_float = message((1, message((1, 1), (2, shape))))
+    node = message((1, b"x"), (2, b"y"), (4, b"Identity"))
+    graph = message(
+        (1, node),
+        (2, b"nothing"),
+        (11, message((1, b"x"), (2, one_float))),
+        (12, message((1, b"y"), (2, one_float))),
+    )
+    return message((1, 4), (8, message((2, 9))), (7, graph))
+
+
+def message(*fields: tuple[int, int | bytes]) -> bytes:
+    """Write a protobuf message: small numbers, and texts or messages of less than 128 bytes."""
+    parts = (
+        bytes([number << 3, value])
+        if isinstance(value, int)
+        else bytes([number << 3 | 2, len(value)]) + value
+        for number, value in fields
+    )
+    return b"".join(parts)
+
+
+# --- timing ---
+
+
+def time_runs(runners: tuple[Callable[[], Any], ...], warmup: int, runs: int | None, max_runs: int) -> Times:
+    """Time all three in turns: *runs* times, or until the median of the plain runs is stable."""
+    for _ in range(warmup):
+        for each in runners:
+            timed(each)
+    times = Times([], [], [])
+    profiled, plain, fixed = runners
+    begun = time.perf_counter()
+    while not enough(times.plain, runs, max_runs, time.perf_counter() - begun):
+        times.profiled.append(timed(profiled))
+        # Writing events down swept the caches, which a short run notices: half again as slow, or more.
+        for _ in range(WARM_RUNS if not times.plain or times.plain[-1] < SHORT_S else 0):
+            timed(plain)
+        times.plain.append(timed(plain))
+        times.fixed.append(timed(fixed))
+    return times
+
+
+def enough(samples: list[float], runs: int | None, max_runs: int, spent_s: float) -> bool:
+    count = len(samples)
+    if runs is not None or count < MIN_RUNS:
+        return runs is not None and count >= runs
+    if count >= max(MIN_RUNS, min(MAX_RUNS, max_runs)) or spent_s >= PATIENCE_S:
+        return True
+    if spent_s < MIN_S:
+        return False
+    low, middle, high = np.percentile(samples, [25, 50, 75])
+    # The standard error of a median, were the times normal and their quartiles as found.
+    return bool(0.93 * (high - low) / count**0.5 <= PRECISION * middle)
+
+
+def timed(run: Callable[[], Any]) -> float:
     if stopped:
         sys.exit(128 + stopped[0])
     start = time.perf_counter()
     try:
-        session.run(None, feeds)
+        run()
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise Failure(f"the model does not run on these inputs: {sentence(error)}") from error
-    return time.perf_counter() - start
+    return round(time.perf_counter() - start, 9)
 
 
 def sentence(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def time_runs(
-    profiled: ort.InferenceSession,
-    plain: ort.InferenceSession,
-    feeds: dict[str, Any],
-    warmup: int,
-    runs: int | None,
-) -> tuple[list[float], list[float]]:
-    """Return whole-run times with and without profiling, taken in turns so that both see the same machine."""
-    for _ in range(warmup):
-        pair_s = run(profiled, feeds) + run(plain, feeds)
-    if runs is None:
-        runs = max(MIN_RUNS, min(MAX_RUNS, int(BUDGET_S / pair_s)))
-    say(f"{runs} runs of about {pair_s / 2 * 1e3:.3g} ms, with and without profiling")
-    pairs = [(run(profiled, feeds), run(plain, feeds)) for _ in range(runs)]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
 # --- inputs ---
 
 
-def read_inputs(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
+def read_inputs(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -239,10 +371,17 @@ def make_feeds(inputs: list[Any], dims: dict[str, int], given: dict[str, Any], s
     require_known("--inputs", given, {value.name for value in inputs})
     require_known("--dim", dims, {dim for value in inputs for dim in value.shape if isinstance(dim, str)})
     generator = np.random.Generator(np.random.PCG64(seed))
-    feeds = {}
-    for value in inputs:
-        feeds[value.name] = given[value.name] if value.name in given else random_array(value, dims, generator)
-    return feeds
+    return {
+        value.name: as_declared(given[value.name], value)
+        if value.name in given
+        else random_array(value, dims, generator)
+        for value in inputs
+    }
+
+
+def as_declared(array: Any, value: Any) -> Any:
+    """Return the array; files hold bfloat16 as two bytes of no known type, or as unsigned integers."""
+    return array.view(np.uint16) if "bfloat16" in value.type and array.dtype.itemsize == 2 else array
 
 
 def require_known(option: str, given: dict[str, Any], known: set[str]) -> None:
@@ -253,10 +392,14 @@ def require_known(option: str, given: dict[str, Any], known: set[str]) -> None:
 
 
 def random_array(value: Any, dims: dict[str, int], generator: np.random.Generator) -> Any:
-    element = value.type[len("tensor(") : -1] if value.type.startswith("tensor(") else value.type
-    if element not in FLOATS and element not in INTEGERS and element != "bool":
+    if not value.type.startswith("tensor("):
+        raise Failure(f"input {value.name!r} is a {value.type}, which this program can neither make nor read")
+    element = value.type[len("tensor(") : -1]
+    if element not in (*FLOATS, *INTEGERS, "bfloat16", "bool"):
         raise Failure(f"input {value.name!r} is a {value.type}: give its value with --inputs FILE.npz")
     shape = [size(value.name, axis, dim, dims) for axis, dim in enumerate(value.shape)]
+    if element == "bfloat16":  # the upper half of a float
+        return (generator.standard_normal(shape, np.float32).view(np.uint32) >> 16).astype(np.uint16)
     if element in FLOATS:
         return generator.standard_normal(shape).astype(FLOATS[element])
     return generator.integers(0, 2, shape).astype(INTEGERS.get(element, "bool"))
@@ -284,41 +427,57 @@ def used_dims(inputs: list[Any], feeds: dict[str, Any]) -> dict[str, int]:
 # --- from events to nodes ---
 
 
-def top_level_events(events: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def top_level_events(events: list[dict[str, Any]]) -> list[list[Timed]]:
     """Return the node events of each run, without those inside bodies of If, Loop and Scan.
 
     Events come in the order in which they end. A body is an Execute of its own within the node's
     event, so the node's time holds its body's; the Execute of the main graph precedes model_run.
     """
-    runs: list[list[dict[str, Any]]] = []
-    pending: list[dict[str, Any]] = []
+    runs: list[list[Timed]] = []
+    pending: list[Timed] = []
     executed = None
     for event in events:
-        if event["name"] == "model_run":
+        if event["name"] == WHOLE:
             runs.append(pending)
             pending, executed = [], None
         elif executed is not None:
-            while pending and pending[-1]["ts"] >= executed["ts"]:
-                pending.pop()
+            pending.append(Timed(executed, 1 + take(pending, executed["ts"])))
             executed = None
-        if event["name"] == "SequentialExecutor::Execute":
+        if event["name"] == BODY:
             executed = event
         elif event["cat"] == "Node" and event["name"].endswith(KERNEL_SUFFIX):
-            pending.append(event)
+            pending.append(Timed(event, 1 + take(pending, event["ts"], of=BODY)))
     return runs
 
 
-def attribute(nodes: list[Node], runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def take(pending: list[Timed], since: float, of: str | None = None) -> int:
+    """Remove what began no earlier, at the end of the list; return how many events that stood for."""
+    count = 0
+    while pending and pending[-1].event["ts"] >= since and of in (None, pending[-1].event["name"]):
+        count += pending.pop().events
+    return count
+
+
+def attribute(nodes: list[Node], runs: list[list[Timed]]) -> list[dict[str, Any]]:
     """Give each node its time in each run."""
     seconds: list[list[float]] = [[] for _ in nodes]
+    counted: list[list[int]] = [[] for _ in nodes]
     labels = [node.name for node in nodes]
-    for events in runs:
-        for place, event in zip(places(nodes, events), events):  # noqa: B905 - strict= needs Python 3.10
-            seconds[place].append(event["dur"] / 1e6)
-            labels[place] = kernel(event)
+    for run in runs:
+        for place, item in zip(places(nodes, [item.event for item in run]), run):  # noqa: B905 - strict= needs Python 3.10
+            seconds[place].append(item.event["dur"] / 1e6)
+            counted[place].append(item.events)
+            labels[place] = kernel(item.event)
     return [
-        {"name": label, "op": node.op, "inputs": node.inputs, "outputs": node.outputs, "seconds": samples}
-        for node, label, samples in zip(nodes, labels, seconds)  # noqa: B905 - strict= needs Python 3.10
+        {
+            "name": label,
+            "op": node.op,
+            "inputs": node.inputs,
+            "outputs": node.outputs,
+            "seconds": samples,
+            "events": round(median(numbers)),
+        }
+        for node, label, samples, numbers in zip(nodes, labels, seconds, counted)  # noqa: B905 - strict= needs Python 3.10
     ]
 
 

@@ -1,0 +1,299 @@
+"""Measure how well a profile tells what runs cost: whole models, and the heads and tails cut from them.
+
+    python benchmarks/accuracy.py                           # models in ../shared/models, and the samples
+    python benchmarks/accuracy.py --models FOLDER --models model.onnx --threads 1
+
+Each model is profiled; later, processes of their own run the whole model, and the parts of some of its
+cuts run by run in turns with it, so that a part finds the caches as cold as an app would leave them. A table
+compares what the profile said with what these runs took. Parts under 0.3 ms are listed apart: there, what
+any call costs decides. On a shared machine, rerun when it is quiet.
+"""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from rich.console import Console
+from rich.table import Table
+
+from splitc import inference
+from splitc.analysis import Analysis, AnalysisOptions, analyse
+from splitc.attribution import measured_times
+from splitc.cache import Cache
+from splitc.costs import Box, Costs
+from splitc.cuts import Cut, make_cut
+from splitc.emit import Emitter, head_part, prepare, tail_part, write_part
+from splitc.errors import SplitcError
+from splitc.inference import Feeds
+from splitc.measure.job import Job, write_feeds
+from splitc.measure.local import profile_here
+from splitc.model import fix_dims, load
+from splitc.profiles import UnitTimes
+from splitc.samples import write_sample
+from splitc.solve import solve
+
+MODELS = Path(__file__).resolve().parents[2] / "shared" / "models"
+SAMPLES = ("regnet_y_400mf", "tiny_cnn")
+DIMS = {
+    "silero_vad": {"input:1": 576, "state:1": 1},
+    "silero_vad_op18": {"batch": 1, "sequence": 576},
+    "tiny_distilbert": {"sequence": 32},
+    "bert_tiny_dyn": {"seq": 32},
+}
+GIVEN = {"silero_vad": {"sr": 16000}, "silero_vad_op18": {"sr": 16000}}  # a sampling rate cannot be random
+SHORT_S = 3e-4
+SLOW_S = 0.3  # longer models are left out: they would take most of the time and tell nothing else
+TIMED_S, MIN_TURNS, MAX_TURNS = 2.0, 15, 400
+CONSOLE = Console(width=120, highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a profile said of a model or part, and what it took; *drift* is what the whole took over its profile."""
+
+    what: str
+    threads: int
+    said_s: float
+    took_s: float
+    drift: float
+
+    @property
+    def error(self) -> float:
+        """Relative error, as it is."""
+        return self.said_s / self.took_s - 1
+
+    @property
+    def steady_error(self) -> float:
+        """Relative error, had the whole model taken as long as when it was profiled."""
+        return self.said_s * self.drift / self.took_s - 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--models", type=Path, action="append", help="a folder of models, or a model")
+    parser.add_argument("--threads", default="1,2", help="thread counts (default 1,2)")
+    parser.add_argument("--cuts", type=int, default=4, help="cuts of each model (default 4)")
+    parser.add_argument("--runs", type=int, help="runs of each profile (default: until stable)")
+    parser.add_argument("--json", type=Path, help="keep every comparison in this file")
+    parser.add_argument("--time", nargs="+", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    threads = tuple(map(int, arguments.threads.split(",")))
+    if arguments.time:
+        print(json.dumps(time_in_turns(arguments.time, threads[0])))
+        return
+    wholes, parts = [], []
+    with tempfile.TemporaryDirectory(prefix="splitc-bench-") as name:
+        for path in find_models(arguments.models, Path(name)):
+            try:
+                compared = compare(path, threads, arguments.cuts, arguments.runs)
+            except SplitcError as error:
+                CONSOLE.print(f"{path.stem}: left out: {error}")
+                continue
+            wholes += compared[0]
+            parts += compared[1]
+            show_progress(path, *compared)
+    show(wholes, parts)
+    if arguments.json:
+        rows = [[item.what, item.threads, item.said_s, item.took_s, item.drift] for item in (*wholes, *parts)]
+        arguments.json.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def find_models(given: Sequence[Path] | None, folder: Path) -> Iterable[Path]:
+    if given is None and not MODELS.is_dir():
+        CONSOLE.print(f"{MODELS} is not there: only the samples of splitc are measured")
+    for path in given or [MODELS]:
+        yield from [path] if path.is_file() else sorted(path.glob("*.onnx"))
+    if given is None:
+        for name in SAMPLES:
+            write_sample(name, folder / f"{name}.onnx")
+            yield folder / f"{name}.onnx"
+
+
+# --- one model ---
+
+
+def compare(
+    path: Path, threads: tuple[int, ...], cuts: int, runs: int | None
+) -> tuple[list[Compared], list[Compared]]:
+    """Profile the model at *path*; return how its whole and its parts compare."""
+    wholes: list[Compared] = []
+    parts: list[Compared] = []
+    with tempfile.TemporaryDirectory(prefix="splitc-bench-") as name:
+        folder = Path(name)
+        options = AnalysisOptions(DIMS.get(path.stem, {}), samples(path, folder))
+        found = analyse(path, options, folder, Cache(None), lambda _: None)
+        job = Job(found.model, found.feeds[:1], threads, runs)
+        profile = profile_here(job, lambda _: None)
+        inputs = folder / "inputs.npz"
+        write_feeds(found.feeds[0], inputs)
+        emitted = folder / "parts"
+        emitted.mkdir()
+        emitter = prepare(found.model, found.partition.graph, found.sources, found.sizes, emitted)
+        for measurement in profile.measurements:
+            times = measured_times(profile, measurement, "here", found.sources, found.partition)
+            said_s = (times.fixed_s or 0.0) + sum(times.seconds)
+            (took_s,) = in_another_process([found.model.path], inputs, measurement.threads)
+            wholes.append(Compared(path.stem, measurement.threads, said_s, took_s, took_s / said_s))
+            if took_s < SLOW_S:
+                parts += compare_parts(path.stem, found, times, emitter, inputs, cuts)
+    return wholes, parts
+
+
+def samples(path: Path, folder: Path) -> tuple[Path, ...]:
+    """A file of inputs for a model that does not run on random ones."""
+    if path.stem not in GIVEN:
+        return ()
+    model = load(path)
+    dims = fix_dims(model, DIMS.get(path.stem, {}))
+    feeds = inference.random_feeds(model.inputs(), dims, 0)
+    feeds |= {name: np.full_like(feeds[name], value) for name, value in GIVEN[path.stem].items()}
+    write_feeds(feeds, folder / "given.npz")
+    return (folder / "given.npz",)
+
+
+def compare_parts(
+    name: str, found: Analysis, times: UnitTimes, emitter: Emitter, inputs: Path, count: int
+) -> list[Compared]:
+    """Cut where a phone five times slower than this machine would; compare heads and tails."""
+    compared = []
+    fixed_s = times.fixed_s or 0.0
+    costs = Costs(
+        found.partition.graph,
+        tuple(5 * seconds for seconds in times.seconds),
+        times.seconds,
+        head_fixed_s=5 * fixed_s,
+        tail_fixed_s=fixed_s,
+    )
+    whole_s = fixed_s + sum(times.seconds)
+    for number, cut in enumerate(some_cuts(costs, count)):
+        files = emit(emitter, cut, f"{times.threads}-{number}")
+        took_s = in_another_process([found.model.path, *files], inputs, times.threads)
+        drift = took_s[0] / whole_s
+        for side, units, part_s in (
+            ("head", cut.head, took_s[1]),
+            ("tail", frozenset(range(len(times.seconds))) - cut.head, took_s[2]),
+        ):
+            said_s = fixed_s + sum(times.seconds[unit] for unit in units)
+            what = f"{name} {side} {len(units)}/{len(times.seconds)}"
+            compared.append(Compared(what, times.threads, said_s, part_s, drift))
+    return compared
+
+
+def some_cuts(costs: Costs, count: int) -> list[Cut]:
+    """Cuts of the frontier, evenly chosen; where it has fewer than *count*, also cuts in running order."""
+    splits = sorted(
+        (cut for cut in solve(costs, Box()).frontier if cut.kind == "split"), key=lambda cut: len(cut.head)
+    )
+    if len(splits) > count:
+        return [splits[round(number * (len(splits) - 1) / max(1, count - 1))] for number in range(count)]
+    units, wanted = len(costs.graph.units), count - len(splits)
+    for number in range(1, wanted + 1):
+        with contextlib.suppress(ValueError):  # something crosses that cannot be sent
+            cut = make_cut(costs, frozenset(range(number * units // (wanted + 1))))
+            splits += [cut] if cut.kind == "split" else []
+    return splits
+
+
+def emit(emitter: Emitter, cut: Cut, label: str) -> list[Path]:
+    files = []
+    for side, part in (("head", head_part(emitter, cut)), ("tail", tail_part(emitter, cut))):
+        assert part is not None, "both sides of a split have units"
+        write_part(emitter, part, f"{side}-{label}.onnx")
+        files.append(emitter.folder / f"{side}-{label}.onnx")
+    return files
+
+
+# --- runs in a process of their own ---
+
+
+def in_another_process(models: Sequence[Path], inputs: Path, threads: int) -> list[float]:
+    command = [sys.executable, __file__, "--threads", str(threads), "--time", str(inputs), *map(str, models)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        raise SplitcError(done.stderr.decode(errors="replace").strip().splitlines()[-1])
+    medians: list[float] = json.loads(done.stdout)
+    return medians
+
+
+def time_in_turns(paths: Sequence[Path], threads: int) -> list[float]:
+    """Run the models in turns; return the median of each."""
+    inputs, *models = paths
+    with np.load(inputs) as arrays:
+        values: dict[str, Any] = dict(arrays)
+    runs = []
+    for model in models:
+        opened = inference.session(model, threads=threads)
+        feeds = {item.name: values[item.name] for item in opened.get_inputs()}
+        values |= inference.run(opened, feeds)
+        runs.append(once(opened, feeds))
+    turn_s = sum(timed(run) for run in [*runs, *runs]) / 2
+    turns = min(MAX_TURNS, max(MIN_TURNS, round(TIMED_S / turn_s)))
+    samples = [[timed(run) for run in runs] for _ in range(turns)]
+    return [median(taken) for taken in zip(*samples, strict=True)]
+
+
+def once(opened: ort.InferenceSession, feeds: Feeds) -> Callable[[], object]:
+    names = [output.name for output in opened.get_outputs()]
+    return lambda: opened.run(names, dict(feeds))
+
+
+def timed(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+# --- the tables ---
+
+
+def show_progress(path: Path, wholes: Sequence[Compared], parts: Sequence[Compared]) -> None:
+    long = [abs(item.steady_error) for item in parts if item.took_s >= SHORT_S]
+    whole = ", ".join(f"{item.threads}t {item.took_s * 1e3:.2f} ms {item.error:+.0%}" for item in wholes)
+    worst = f"median {median(long):.0%}, worst {max(long):.0%}" if long else "none over 0.3 ms"
+    CONSOLE.print(f"{path.stem}: whole {whole}; {len(parts)} parts: {worst}")
+
+
+def show(wholes: Sequence[Compared], parts: Sequence[Compared]) -> None:
+    table = Table(title="how far profiles are off, relative to later runs", title_justify="left")
+    for column in ("what", "threads", "count", "median", "worst", "without drift: median", "worst"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    groups: Mapping[str, Sequence[Compared]] = {
+        "whole models": wholes,
+        "parts over 0.3 ms": [item for item in parts if item.took_s >= SHORT_S],
+        "shorter parts": [item for item in parts if item.took_s < SHORT_S],
+    }
+    for name, items in groups.items():
+        for threads in sorted({item.threads for item in items}):
+            chosen = [item for item in items if item.threads == threads]
+            errors = [abs(item.error) for item in chosen]
+            steady = [abs(item.steady_error) for item in chosen]
+            row = [f"{value:.1%}" for value in (median(errors), max(errors), median(steady), max(steady))]
+            if items is wholes:
+                row[2:] = ["", ""]
+            table.add_row(name, str(threads), str(len(chosen)), *row)
+    CONSOLE.print(table)
+    worst = sorted(parts, key=lambda item: -abs(item.steady_error))
+    listed = Table(title="parts that are most off", title_justify="left")
+    for column in ("part", "threads", "said ms", "took ms", "error", "without drift"):
+        listed.add_column(column, justify="left" if column == "part" else "right")
+    for item in [item for item in worst if item.took_s >= SHORT_S][:12]:
+        times = (f"{item.said_s * 1e3:.3f}", f"{item.took_s * 1e3:.3f}")
+        listed.add_row(
+            item.what, str(item.threads), *times, f"{item.error:+.1%}", f"{item.steady_error:+.1%}"
+        )
+    CONSOLE.print(listed)
+
+
+if __name__ == "__main__":
+    main()
