@@ -35,7 +35,8 @@ format: $(READY) ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-bench: $(READY) ## measure stage times, solve and emit, and memory with a large model
+bench: $(READY) ## measure how far profiles are off, stage times, solve and emit, memory with a large model
+	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/bench.py
 
 clean: ## remove the environment and what was built

@@ -27,10 +27,10 @@ from splitc.cache import Cache
 from splitc.compile import CompileOptions, compile_model
 from splitc.costs import Box, Costs
 from splitc.emit import head_part, prepare, tail_part, write_part
-from splitc.profiles import predicted_times
 from splitc.samples import write_sample
 from splitc.solve import solve
 from splitc.targets import load_target
+from splitc.timing import predicted_times
 
 RUNS = 5
 LARGE_LAYERS, LARGE_WIDTH = 205, 2048
@@ -157,7 +157,7 @@ def memory(folder: Path, model: Path) -> None:
     """Compile with recorded profiles and cached units; report time and peak memory of the process."""
     cache, profile = folder / "cache", folder / "large.profile.json"
     nbytes = sum(path.stat().st_size for path in (model, *model.parent.glob(model.name + ".data")))
-    run("profile", model, "-o", profile)
+    run("profile", model, "-o", profile, "--cache-dir", folder / "profiles")
     common = [model, "--device", "pixel7", "--cloud-profile", profile, "--cache-dir", cache, "--no-verify"]
     run("compile", *common, "-o", folder / "first")  # finds the units and keeps them
     start = time.perf_counter()

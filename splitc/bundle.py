@@ -79,11 +79,18 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class TargetEntry:
-    """Where times come from; `interval` is (lowest, highest) measured over predicted, if predicted."""
+    """Where times come from.
+
+    Attributes:
+        interval: nine of ten real times lie between these multiples of the stated ones. If predicted, from the
+            errors on devices and models that were held out; else the spread of the runs, None if there was one.
+        calibration_runs: runs on the device that a prediction was adjusted to.
+    """
 
     name: str
     source: Source
     interval: tuple[float, float] | None
+    calibration_runs: int
     runtime: str
     runtime_version: str | None
     provider: str
@@ -128,13 +135,14 @@ class RegretEntry:
 
 @dataclass(frozen=True, slots=True)
 class HeadEntry:
-    """The part on the device."""
+    """The part on the device; `interval` as in `TargetEntry`, of this part."""
 
     file: str
     latency_s: float
     weight_bytes: int
     peak_bytes: int
     source: Source
+    interval: tuple[float, float] | None
 
     def __post_init__(self) -> None:
         _check_ranges(self)
@@ -142,12 +150,13 @@ class HeadEntry:
 
 @dataclass(frozen=True, slots=True)
 class TailEntry:
-    """The part in the cloud."""
+    """The part in the cloud; `interval` as in `TargetEntry`, of this part."""
 
     file: str
     latency_s: float
     weight_bytes: int
     source: Source
+    interval: tuple[float, float] | None
 
     def __post_init__(self) -> None:
         _check_ranges(self)

@@ -81,7 +81,7 @@ class Chart:
     """What is drawn, all conditions but the uplink rate being `conditions`.
 
     Attributes:
-        band: outline of where the fastest cut may really lie, or "" if all is measured.
+        band: outline of where the fastest cut may really lie, or "" if nothing is predicted.
         outside: networks whose usual uplink rate is not on the axis.
         target_y: where the target latency is, if there is one on the axis.
     """
@@ -135,9 +135,9 @@ def _usual(manifest: Manifest, outlooks: Sequence[Outlook]) -> Conditions:
 
 def _band(manifest: Manifest, samples: Sequence[Conditions]) -> list[tuple[float, float]]:
     """Best latency if the machines are as fast, and as slow, as their predictions allow."""
-    head, tail = manifest.targets.head.interval, manifest.targets.tail.interval
-    if head is None and tail is None:
+    if "predicted" not in (manifest.targets.head.source, manifest.targets.tail.source):
         return []
+    head, tail = manifest.targets.head.interval, manifest.targets.tail.interval
     fast, slow = zip(head or (1.0, 1.0), tail or (1.0, 1.0), strict=True)
 
     def best(sample: Conditions, slowdowns: tuple[float, float]) -> float:

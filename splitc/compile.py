@@ -83,7 +83,7 @@ def compile_model(
         head = unit_times(head_target, options.head_profile, "--device-profile", found, cache)
         progress("Solving")
         box = _box(networks if options.networks else (), head)
-        costs = Costs(graph, head.seconds, tail.seconds, energy)
+        costs = Costs(graph, head.seconds, tail.seconds, energy, head.fixed_s or 0.0, tail.fixed_s or 0.0)
         cut_set = solve(costs, box, limits, max_cuts=options.max_cuts, regret=options.regret)
         progress("Writing heads and tails")
         emitter = prepare(found.model, graph, found.sources, found.sizes, staging)

@@ -24,7 +24,7 @@ from splitc.graph import Tensor
 from splitc.inference import RUNTIME_VERSION
 from splitc.profiles import UnitTimes
 from splitc.shipping import Shipped
-from splitc.verify import Pair, Verified
+from splitc.verify import Pair, Timing, Verified
 
 
 def describe(
@@ -80,6 +80,7 @@ def _target_entry(times: UnitTimes) -> TargetEntry:
         name=times.target,
         source=times.source,
         interval=times.interval,
+        calibration_runs=times.calibration_runs,
         runtime=times.runtime,
         runtime_version=times.runtime_version,
         provider=times.provider,
@@ -93,11 +94,12 @@ def _cut_entry(
 ) -> CutEntry:
     head = tail = None
     if pair.head is not None:
-        head_s = cut.head_s if verified.head_s is None else verified.head_s
-        head = HeadEntry(pair.head, head_s, cut.head_weight_bytes, cut.head_peak_bytes, times[0].source)
+        head_s, interval = _timing(verified.head, cut.head_s, times[0])
+        weights, peak = cut.head_weight_bytes, cut.head_peak_bytes
+        head = HeadEntry(pair.head, head_s, weights, peak, times[0].source, interval)
     if pair.tail is not None:
-        tail_s = cut.tail_s if verified.tail_s is None else verified.tail_s
-        tail = TailEntry(pair.tail, tail_s, cut.tail_weight_bytes, times[1].source)
+        tail_s, interval = _timing(verified.tail, cut.tail_s, times[1])
+        tail = TailEntry(pair.tail, tail_s, cut.tail_weight_bytes, times[1].source, interval)
     tensors = found.partition.graph.tensors
     return CutEntry(
         id=pair.id,
@@ -109,6 +111,13 @@ def _cut_entry(
         downlink_bytes=cut.downlink_bytes,
         check=verified.check,
     )
+
+
+def _timing(
+    timed: Timing | None, summed_s: float, times: UnitTimes
+) -> tuple[float, tuple[float, float] | None]:
+    """What was timed of a part, else the sum of its units with the interval of their target."""
+    return (summed_s, times.interval) if timed is None else (timed.median_s, timed.interval)
 
 
 def _boundary_entry(tensor: Tensor) -> BoundaryEntry:

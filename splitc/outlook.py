@@ -10,14 +10,18 @@ from splitc.targets import Network
 _FAR_OFF = 100.0  # no prediction is wrong by more; then there is nothing to warn of
 
 
+Range = tuple[float, float]
+"""Lowest and highest latency in seconds, at the ends of the intervals of head and tail."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """The decision on one network at its typical rates.
 
     Attributes:
         all_head_s, all_tail_s: the two unsplit choices; None where the bundle lacks one.
-        range_s: latency of the chosen cut at the ends of the intervals of what is predicted; None if
-            all of it is measured.
+        range_s, all_head_range_s, all_tail_range_s: of the chosen cut and of these two; None where
+            nothing is known of how far their times may be off.
         holds_to: how many times slower than its predicted times the device may be before another cut is
             faster; None if nothing is predicted, if it never happens, or if a target latency decides.
     """
@@ -26,7 +30,9 @@ class Outlook:
     decision: Decision
     all_head_s: float | None
     all_tail_s: float | None
-    range_s: tuple[float, float] | None
+    range_s: Range | None
+    all_head_range_s: Range | None
+    all_tail_range_s: Range | None
     sla_s: float | None
     holds_to: float | None = None
 
@@ -69,12 +75,15 @@ def _outlook(manifest: Manifest, network: Network, sla_s: float | None) -> Outlo
     conditions = typical(network)
     decision = decide(manifest, conditions, sla_s)
     alone = {cut.kind: latency_s(cut, conditions) for cut in manifest.cuts if cut.kind != "split"}
+    ranges = {cut.kind: _range(cut, alone[cut.kind]) for cut in manifest.cuts if cut.kind != "split"}
     return Outlook(
         network=network.name,
         decision=decision,
         all_head_s=alone.get("all-head"),
         all_tail_s=alone.get("all-tail"),
-        range_s=_range(manifest, decision.cut, decision.latency_s),
+        range_s=_range(decision.cut, decision.latency_s),
+        all_head_range_s=ranges.get("all-head"),
+        all_tail_range_s=ranges.get("all-tail"),
         sla_s=sla_s,
         holds_to=_holds_to(manifest, decision) if sla_s is None else None,
     )
@@ -83,7 +92,7 @@ def _outlook(manifest: Manifest, network: Network, sla_s: float | None) -> Outlo
 def _holds_to(manifest: Manifest, decision: Decision) -> float | None:
     """Latency grows linearly with the head's slowdown: find where the first line of a shorter head crosses."""
     chosen = decision.cut.head
-    if chosen is None or manifest.targets.head.interval is None:
+    if chosen is None or manifest.targets.head.source != "predicted":
         return None
     crossings = []
     for cut in manifest.cuts:
@@ -94,14 +103,13 @@ def _holds_to(manifest: Manifest, decision: Decision) -> float | None:
     return min(crossings, default=None)
 
 
-def _range(manifest: Manifest, cut: CutEntry, latency: float) -> tuple[float, float] | None:
-    sides = ((manifest.targets.head, cut.head), (manifest.targets.tail, cut.tail))
-    predicted = [
-        (target.interval, part.latency_s)
-        for target, part in sides
-        if target.interval is not None and part is not None
+def _range(cut: CutEntry, latency: float) -> Range | None:
+    known = [
+        (part.interval, part.latency_s)
+        for part in (cut.head, cut.tail)
+        if part is not None and part.interval is not None
     ]
-    if not predicted:
+    if not known:
         return None
-    low, high = (sum((bounds[end] - 1) * seconds for bounds, seconds in predicted) for end in (0, 1))
+    low, high = (sum((bounds[end] - 1) * seconds for bounds, seconds in known) for end in (0, 1))
     return latency + low, latency + high

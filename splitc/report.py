@@ -9,7 +9,14 @@ from splitc.bundle import CutEntry, Manifest, Source
 from splitc.chart import chart
 from splitc.outlook import Outlook
 from splitc.targets import Network
-from splitc.text import format_bytes, format_rate, format_seconds, format_share
+from splitc.text import (
+    format_bytes,
+    format_rate,
+    format_seconds,
+    format_seconds_range,
+    format_share,
+    format_source,
+)
 
 _COLOURS = 6
 
@@ -68,6 +75,8 @@ _FILTERS: dict[str, Callable[..., object]] = {
     "percent": format_share,
     "rate": format_rate,
     "seconds": format_seconds,
+    "seconds_range": lambda bounds: format_seconds_range(*bounds),
+    "source": lambda target: format_source(target.source, target.calibration_runs),
     "sentence": _sentence,
     "shape": _shape,
 }

@@ -10,7 +10,7 @@ from splitc.emit import Emitter, head_part, tail_part, write_part
 from splitc.profiles import UnitTimes
 from splitc.records import RecordError, decode, encode
 from splitc.timing import usable_cores
-from splitc.verify import Pair, Reference, Verified, reference, tolerance, verify
+from splitc.verify import Pair, Reference, Timing, Verified, reference, tolerance, verify
 
 _CONVERSIONS = {"Cast", "QuantizeLinear"}
 
@@ -95,11 +95,11 @@ def _head_nodes(cut: Cut, found: Analysis) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Timing:
+class _Timings:
     """What the cache holds of a cut: how long its parts took here; None for one that is another machine's."""
 
-    head_s: float | None
-    tail_s: float | None
+    head: Timing | None
+    tail: Timing | None
 
 
 def _verify_pair(
@@ -114,12 +114,12 @@ def _verify_pair(
 ) -> Verified:
     """Verify *pair*, and time the sides that are this machine: once for each *key*."""
     try:
-        kept = decode(_Timing, cache.get("timings", key), "cache")
+        kept = decode(_Timings, cache.get("timings", key), "cache")
     except RecordError:
         kept = None
     result = verify(pair, against, threads, timed=kept is None and (head or tail))
     if kept is None:
         # A side that is another machine keeps the times of its own profile.
-        kept = _Timing(result.head_s if head else None, result.tail_s if tail else None)
+        kept = _Timings(result.head if head else None, result.tail if tail else None)
         cache.put("timings", key, encode(kept))
-    return replace(result, head_s=kept.head_s, tail_s=kept.tail_s)
+    return replace(result, head=kept.head, tail=kept.tail)

@@ -11,6 +11,20 @@ def format_seconds(seconds: float) -> str:
     return _format(seconds, "s", _SMALL)
 
 
+def format_seconds_range(low: float, high: float) -> str:
+    """Return for example "0.98 to 12.3 ms": both in the unit that suits *high*."""
+    text = format_seconds(high)
+    scale = high / float(text.split()[0]) if high else 1.0
+    return f"{float(f'{low / scale:.3g}'):g} to {text}"
+
+
+def format_source(source: str, calibration_runs: int) -> str:
+    """Return for example "predicted, calibrated with 2 runs": where times come from."""
+    if not calibration_runs:
+        return source
+    return f"{source}, calibrated with {calibration_runs} run{'s' if calibration_runs != 1 else ''}"
+
+
 def format_bytes(count: float) -> str:
     """Return for example "401 kB"; a kB is 1000 bytes."""
     return _format(count, "B", _LARGE)
@@ -19,6 +33,11 @@ def format_bytes(count: float) -> str:
 def format_rate(bits_per_s: float) -> str:
     """Return for example "6.3 Mbit/s"."""
     return _format(bits_per_s, "bit/s", _LARGE)
+
+
+def format_si(value: float, unit: str) -> str:
+    """Return for example "2.85 GHz"; nothing below one gets a prefix."""
+    return _format(value, unit, _LARGE)
 
 
 def _format(value: float, unit: str, prefixes: tuple[tuple[float, str], ...]) -> str:

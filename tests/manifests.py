@@ -19,8 +19,12 @@ from splitc.bundle import (
 )
 
 SHA = "0123456789abcdef" * 4
-MEASURED = TargetEntry("here", "measured", None, "onnxruntime", "1.0", "CPUExecutionProvider", 2, SHA)
-PREDICTED = TargetEntry("there", "predicted", (0.5, 2.0), "onnxruntime", None, "CPUExecutionProvider", 4, SHA)
+MEASURED = TargetEntry(
+    "here", "measured", (0.9, 1.2), 0, "onnxruntime", "1.0", "CPUExecutionProvider", 2, SHA
+)
+PREDICTED = TargetEntry(
+    "there", "predicted", (0.5, 2.0), 0, "onnxruntime", None, "CPUExecutionProvider", 4, SHA
+)
 CHECK = CheckEntry(3, 1e-6, 1e-7, 1e-4)
 BOX = BoxEntry((0.5, 4.0), (0.5, 20.0), (5e5, 1e9), (1e6, 1e9), (0.001, 0.3))
 
@@ -37,9 +41,9 @@ def cut(
     """A cut of the kind that its parts make it."""
     head = tail = None
     if head_s is not None:
-        head = HeadEntry(f"head-{key}.onnx", head_s, weights, 2 * weights, "predicted")
+        head = HeadEntry(f"head-{key}.onnx", head_s, weights, 2 * weights, "predicted", (0.5, 2.0))
     if tail_s is not None:
-        tail = TailEntry(f"tail-{key}.onnx", tail_s, weights, "measured")
+        tail = TailEntry(f"tail-{key}.onnx", tail_s, weights, "measured", (0.9, 1.2))
     boundary = (BoundaryEntry("b", "float32", (1, "n"), up),) if tail is not None else ()
     kind = "split" if head and tail else "all-head" if head else "all-tail"
     return CutEntry(key, kind, head, tail, boundary, up, down, CHECK)  # type: ignore[arg-type]

@@ -1,11 +1,13 @@
 """Run splitc as a process or in this one, on machines that make tiny models worth splitting."""
 
+import json
+import math
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ import onnx
 
 from splitc.analysis import AnalysisOptions
 from splitc.cache import Cache
+from splitc.coefficients import TERMS, Errors
 from splitc.compile import Compiled, CompileOptions, compile_model
 from splitc.samples import write_sample
+from splitc.targets import own_folder
+from splitc.terms import MULTIPLYING
 from tests import models
 
 LAUNCH = [sys.executable, "-m", "splitc"]
-_QUANTITY = 'value = {value}\nsource = "made up for tests"\nconfidence = "recalled"\n'
-_CLASSES = ("depthwise", "pointwise", "dense3x3", "conv", "matmul")
 
 
 @dataclass(frozen=True)
@@ -57,28 +60,53 @@ def hear_interrupts() -> None:
 def machine(
     folder: Path, name: str, *, overhead_s: float, macs_per_s: float = 1e9, active_w: float | None = None
 ) -> Path:
-    """Describe a machine on which every unit costs at least *overhead_s*."""
-    tables = {
-        "descriptor.thread_gain": 0.5,
-        "descriptor.memory_bytes_per_s": 1e9,
-        "descriptor.unit_overhead_s": overhead_s,
-        **{f"descriptor.efficiency.{kind}": 0.5 for kind in _CLASSES},
+    """Describe a machine on which every unit costs at least *overhead_s*, times being off by up to 2x."""
+    quantity = {"source": "made up for tests", "confidence": "recalled"}
+    cost = {"cost": 1.0, "threads": 0.0, "spread": 0.0, **quantity}
+    terms = {term: {"per": "memory", **cost} for term in TERMS}
+    terms |= {kind: {"per": "peak", **cost, "cost": 2.0} for kind in MULTIPLYING}
+    terms["unit"] = {"per": "second", **cost, "cost": overhead_s}
+    errors = {field.name: {"value": math.log(2.0), **quantity} for field in fields(Errors)}
+    errors |= {key: {"value": 1e-9, **quantity} for key in ("known_core", "known_family", "unknown_core")}
+    errors |= {key: {"value": 1.0, **quantity} for key in errors if key.endswith(("low", "high"))}
+    runtime = {"name": f"{name}-{overhead_s:g}", "description": "made up", "terms": terms, "errors": errors}
+    known = own_folder() / "coefficients" / f"{runtime['name']}.toml"
+    known.parent.mkdir(parents=True, exist_ok=True)
+    known.write_text(toml(runtime), encoding="utf-8")
+    hertz, bandwidth, peak = ({"value": value, **quantity} for value in (1e9, 1e9, macs_per_s))
+    core = {"core": "none", "cores": 1, "clock_hz": hertz, "peak_macs_per_s": peak}
+    target: dict[str, Any] = {
+        "name": name,
+        "kind": "device",
+        "description": "made up",
+        "runtime": "onnxruntime",
+        "provider": "CPUExecutionProvider",
+        "threads": 1,
+        "descriptor": {
+            "coefficients": runtime["name"],
+            "caveat": "this machine does not exist",
+            "memory_bytes_per_s": bandwidth,
+            "clusters": [core],
+        },
     }
-    text = f'name = "{name}"\nkind = "device"\ndescription = "made up"\nruntime = "onnxruntime"\n'
-    text += 'provider = "CPUExecutionProvider"\nthreads = 1\n'
     if active_w is not None:
-        text += "[active_w]\n" + _QUANTITY.format(value=active_w)
-    text += '[descriptor]\ncaveat = "this machine does not exist"\n'
-    for table, value in tables.items():
-        text += f"[{table}]\n" + _QUANTITY.format(value=value)
-    for table in ("interval", "interval_unknown"):
-        text += f"[descriptor.{table}]\nlow = 0.5\nhigh = 2.0\n" + _QUANTITY.partition("\n")[2]
-    text += '[[descriptor.clusters]]\ncore = "none"\ncores = 1\n'
-    text += "[descriptor.clusters.clock_hz]\n" + _QUANTITY.format(value=1e9)
-    text += "[descriptor.clusters.peak_macs_per_s]\n" + _QUANTITY.format(value=macs_per_s)
+        target["active_w"] = {"value": active_w, **quantity}
     path = folder / f"{name}.toml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(toml(target), encoding="utf-8")
     return path
+
+
+def toml(table: Mapping[str, Any]) -> str:
+    """*table* as TOML, each value on its line: tables inside are written inline."""
+    return "".join(f"{key} = {_inline(value)}\n" for key, value in table.items())
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_inline(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return json.dumps(value)
 
 
 def slow_device(folder: Path, **options: float) -> Path:

@@ -33,7 +33,7 @@ def test_the_command_line_starts_without_what_reads_models(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "module", ["splitc.analysis", "splitc.compile", "splitc.profiles", "splitc.cli.commands"]
+    "module", ["splitc.analysis", "splitc.compile", "splitc.measure.job", "splitc.cli.commands"]
 )
 def test_onnx_runtime_never_reports_home(module: str, tmp_path: Path) -> None:
     """ONNX Runtime reads the switch when it is imported, whichever module imports it first."""

@@ -169,7 +169,7 @@ def test_schema_and_dataclasses_have_the_same_keys() -> None:
         return found
 
     walk(Manifest, SCHEMA)
-    assert {name.lower() for name in SCHEMA["$defs"]} == {
+    assert {name.lower() for name in SCHEMA["$defs"]} - {"interval"} == {
         name.removesuffix("Entry").lower() for name in seen - {"Manifest"}
     }
 

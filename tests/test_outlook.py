@@ -7,7 +7,8 @@ import pytest
 from splitc.bundle import Manifest
 from splitc.decision import decide
 from splitc.outlook import Outlook, outlook, typical
-from splitc.targets import Network, Spread, load_network
+from splitc.quantity import Spread
+from splitc.targets import Network, load_network
 from tests import manifests
 from tests.manifests import cut, manifest
 
@@ -80,14 +81,22 @@ def test_sentence_where_neither_end_is_shipped() -> None:
     assert found.sentence() == "on air cut c1 is the fastest of those that the limits leave"
 
 
-def test_range_covers_what_is_predicted_and_nothing_else() -> None:
+def test_range_adds_up_the_intervals_of_both_parts() -> None:
     split = manifest(manifests.CUTS[1:2])
     latency = look(split, 1e6).decision.latency_s
-    assert look(split, 1e6).range_s == pytest.approx((latency - 0.5 * 0.02, latency + 0.02))
-    both = replace(split, targets=replace(split.targets, tail=manifests.PREDICTED))
-    assert look(both, 1e6).range_s == pytest.approx((latency - 0.5 * 0.03, latency + 0.03))
-    measured = replace(split, targets=replace(split.targets, head=manifests.MEASURED))
-    assert look(measured, 1e6).range_s is None
-    assert (
-        look(manifest(manifests.CUTS[2:]), 1e6).range_s is None
-    )  # the head's interval says nothing of a tail
+    low, high = latency - 0.5 * 0.02 - 0.1 * 0.01, latency + 1.0 * 0.02 + 0.2 * 0.01
+    assert look(split, 1e6).range_s == pytest.approx((low, high))
+
+
+def test_range_of_the_unsplit_choices() -> None:
+    found = look(manifest(), 1e6)
+    assert found.all_head_range_s == pytest.approx((0.05, 0.2))
+    assert found.all_tail_s is not None
+    assert found.all_tail_range_s == pytest.approx((found.all_tail_s - 0.002, found.all_tail_s + 0.004))
+
+
+def test_no_range_where_nothing_is_known_of_it() -> None:
+    (only,) = manifests.CUTS[2:]
+    assert only.tail is not None
+    once = replace(only, tail=replace(only.tail, interval=None))
+    assert look(manifest([once]), 1e6).range_s is None

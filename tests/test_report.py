@@ -23,8 +23,9 @@ from splitc.bundle import (
     TensorEntry,
 )
 from splitc.outlook import outlook
+from splitc.quantity import Spread
 from splitc.report import render
-from splitc.targets import Network, Spread
+from splitc.targets import Network
 
 _VOID = {"meta", "br", "link", "img", "hr"}
 _CHECK = CheckEntry(seeds=3, max_abs=1e-6, max_rel=2e-7, tolerance=1e-4)
@@ -68,8 +69,8 @@ def cut(number: int, head_s: float | None, tail_s: float | None, payload: int, b
     tensors = tuple(
         BoundaryEntry(f"relu{number}_{i}", "float32", (1, "C", 28), payload) for i in range(boundary)
     )
-    head = HeadEntry(f"head-c{number}.onnx", head_s or 0.0, 10_000, 20_000, "predicted")
-    tail = TailEntry(f"tail-c{number}.onnx", tail_s or 0.0, 30_000, "measured")
+    head = HeadEntry(f"head-c{number}.onnx", head_s or 0.0, 10_000, 20_000, "predicted", (0.49, 1.99))
+    tail = TailEntry(f"tail-c{number}.onnx", tail_s or 0.0, 30_000, "measured", None)
     return CutEntry(
         id=f"c{number}",
         kind="all-head" if tail_s is None else "all-tail" if head_s is None else "split",
@@ -91,8 +92,8 @@ def sample(*cuts: CutEntry) -> Manifest:
     """A manifest with *cuts*, or with five usual ones."""
     cuts = cuts or (ALL_HEAD, *SPLITS, ALL_TAIL)
     files = [part.file for entry in cuts for part in (entry.head, entry.tail) if part is not None]
-    head = TargetEntry("pixel7", "predicted", (0.49, 1.99), "onnxruntime", None, "CPU", 4, "d1" * 32)
-    tail = TargetEntry("local", "measured", None, "onnxruntime", "1.23.0", "CPU", 8, "d2" * 32)
+    head = TargetEntry("pixel7", "predicted", (0.49, 1.99), 0, "onnxruntime", None, "CPU", 4, "d1" * 32)
+    tail = TargetEntry("local", "measured", None, 0, "onnxruntime", "1.23.0", "CPU", 8, "d2" * 32)
     return Manifest(
         splitc_manifest=1,
         generator={"splitc": "0.1.0"},
@@ -239,7 +240,7 @@ def test_measured_figures_carry_no_mark() -> None:
 
 def test_the_range_of_a_predicted_latency_is_shown() -> None:
     """Latency on the slowest network is all-head: 0.4 s, times the interval."""
-    assert "196 ms to 796 ms" in page(sample()).text
+    assert "196 to 796 ms" in page(sample()).text
 
 
 @pytest.mark.parametrize(

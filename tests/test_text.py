@@ -2,7 +2,7 @@
 
 import pytest
 
-from splitc.text import format_bytes, format_rate, format_seconds
+from splitc.text import format_bytes, format_rate, format_seconds, format_seconds_range, format_source
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,22 @@ def test_bytes(count: float, text: str) -> None:
 def test_rates(bits_per_s: float, text: str) -> None:
     """Rates are bits per second."""
     assert format_rate(bits_per_s) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (9.8e-4, 0.0123, "0.98 to 12.3 ms"),
+        (0.0123, 1.5, "0.0123 to 1.5 s"),
+        (1e-6, 1e-6, "1 to 1 µs"),
+        (0.0, 0.0, "0 to 0 s"),
+    ],
+)
+def test_a_range_has_one_unit(low: float, high: float, text: str) -> None:
+    assert format_seconds_range(low, high) == text
+
+
+def test_sources() -> None:
+    assert format_source("measured", 0) == "measured"
+    assert format_source("predicted", 1) == "predicted, calibrated with 1 run"
+    assert format_source("predicted", 3) == "predicted, calibrated with 3 runs"

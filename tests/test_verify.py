@@ -41,20 +41,20 @@ def test_a_good_pair_is_checked_and_timed(pair: Pair) -> None:
     assert found.check is not None
     assert (found.check.seeds, found.check.tolerance) == (2, 1e-4)
     assert found.check.max_rel <= 1e-5
-    assert found.head_s is not None
-    assert found.tail_s is not None
-    assert 0 < found.head_s < 1
-    assert 0 < found.tail_s < 1
+    assert found.head is not None
+    assert found.tail is not None
+    assert 0 < found.head.median_s < 1
+    assert 0 < found.tail.median_s < 1
     assert verify(pair, whole_of(pair), 1, timed=False) == Verified(found.check, None, None)
 
 
 def test_times_belong_to_the_side_that_ran(pair: Pair) -> None:
     found = verify(Pair("c0", pair.folder, "whole.onnx", None), whole_of(pair), 1, timed=True)
-    assert found.head_s is not None
-    assert found.tail_s is None
+    assert found.head is not None
+    assert found.tail is None
     found = verify(Pair("c2", pair.folder, None, "whole.onnx"), whole_of(pair), 1, timed=True)
-    assert found.head_s is None
-    assert found.tail_s is not None
+    assert found.head is None
+    assert found.tail is not None
 
 
 def test_a_changed_weight_is_refused(pair: Pair) -> None:

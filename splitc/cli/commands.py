@@ -1,30 +1,24 @@
 """The commands besides `compile`; each calls one function and prints what it returns."""
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import click
 from rich.text import Text
 
-from splitc.analysis import Analysis, AnalysisOptions, analyse, make_feeds
+from splitc.analysis import Analysis, AnalysisOptions, analyse
 from splitc.bundle import read_bundle
 from splitc.cache import Cache, default_cache_folder
 from splitc.check import check_bundle
 from splitc.cli.examples import examples
 from splitc.cli.show import show_bundle
 from splitc.cli.terminal import new_table, print_json, results, stages
-from splitc.cli.values import ANY_PATH, DIM, FILE, FOLDER, TARGET
+from splitc.cli.values import ANY_PATH, DIM, FILE, FOLDER
 from splitc.cuts import boundary
-from splitc.errors import TargetError
 from splitc.graph import Graph
-from splitc.profiles import PROGRAM, measure_here, write_profile
 from splitc.records import encode
 from splitc.samples import SAMPLES, write_sample
-from splitc.shipped import shipped
-from splitc.targets import Target, load_network, load_target, network_names, target_names
-from splitc.text import format_bytes, format_rate, format_seconds
-from splitc.timing import usable_cores
+from splitc.text import format_bytes
 
 _SHOWN_READERS = 3
 _SHOWN_PLACES = 12
@@ -107,50 +101,6 @@ def verify(bundle: Path, model: Path | None, samples: tuple[Path, ...], as_json:
     click.echo(f"{len(checked.cuts)} cuts agree with {checked.against}")
 
 
-@click.command(
-    epilog=examples(
-        "splitc profile model.onnx -o model.profile.json",
-        "splitc compile model.onnx --device pixel7 --cloud-profile model.profile.json",
-    )
-)
-@click.argument("model", type=FILE)
-@click.option(
-    "--target", default="local", show_default=True, type=TARGET, help="Which machine; this one must run it."
-)
-@click.option("-o", "--output", type=FILE, required=True, help="Where to write the profile (.json).")
-@click.option(
-    "--threads", type=click.IntRange(1), help="Threads.  [default: the target's, or all usable cores]"
-)
-@_dims
-@_samples
-def profile(
-    model: Path,
-    target: str,
-    output: Path,
-    threads: int | None,
-    dims: tuple[tuple[str, int], ...],
-    samples: tuple[Path, ...],
-) -> None:
-    """Time MODEL on this machine and keep the profile, so that a build needs no device.
-
-    The profile is of the simplified model, as `splitc compile` cuts it.
-    """
-    described = load_target(target)
-    if described.machine != "this":
-        raise TargetError(
-            f"target '{described.name}' is not this machine; run {shipped('profilers') / PROGRAM} on it"
-        )
-    with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
-        found = analyse(model, AnalysisOptions(dict(dims), samples), Path(folder), Cache(None), progress)
-        progress("Timing")
-        feeds = found.feeds or make_feeds(found.model.inputs(), found.dims, samples)
-        cores = threads or described.threads or usable_cores()
-        measured = measure_here(found.model, feeds[0], cores, found.dims, Cache(None))
-        # It speaks of the model as given, so that it also fits a build that cannot or must not simplify.
-        write_profile(replace(measured, model=found.original.sha256), output)
-    click.echo(f"wrote {output}")
-
-
 @click.command(epilog=examples("splitc sample regnet_y_400mf -o regnet.onnx"))
 @click.argument("name", type=click.Choice(sorted(SAMPLES)), metavar="NAME")
 @click.option("-o", "--output", type=FILE, help="Where to write it.  [default: NAME.onnx]")
@@ -159,68 +109,6 @@ def sample(name: str, output: Path | None) -> None:
     path = output or Path(f"{name}.onnx")
     write_sample(name, path)
     click.echo(f"wrote {path} ({format_bytes(path.stat().st_size)})")
-
-
-@click.command(epilog=examples("splitc targets", "splitc targets pixel7"))
-@click.argument("name", required=False, type=TARGET)
-@_json
-def targets(name: str | None, as_json: bool) -> None:
-    """List machines and networks, or show one in full with the source of each number."""
-    if name is not None:
-        item = load_network(name) if name in network_names() else load_target(name)
-        if as_json:
-            print_json(encode(item))
-        else:
-            _show_record(encode(item))
-        return
-    machines = [load_target(known) for known in target_names()]
-    links = [load_network(known) for known in network_names()]
-    if as_json:
-        print_json(
-            {"targets": [encode(item) for item in machines], "networks": [encode(item) for item in links]}
-        )
-        return
-    table = new_table("name", "kind", "times", "description")
-    for machine in machines:
-        table.add_row(machine.name, machine.kind, _obtained(machine), machine.description)
-    for link in links:
-        rates = f"{format_rate(link.uplink_bps.typical)} up, {format_rate(link.downlink_bps.typical)} down"
-        table.add_row(
-            link.name, "network", f"{rates}, {format_seconds(link.rtt_s.typical)} RTT", link.description
-        )
-    results().print(table)
-
-
-def _obtained(target: Target) -> str:
-    if target.machine == "this":
-        return "measured here"
-    if target.descriptor is None:
-        return "needs a recorded profile"
-    return f"predicted, {target.descriptor.interval.low:g}x to {target.descriptor.interval.high:g}x"
-
-
-def _show_record(value: object, depth: int = 0) -> None:
-    """Print nested values, a line each; a number with its source on one line."""
-    if not isinstance(value, dict):
-        return
-    pad = "  " * depth
-    for key, item in value.items():
-        if isinstance(item, dict) and "source" in item:
-            numbers = ", ".join(
-                f"{name} {number:g}" if name != "value" else f"{number:g}"
-                for name, number in item.items()
-                if isinstance(number, int | float)
-            )
-            click.echo(f"{pad}{key}: {numbers}  [{item['confidence']}: {item['source']}]")
-        elif isinstance(item, dict):
-            click.echo(f"{pad}{key}:")
-            _show_record(item, depth + 1)
-        elif isinstance(item, list):
-            for number, element in enumerate(item):
-                click.echo(f"{pad}{key}[{number}]:")
-                _show_record(element, depth + 1)
-        elif item is not None:
-            click.echo(f"{pad}{key}: {item}")
 
 
 def _analysis_facts(found: Analysis) -> dict[str, object]:

@@ -61,11 +61,11 @@ from splitc.limits import LimitOptions
 @click.option("--max-payload", type=BYTES, help="Most bytes to send for one request (200kB).")
 @click.option("--max-energy", type=ENERGY, help="Most energy of the device for one request (0.2J).")
 @click.option(
-    "--device-profile", type=FILE, help="A profile recorded on the device, in place of a prediction."
+    "--device-profile",
+    type=FILE,
+    help="A profile recorded on the device, in place of a kept one or a prediction.",
 )
-@click.option(
-    "--cloud-profile", type=FILE, help="A profile recorded on the cloud machine, in place of measuring."
-)
+@click.option("--cloud-profile", type=FILE, help="The same, recorded on the cloud machine.")
 @click.option(
     "--simplify/--no-simplify", default=True, help="Clean the graph with onnxsim first.  [default: on]"
 )
@@ -77,10 +77,8 @@ from splitc.limits import LimitOptions
     type=BYTES,
     help="Most memory that running the model here may take (8GB).  [default: what is free]",
 )
-@click.option(
-    "--cache-dir", type=FOLDER, help="Where measured profiles are kept.  [default: the user's cache folder]"
-)
-@click.option("--no-cache", is_flag=True, help="Measure everything anew and keep nothing.")
+@click.option("--cache-dir", type=FOLDER, help="Where profiles are kept.  [default: the user's cache folder]")
+@click.option("--no-cache", is_flag=True, help="Use nothing that was kept, measure anew, and keep nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def compile_command(model: Path, output: Path | None, as_json: bool, **given: Any) -> None:
     """Split MODEL for a device: write heads, tails, weights and a manifest."""

@@ -20,9 +20,10 @@ _COMMANDS = {
     "compile": "splitc.cli.compile_command:compile_command",
     "inspect": "splitc.cli.commands:inspect",
     "verify": "splitc.cli.commands:verify",
-    "profile": "splitc.cli.commands:profile",
+    "profile": "splitc.cli.profile_command:profile",
+    "calibrate": "splitc.cli.calibrate_command:calibrate_command",
     "sample": "splitc.cli.commands:sample",
-    "targets": "splitc.cli.commands:targets",
+    "targets": "splitc.cli.targets_command:targets",
 }
 _FAILED, _MISUSED = 1, 2
 _ADVICE = {
@@ -82,10 +83,18 @@ def _exit_code(run: Callable[[], Any]) -> int:
         return _fail(str(error))
     except OSError as error:
         return _system_failure(error)
-    except _Stopped as error:
-        click.echo("interrupted", err=True)
-        return cast(int, error.code)
+    except (_Stopped, ImportError) as error:
+        return _interrupted(error)
     return code if isinstance(code, int) else 0
+
+
+def _interrupted(error: BaseException) -> int:
+    """End as the signal wants; a signal while ONNX Runtime is being imported comes as an ImportError."""
+    stopped = error.__cause__ if isinstance(error, ImportError) else error
+    if not isinstance(stopped, _Stopped):
+        raise error
+    click.echo("interrupted", err=True)
+    return cast(int, stopped.code)
 
 
 def _system_failure(error: OSError) -> int:

@@ -4,12 +4,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from splitc.bundle import CutEntry, Manifest, TargetEntry
+from splitc.bundle import CutEntry, HeadEntry, Manifest, TailEntry, TargetEntry
 from splitc.cli.terminal import new_table
 from splitc.compile import Compiled
-from splitc.outlook import Outlook
+from splitc.outlook import Outlook, Range
 from splitc.records import encode
-from splitc.text import format_bytes, format_rate, format_seconds, format_share
+from splitc.text import (
+    format_bytes,
+    format_rate,
+    format_seconds,
+    format_seconds_range,
+    format_share,
+    format_source,
+)
 
 _ESTIMATE = "~"
 
@@ -64,11 +71,13 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
 
 def _source(target: TargetEntry) -> str:
     where = f"{target.runtime} {target.runtime_version or ''}".strip()
-    text = f"{target.source}, {where}, {target.threads} thread{'s' if target.threads != 1 else ''}"
+    text = f"{format_source(target.source, target.calibration_runs)}, {where}, {target.threads} thread{'s' if target.threads != 1 else ''}"
     if target.interval is None:
-        return text
+        return f"{text}; how far real times differ is not known"
     low, high = target.interval
-    return f"{text}; an estimate ({_ESTIMATE}): the real time is expected between {low:.3g}x and {high:.3g}x of it"
+    if target.source == "predicted":
+        return f"{text}; an estimate ({_ESTIMATE}): nine of ten real times are expected between {low:.3g}x and {high:.3g}x of it"
+    return f"{text}; nine of ten runs took {low:.3g}x to {high:.3g}x of the median"
 
 
 def _cut_table(manifest: Manifest) -> Table:
@@ -78,8 +87,8 @@ def _cut_table(manifest: Manifest) -> Table:
         table.add_row(
             cut.id,
             cut.kind,
-            _part_s(cut.head.latency_s, cut.head.source) if cut.head else "-",
-            _part_s(cut.tail.latency_s, cut.tail.source) if cut.tail else "-",
+            _part(cut.head),
+            _part(cut.tail),
             format_bytes(cut.uplink_bytes) if cut.tail else "-",
             format_bytes(cut.downlink_bytes) if cut.tail else "-",
             format_bytes(cut.head.weight_bytes) if cut.head else "-",
@@ -90,8 +99,19 @@ def _cut_table(manifest: Manifest) -> Table:
     return table
 
 
-def _part_s(seconds: float, source: str) -> str:
-    return (_ESTIMATE if source == "predicted" else "") + format_seconds(seconds)
+def _part(part: HeadEntry | TailEntry | None) -> Text:
+    if part is None:
+        return Text("-")
+    range_s = part.interval and (part.interval[0] * part.latency_s, part.interval[1] * part.latency_s)
+    return _ranged(_ESTIMATE if part.source == "predicted" else "", part.latency_s, range_s)
+
+
+def _ranged(mark: str, seconds: float | None, range_s: Range | None) -> Text:
+    """A time, and below it where nine of ten real ones lie, if that is known."""
+    if seconds is None:
+        return Text("-")
+    below = ("\n" + format_seconds_range(*range_s), "dim") if range_s is not None else ""
+    return Text.assemble(mark + format_seconds(seconds), below)
 
 
 def _mark(cut: CutEntry) -> str:
@@ -116,18 +136,15 @@ def _network_table(manifest: Manifest, outlooks: tuple[Outlook, ...]) -> Table:
     )
     for item in outlooks:
         given, cut = item.decision.conditions, item.decision.cut
-        latency = _mark(cut) + format_seconds(item.decision.latency_s)
-        if item.range_s is not None:
-            latency += f" ({format_seconds(item.range_s[0])} to {format_seconds(item.range_s[1])})"
         table.add_row(
             item.network,
             format_rate(given.uplink_bps),
             format_rate(given.downlink_bps),
             format_seconds(given.rtt_s),
             f"{cut.id} {cut.kind}",
-            latency,
-            marks["all-head"] + format_seconds(item.all_head_s) if item.all_head_s is not None else "-",
-            marks["all-tail"] + format_seconds(item.all_tail_s) if item.all_tail_s is not None else "-",
+            _ranged(_mark(cut), item.decision.latency_s, item.range_s),
+            _ranged(marks.get("all-head", ""), item.all_head_s, item.all_head_range_s),
+            _ranged(marks.get("all-tail", ""), item.all_tail_s, item.all_tail_range_s),
         )
     return table
 
@@ -142,7 +159,9 @@ def _outlook_facts(item: Outlook) -> dict[str, object]:
         "latency_s": item.decision.latency_s,
         "latency_range_s": list(item.range_s) if item.range_s is not None else None,
         "all_head_s": item.all_head_s,
+        "all_head_range_s": list(item.all_head_range_s) if item.all_head_range_s is not None else None,
         "all_tail_s": item.all_tail_s,
+        "all_tail_range_s": list(item.all_tail_range_s) if item.all_tail_range_s is not None else None,
         "holds_to_head_slowdown": item.holds_to,
         "sla_s": item.sla_s,
         "meets_sla": None if item.sla_s is None else item.decision.latency_s <= item.sla_s,

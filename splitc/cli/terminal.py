@@ -39,7 +39,11 @@ def stages() -> Iterator[Report]:
     if not console.is_terminal:
         yield lambda text: click.echo(f"{text} ...", err=True)
         return
-    columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         current: list[TaskID] = []
 

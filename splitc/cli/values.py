@@ -64,6 +64,40 @@ class Dim(click.ParamType[tuple[str, int]]):
         return name, int(size)
 
 
+class Counts(click.ParamType[tuple[int, ...]]):
+    """Positive numbers with commas between; nothing for none."""
+
+    name = "N[,N...]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Parse; a number that is there twice counts once."""
+        if isinstance(value, tuple):
+            return value
+        words = [word.strip() for word in str(value).split(",")] if str(value).strip() else []
+        if not all(word.isdecimal() and int(word) > 0 for word in words):
+            self.fail(f"{value!r} is no list of numbers of at least 1, such as 1,4", param, ctx)
+        return tuple(dict.fromkeys(int(word) for word in words))
+
+
+class Dims(click.ParamType[tuple[str, tuple[int, ...]]]):
+    """NAME=SIZE[,SIZE...] of a symbolic dimension."""
+
+    name = "NAME=SIZE[,SIZE...]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        """Parse into name and sizes."""
+        if isinstance(value, tuple):
+            return value
+        name, _, sizes = str(value).rpartition("=")
+        if not name or not sizes.strip():
+            self.fail(f"{value!r} is not NAME=SIZE or NAME=SIZE,SIZE, such as seq=128,256", param, ctx)
+        return name, Counts().convert(sizes, param, ctx)
+
+
 class Described(click.ParamType[str]):
     """A shipped target or network, or a .toml file; completes names in the shell.
 
@@ -88,6 +122,8 @@ DURATION = Quantity("duration", _SECONDS, "100ms")
 ENERGY = Quantity("energy", _JOULES, "0.2J")
 BYTES = ByteSize("size", _BYTES, "2.5MB")
 DIM = Dim()
+DIMS = Dims()
+COUNTS = Counts()
 TARGET = Described("target")
 NETWORK = Described("network")
 FILE = click.Path(path_type=Path, dir_okay=False)

@@ -1,4 +1,4 @@
-"""The other commands: inspect, verify, profile, sample, targets."""
+"""The other commands: inspect, verify, sample."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,10 @@ import pytest
 
 from splitc.bundle import MANIFEST
 from splitc.cli.main import group
-from splitc.profiles import Profile
-from splitc.records import decode
-from splitc.targets import network_names, target_names
 from tests.conftest import Tiny
 from tests.running import save_tiny, splitc
 
-COMMANDS = ("compile", "inspect", "verify", "profile", "sample", "targets")
+COMMANDS = ("compile", "inspect", "verify", "profile", "calibrate", "sample", "targets")
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -108,48 +105,11 @@ def test_verify(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "not a bundle" in refused(capsys, "verify", tmp_path)
 
 
-def test_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = save_tiny("tiny_cnn", tmp_path)
-    text = run(capsys, "profile", model, "-o", tmp_path / "new" / "p.json", "--threads", "1")
-    assert text == f"wrote {tmp_path / 'new' / 'p.json'}\n"
-    profile = decode(Profile, json.loads((tmp_path / "new" / "p.json").read_bytes()), "test")
-    assert profile.threads == 1
-    message = refused(capsys, "profile", model, "-o", tmp_path / "q.json", "--target", "pixel7")
-    assert "target 'pixel7' is not this machine; run /" in message
-    assert Path(message.split("run ")[1].split(" on it")[0]).is_file()
-    assert not (tmp_path / "q.json").exists()
-
-
 def test_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(capsys, "sample", "tiny_cnn") == "wrote tiny_cnn.onnx (17.6 kB)\n"
     run(capsys, "sample", "tiny_cnn", "-o", "sub/two.onnx")
     assert (tmp_path / "tiny_cnn.onnx").read_bytes() == (tmp_path / "sub" / "two.onnx").read_bytes()
-
-
-def test_targets(capsys: pytest.CaptureFixture[str]) -> None:
-    text = run(capsys, "targets")
-    for name in (*target_names(), *network_names()):
-        assert any(line.split()[:1] == [name] for line in text.splitlines())
-    facts = json.loads(run(capsys, "targets", "--json"))
-    assert [item["name"] for item in facts["targets"]] == list(target_names())
-    assert [item["name"] for item in facts["networks"]] == list(network_names())
-
-
-@pytest.mark.parametrize("name", ["pixel7", "lte", "local"])
-def test_one_target_with_the_source_of_each_number(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    text = run(capsys, "targets", name)
-    facts = json.loads(run(capsys, "targets", name, "--json"))
-    assert facts["name"] == name
-    assert f"name: {name}" in text
-    if name == "pixel7":
-        source = facts["descriptor"]["memory_bytes_per_s"]["source"]
-        assert f"memory_bytes_per_s: 2.15e+10  [measured: {source}]" in text
-
-
-def test_a_target_of_ones_own(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "name: slow" in run(capsys, "targets", tiny.device)
-    assert "no target is called 'pixle7', did you mean 'pixel7'?" in refused(capsys, "targets", "pixle7")
 
 
 def test_brackets_in_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

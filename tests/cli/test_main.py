@@ -72,7 +72,8 @@ def test_wrong_usage(arguments: list[str], words: list[str], capsys: pytest.Capt
         (["compile", "model.onnx"], ["missing option '--device'"]),
         (["compil"], ["no such command 'compil', did you mean 'compile'?"]),
         (["sample", "tiny"], ["tiny_cnn"]),
-        (["profile", "model.onnx"], ["--output"]),
+        (["profile"], ["missing argument 'MODEL'"]),
+        (["calibrate"], ["missing argument 'TARGET'"]),
     ],
     ids=lambda value: " ".join(value[:2]),
 )

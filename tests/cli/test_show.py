@@ -12,16 +12,21 @@ from splitc.cli.show import show_compiled
 from splitc.compile import Compiled
 from splitc.outlook import outlook
 from splitc.targets import load_network
+from splitc.text import format_seconds_range
 from tests import manifests
 
 
-def shown(manifest: Manifest) -> dict[str, str]:
-    """The printed lines by their first word."""
+def printed(manifest: Manifest) -> str:
     console = Console(file=StringIO(), width=200, highlight=False, markup=False)
     compiled = Compiled(Path("out"), manifest, outlook(manifest, [load_network("wifi")]))
     show_compiled(compiled, console)
     assert isinstance(console.file, StringIO)
-    return {line.split()[0]: line for line in console.file.getvalue().splitlines() if line.strip()}
+    return console.file.getvalue()
+
+
+def shown(manifest: Manifest) -> dict[str, str]:
+    """The printed lines by their first word."""
+    return {line.split()[0]: line for line in printed(manifest).splitlines() if line.strip()}
 
 
 def with_sources(head: Source, tail: Source) -> Manifest:
@@ -49,7 +54,20 @@ def with_sources(head: Source, tail: Source) -> Manifest:
 def test_estimates_bear_their_mark(head: Source, tail: Source, marks: dict[str, int]) -> None:
     lines = shown(with_sources(head, tail))
     assert {key: lines[key].count("~") for key in marks} == marks
-    assert ("(" in lines["wifi"]) is ("predicted" in (head, tail))
+
+
+def test_every_time_has_the_range_of_real_ones_below_it() -> None:
+    out = printed(manifests.manifest())
+    for cut in manifests.CUTS:
+        for part in (cut.head, cut.tail):
+            if part is not None and part.interval is not None:
+                low, high = part.interval
+                assert format_seconds_range(low * part.latency_s, high * part.latency_s) in out
+
+
+def test_a_time_of_unknown_spread_says_so() -> None:
+    once = replace(manifests.MEASURED, interval=None)
+    assert "how far real times differ is not known" in printed(manifests.manifest(tail=once))
 
 
 def test_what_was_not_run_says_so() -> None:
