@@ -3,10 +3,9 @@
     python benchmarks/accuracy.py                           # models in ../shared/models, and the samples
     python benchmarks/accuracy.py --models FOLDER --models model.onnx --threads 1
 
-Each model is profiled; later, processes of their own run the whole model, and the parts of some of its
-cuts run by run in turns with it, so that a part finds the caches as cold as an app would leave them. A table
-compares what the profile said with what these runs took. Parts under 0.3 ms are listed apart: there, what
-any call costs decides. On a shared machine, rerun when it is quiet.
+Each model is profiled; before and after, processes of their own run the whole model, and then, block by block in
+turns with it, the heads and tails of some of its cuts, each head followed by its tail. A table compares what the profile said with what these runs took. Parts under
+0.3 ms are listed apart: there, what any call costs decides. On a shared machine, rerun when it is quiet.
 """
 
 import argparse
@@ -54,7 +53,9 @@ DIMS = {
 GIVEN = {"silero_vad": {"sr": 16000}, "silero_vad_op18": {"sr": 16000}}  # a sampling rate cannot be random
 SHORT_S = 3e-4
 SLOW_S = 0.3  # longer models are left out: they would take most of the time and tell nothing else
-TIMED_S, MIN_TURNS, MAX_TURNS = 2.0, 15, 400
+TIMED_S, MIN_RUNS = 1.0, 15
+BRACKET = 2  # processes before a profile, and as many after it: they differ by some percent among themselves
+BLOCK_S, MAX_BLOCK = 0.05, 100  # of runs in a row
 CONSOLE = Console(width=120, highlight=False)
 
 
@@ -83,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--models", type=Path, action="append", help="a folder of models, or a model")
     parser.add_argument("--threads", default="1,2", help="thread counts (default 1,2)")
-    parser.add_argument("--cuts", type=int, default=4, help="cuts of each model (default 4)")
+    parser.add_argument("--cuts", type=int, default=2, help="cuts of each model (default 2)")
     parser.add_argument("--runs", type=int, help="runs of each profile (default: until stable)")
     parser.add_argument("--json", type=Path, help="keep every comparison in this file")
     parser.add_argument("--time", nargs="+", type=Path, help=argparse.SUPPRESS)
@@ -92,7 +93,7 @@ def main() -> None:
     if arguments.time:
         print(json.dumps(time_in_turns(arguments.time, threads[0])))
         return
-    wholes, parts = [], []
+    wholes, again, parts = [], [], []
     with tempfile.TemporaryDirectory(prefix="splitc-bench-") as name:
         for path in find_models(arguments.models, Path(name)):
             try:
@@ -101,9 +102,10 @@ def main() -> None:
                 CONSOLE.print(f"{path.stem}: left out: {error}")
                 continue
             wholes += compared[0]
-            parts += compared[1]
-            show_progress(path, *compared)
-    show(wholes, parts)
+            again += compared[1]
+            parts += compared[2]
+            show_progress(path, compared[0], compared[2])
+    show(wholes, again, parts)
     if arguments.json:
         rows = [[item.what, item.threads, item.said_s, item.took_s, item.drift] for item in (*wholes, *parts)]
         arguments.json.write_text(json.dumps(rows), encoding="utf-8")
@@ -125,29 +127,34 @@ def find_models(given: Sequence[Path] | None, folder: Path) -> Iterable[Path]:
 
 def compare(
     path: Path, threads: tuple[int, ...], cuts: int, runs: int | None
-) -> tuple[list[Compared], list[Compared]]:
-    """Profile the model at *path*; return how its whole and its parts compare."""
+) -> tuple[list[Compared], list[Compared], list[Compared]]:
+    """Profile the model at *path*; return how its whole, its runs among themselves, and its parts compare."""
     wholes: list[Compared] = []
+    again: list[Compared] = []
     parts: list[Compared] = []
     with tempfile.TemporaryDirectory(prefix="splitc-bench-") as name:
         folder = Path(name)
         options = AnalysisOptions(DIMS.get(path.stem, {}), samples(path, folder))
         found = analyse(path, options, folder, Cache(None), lambda _: None)
-        job = Job(found.model, found.feeds[:1], threads, runs)
-        profile = profile_here(job, lambda _: None)
         inputs = folder / "inputs.npz"
         write_feeds(found.feeds[0], inputs)
         emitted = folder / "parts"
         emitted.mkdir()
         emitter = prepare(found.model, found.partition.graph, found.sources, found.sizes, emitted)
-        for measurement in profile.measurements:
-            times = measured_times(profile, measurement, "here", found.sources, found.partition)
-            said_s = (times.fixed_s or 0.0) + sum(times.seconds)
-            (took_s,) = in_another_process([found.model.path], inputs, measurement.threads)
-            wholes.append(Compared(path.stem, measurement.threads, said_s, took_s, took_s / said_s))
+        for number in threads:
+            took = [in_another_process([found.model.path], inputs, number)[0] for _ in range(BRACKET)]
+            profile = profile_here(Job(found.model, found.feeds[:1], (number,), runs), lambda _: None)
+            took += [in_another_process([found.model.path], inputs, number)[0] for _ in range(BRACKET)]
+            times = measured_times(profile, profile.measurements[0], "here", found.sources, found.partition)
+            said_s, took_s = (times.fixed_s or 0.0) + sum(times.seconds), median(took)
+            wholes.append(Compared(path.stem, number, said_s, took_s, took_s / said_s))
+            again += [
+                Compared(path.stem, number, took[place], median([*took[:place], *took[place + 1 :]]), 1.0)
+                for place in range(len(took))
+            ]
             if took_s < SLOW_S:
                 parts += compare_parts(path.stem, found, times, emitter, inputs, cuts)
-    return wholes, parts
+    return wholes, again, parts
 
 
 def samples(path: Path, folder: Path) -> tuple[Path, ...]:
@@ -237,10 +244,16 @@ def time_in_turns(paths: Sequence[Path], threads: int) -> list[float]:
         feeds = {item.name: values[item.name] for item in opened.get_inputs()}
         values |= inference.run(opened, feeds)
         runs.append(once(opened, feeds))
-    turn_s = sum(timed(run) for run in [*runs, *runs]) / 2
-    turns = min(MAX_TURNS, max(MIN_TURNS, round(TIMED_S / turn_s)))
-    samples = [[timed(run) for run in runs] for _ in range(turns)]
-    return [median(taken) for taken in zip(*samples, strict=True)]
+    block = max(1, min(MAX_BLOCK, round(BLOCK_S / timed(runs[0]))))
+    samples: list[list[float]] = [[] for _ in runs]
+    groups = [group for group in (range(1), range(1, len(runs))) if group]  # the whole; head and tail
+    began = time.perf_counter()
+    while len(samples[0]) < MIN_RUNS or time.perf_counter() - began < TIMED_S:
+        for group in groups:
+            taken = [[timed(runs[which]) for which in group] for _ in range(1 + block)][1:]
+            for which, seconds in zip(group, zip(*taken, strict=True), strict=True):
+                samples[which] += seconds
+    return [median(taken) for taken in samples]
 
 
 def once(opened: ort.InferenceSession, feeds: Feeds) -> Callable[[], object]:
@@ -264,12 +277,13 @@ def show_progress(path: Path, wholes: Sequence[Compared], parts: Sequence[Compar
     CONSOLE.print(f"{path.stem}: whole {whole}; {len(parts)} parts: {worst}")
 
 
-def show(wholes: Sequence[Compared], parts: Sequence[Compared]) -> None:
+def show(wholes: Sequence[Compared], again: Sequence[Compared], parts: Sequence[Compared]) -> None:
     table = Table(title="how far profiles are off, relative to later runs", title_justify="left")
     for column in ("what", "threads", "count", "median", "worst", "without drift: median", "worst"):
         table.add_column(column, justify="left" if column == "what" else "right")
     groups: Mapping[str, Sequence[Compared]] = {
         "whole models": wholes,
+        "no profile: a run against its like": again,
         "parts over 0.3 ms": [item for item in parts if item.took_s >= SHORT_S],
         "shorter parts": [item for item in parts if item.took_s < SHORT_S],
     }
@@ -279,7 +293,7 @@ def show(wholes: Sequence[Compared], parts: Sequence[Compared]) -> None:
             errors = [abs(item.error) for item in chosen]
             steady = [abs(item.steady_error) for item in chosen]
             row = [f"{value:.1%}" for value in (median(errors), max(errors), median(steady), max(steady))]
-            if items is wholes:
+            if items is wholes or items is again:
                 row[2:] = ["", ""]
             table.add_row(name, str(threads), str(len(chosen)), *row)
     CONSOLE.print(table)

@@ -40,8 +40,8 @@ PROVIDER = "CPUExecutionProvider"
 # Runs go on until the median is known to this share of itself, but no longer than the patience allows.
 PRECISION = 0.005
 MIN_S, PATIENCE_S = 1.0, 10.0
-MIN_RUNS, MAX_RUNS = 5, 500
-WARM_RUNS, SHORT_S = 2, 0.05
+MIN_RUNS, MAX_RUNS = 5, 1000
+BLOCK_S, MAX_BLOCK = 0.05, 100  # of runs in a row
 MAX_SAMPLES = 200_000  # node times in the document
 FLOATS = {"float16": np.float16, "float": np.float32, "double": np.float64}
 INTEGERS = {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -71,11 +71,16 @@ class Timed(NamedTuple):
 
 
 class Times(NamedTuple):
-    """Seconds of each run, taken in turns so that all three see the same machine."""
+    """Seconds of each run, taken in blocks by turns so that all three see the same machine.
+
+    `blocks` has the length of each, `lead` says how many runs before each do not count.
+    """
 
     profiled: list[float]
     plain: list[float]
     fixed: list[float]
+    blocks: list[int]
+    lead: int
 
 
 def main() -> int:
@@ -204,7 +209,7 @@ def measure(
         "whole_s": times.plain,
         "profiled_whole_s": times.profiled,
         "fixed_s": times.fixed,
-        "nodes": attribute(nodes, top_level_events(events)[-len(times.plain) :]),
+        "nodes": attribute(nodes, counted(top_level_events(events), arguments.warmup, times)),
     }
 
 
@@ -310,21 +315,31 @@ def message(*fields: tuple[int, int | bytes]) -> bytes:
 
 
 def time_runs(runners: tuple[Callable[[], Any], ...], warmup: int, runs: int | None, max_runs: int) -> Times:
-    """Time all three in turns: *runs* times, or until the median of the plain runs is stable."""
+    """Time all three in turns, block by block: *runs* times, or until the median of the plain runs is stable.
+
+    Run by run, each would find the caches swept by the others, which a short run notices: half again as slow,
+    or more. For the same reason the first run of a block does not count, unless runs are long.
+    """
     for _ in range(warmup):
-        for each in runners:
-            timed(each)
-    times = Times([], [], [])
-    profiled, plain, fixed = runners
+        run_s = [timed(each) for each in runners][1]
+    block = max(1, min(MAX_BLOCK, round(BLOCK_S / run_s)))
+    times = Times([], [], [], [], lead=int(block > 1))
     begun = time.perf_counter()
     while not enough(times.plain, runs, max_runs, time.perf_counter() - begun):
-        times.profiled.append(timed(profiled))
-        # Writing events down swept the caches, which a short run notices: half again as slow, or more.
-        for _ in range(WARM_RUNS if not times.plain or times.plain[-1] < SHORT_S else 0):
-            timed(plain)
-        times.plain.append(timed(plain))
-        times.fixed.append(timed(fixed))
+        count = block if runs is None else min(block, runs - len(times.plain))
+        for each, samples in zip(runners, (times.profiled, times.plain, times.fixed)):  # noqa: B905 - strict= needs Python 3.10
+            samples.extend([timed(each) for _ in range(times.lead + count)][times.lead :])
+        times.blocks.append(count)
     return times
+
+
+def counted(runs: list[Any], warmup: int, times: Times) -> list[Any]:
+    """Return the profiled runs that count, of all."""
+    kept, at = [], warmup
+    for count in times.blocks:
+        at += times.lead + count
+        kept += runs[at - count : at]
+    return kept
 
 
 def enough(samples: list[float], runs: int | None, max_runs: int, spent_s: float) -> bool:

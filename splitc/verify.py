@@ -152,7 +152,10 @@ def _compare(
 
 
 def _time(parts: Sequence[tuple[InferenceSession, Feeds]]) -> tuple[Timing, ...]:
-    """Time 5 to 30 runs of each part, in turns: over and over alone, it would find its data in the caches."""
+    """Time 5 to 30 runs of each part, one part after the other as in the whole model.
+
+    A part that runs over and over alone finds in the caches what it would not find there in use.
+    """
     samples: list[tuple[float, ...]] = []
     began = time.perf_counter()
     for turn in range(1 + _MAX_RUNS):

@@ -189,19 +189,30 @@ def spread(found: HeldOut, devices: Mask | None = None) -> Spread:
         for rows in (chosen & (tables == table) for table in sorted(set(tables[chosen])))
     ]
 
-    def unlikely(x: Array) -> float:
-        guess = _unpack(x)
-        return sum(
-            minus_log_density(off, guess.covariance(shares, known=known), guess.model)
-            for off, shares, known in groups
-        )
+    def unlikely(x: Array) -> tuple[float, Array]:
+        guess, value, slope = _unpack(x), 0.0, np.zeros(len(x))
+        for off, shares, known in groups:
+            covariance = guess.covariance(shares, known=known)
+            value += minus_log_density(off, covariance, guess.model)
+            inverse = np.linalg.inv(covariance + guess.model**2 * np.eye(len(off)))
+            explained = inverse @ off
+            rest = inverse - np.outer(explained, explained)
+            slope[0 if known else 1] += rest.sum()
+            slope[2:-1] += np.einsum("ik,ij,jk->k", shares, rest, shares)
+            slope[-1] += np.trace(rest)
+        return value, slope * np.exp(2 * x)
 
     start = np.log(np.array([0.25, 0.3, *[0.2] * len(TERMS), 0.13]))
-    # towards small spreads of terms, where the runs say nothing of one
-    x = minimize(
-        unlikely, start, method="L-BFGS-B", bounds=[(_LEAST, _MOST)] * len(start), options={"maxiter": 60}
+    # Followed to the end: short of it, the last digits of linear algebra would decide where it stops.
+    found_x = minimize(
+        unlikely,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(_LEAST, _MOST)] * len(start),
+        options={"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-8},
     ).x
-    return _unpack(x)
+    return _unpack(found_x)
 
 
 def _unpack(x: Array) -> Spread:

@@ -187,7 +187,7 @@ def test_unnamed_branches_are_not_confused(tmp_path: Path) -> None:
 
 def test_number_of_runs_adapts(tmp_path: Path) -> None:
     document = profile(tmp_path, write(tmp_path, "chain"), "--model-id", "any text")
-    assert 5 <= len(document["measurements"][0]["whole_s"]) <= 500
+    assert 5 <= len(document["measurements"][0]["whole_s"]) <= 1000
     assert document["model"] == "any text"
 
 
