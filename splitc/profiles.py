@@ -231,7 +231,7 @@ def decode_profile(value: object, where: str) -> Profile:
     try:
         return decode(Profile, value, where)
     except RecordError as error:
-        raise ProfileError(str(error)) from error
+        raise ProfileError(f"{error}; this is no profile that `splitc profile` wrote") from error
 
 
 def write_profile(profile: Profile, path: Path) -> None:

@@ -53,7 +53,9 @@ def test_a_model_too_large_to_run_is_still_cut_and_says_so(tiny: Tiny, tmp_path:
 
 
 def test_a_model_too_large_to_be_profiled_asks_for_a_profile(tiny: Tiny, tmp_path: Path) -> None:
-    done = splitc("compile", tiny.model, "--device", tiny.device, "--build-memory", "10kB", "--no-cache", cwd=tmp_path)
+    done = splitc(
+        "compile", tiny.model, "--device", tiny.device, "--build-memory", "10kB", "--no-cache", cwd=tmp_path
+    )
     assert done.code == 1
     assert "too large to be profiled here; give a recorded profile with --cloud-profile" in done.sentence
 
