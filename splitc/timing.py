@@ -15,7 +15,7 @@ from statistics import median
 from splitc.analysis import Analysis
 from splitc.attribution import fixed_s, measured_times
 from splitc.cache import Cache
-from splitc.calibrate import Calibration, basis, calibrate
+from splitc.calibrate import Calibration, CalibrationRun, basis, calibrate
 from splitc.errors import ProfileError, TargetError
 from splitc.inference import RUNTIME_VERSION
 from splitc.measure.job import Job
@@ -228,7 +228,10 @@ def _recorded(
 def _scaled(
     profile: Profile, measurement: Measurement, target: Target, found: Analysis, store: Store, option: str
 ) -> UnitTimes:
-    """Times of units where only the whole is known: the predicted ones, scaled to add up to it."""
+    """Times of units where only the whole is known: the predicted ones, scaled to add up to it.
+
+    The interval is that of a prediction after this run: it holds for parts, of which nobody timed one.
+    """
     try:
         predicted = predicted_times(target, found.partition, option, store)
     except TargetError as error:
@@ -237,6 +240,10 @@ def _scaled(
         ) from error
     whole_s, fixed = median(measurement.whole_s), fixed_s(measurement)
     scale = (whole_s - (fixed or 0.0)) / sum(predicted.seconds)
+    graph = found.partition.graph
+    work = tuple(unit.work for unit in graph.units)
+    run = CalibrationRun(found.original.name, profile.model, measurement.threads, work, None, whole_s)
+    calibration = calibrate(target, [*store.runs(target.name)[0], run])
     return UnitTimes(
         target=target.name,
         source=profile.source,
@@ -246,7 +253,7 @@ def _scaled(
         threads=measurement.threads,
         seconds=tuple(scale * value for value in predicted.seconds),
         fixed_s=fixed,
-        interval=measurement.spread(),
+        interval=prediction_interval(graph, target, calibration),
         sha256=_digest([measurement_sha256(profile, measurement), predicted.sha256]),
         calibration_runs=predicted.calibration_runs,
         notes=(

@@ -179,7 +179,10 @@ def test_the_whole_is_divided_as_predicted(found: Analysis, tmp_path: Path) -> N
     assert sum(times.seconds) == pytest.approx(3.0)
     shares = [value / sum(predicted.seconds) for value in predicted.seconds]
     assert [value / 3.0 for value in times.seconds] == pytest.approx(shares)
-    assert times.interval == pytest.approx((2.1 / 3, 4.8 / 3))
+    # Its parts are estimates, less uncertain than without the run.
+    assert times.interval is not None
+    assert predicted.interval is not None
+    assert predicted.interval[0] < times.interval[0] < 1 < times.interval[1] < predicted.interval[1]
     assert "only the time of the whole model is known on pixel7" in times.notes[0]
     bare = replace(PIXEL, descriptor=None)
     with pytest.raises(
