@@ -37,7 +37,6 @@ NETWORKS = {"wifi", "ethernet", "5g", "lte", "3g"}
 
 FORMULA = re.compile(r"^(\d+) fp32 lanes x (?:(\d+) pipes? x )?clock")
 FILES = sorted(shipped("targets").glob("*.toml")) + sorted(shipped("targets").glob("networks/*.toml"))
-COEFFICIENTS = pytest.mark.skipif(not coefficients_paths(), reason="no coefficients are shipped yet")
 
 NETWORK = """
 name = "lab"
@@ -104,7 +103,6 @@ def test_the_expected_ones_are_shipped() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-@COEFFICIENTS
 def test_every_shipped_description_passes_the_check_for_new_ones(path: Path) -> None:
     """It loads, it is called as its file, its coefficients exist, its numbers are plausible and agree.
 

@@ -8,9 +8,7 @@ from click.shell_completion import ShellComplete
 
 from splitc.cli.main import group
 from splitc.shipped import shipped
-from splitc.targets import coefficients_paths, load_target, network_names, own_folder, target_names
-
-COEFFICIENTS = pytest.mark.skipif(not coefficients_paths(), reason="no coefficients are shipped yet")
+from splitc.targets import load_target, network_names, own_folder, target_names
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +108,6 @@ def test_ones_own_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert str(own) in run(capsys, "board")[0].replace("\n", "")
 
 
-@COEFFICIENTS
 def test_checking_a_good_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = copy_of("rk3588", tmp_path)
     text, said = run(capsys, "check", path)
@@ -121,7 +118,6 @@ def test_checking_a_good_one(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "a network in order: 6.3 Mbit/s up" in run(capsys, "check", link)[0]
 
 
-@COEFFICIENTS
 def test_checking_a_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A line for each mistake and warning, and exit code 1; other files are checked all the same."""
     bad = copy_of("rk3588", tmp_path, "cores = 4", 'cores = "4"', called="bad")
