@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +74,6 @@ class Calibration:
     log_scale: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
     notes: tuple[str, ...] = ()
-    splitc_calibration: Literal[1] = 1
 
     def __post_init__(self) -> None:
         size = 1 + len(TERMS)
@@ -135,6 +133,12 @@ def basis(on: Machine) -> str:
     """Return the SHA-256 of what a prediction for *on* rests on: its description and coefficients."""
     plain = json.dumps([encode(on.descriptor), encode(on.coefficients)], sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def joined(older: Sequence[CalibrationRun], newer: Sequence[CalibrationRun]) -> tuple[CalibrationRun, ...]:
+    """Return the runs of both; a newer one takes the place of an older one of the same model and threads."""
+    runs = {(run.sha256, run.threads): run for run in older}
+    return tuple((runs | {(run.sha256, run.threads): run for run in newer}).values())
 
 
 def calibrate(target: Target, runs: Sequence[CalibrationRun]) -> Calibration:

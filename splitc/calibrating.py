@@ -83,12 +83,6 @@ def _run(path: Path, profile: Profile, measurement: Measurement) -> CalibrationR
     )
 
 
-def joined(older: Sequence[CalibrationRun], newer: Sequence[CalibrationRun]) -> tuple[CalibrationRun, ...]:
-    """The runs of both; a newer one takes the place of an older one of the same model and threads."""
-    runs = {(run.sha256, run.threads): run for run in older}
-    return tuple((runs | {(run.sha256, run.threads): run for run in newer}).values())
-
-
 def effects(target: Target, runs: Sequence[CalibrationRun], calibration: Calibration) -> list[Effect]:
     """What *calibration* changes for the models that it rests on."""
     return [

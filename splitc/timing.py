@@ -15,7 +15,7 @@ from statistics import median
 from splitc.analysis import Analysis
 from splitc.attribution import fixed_s, measured_times
 from splitc.cache import Cache
-from splitc.calibrate import Calibration, CalibrationRun, basis, calibrate
+from splitc.calibrate import Calibration, CalibrationRun, basis, calibrate, joined
 from splitc.errors import ProfileError, TargetError
 from splitc.inference import RUNTIME_VERSION
 from splitc.measure.job import Job
@@ -243,7 +243,8 @@ def _scaled(
     graph = found.partition.graph
     work = tuple(unit.work for unit in graph.units)
     run = CalibrationRun(found.original.name, profile.model, measurement.threads, work, None, whole_s)
-    calibration = calibrate(target, [*store.runs(target.name)[0], run])
+    # The target may be calibrated with this very run already: it tells no more for being counted twice.
+    calibration = calibrate(target, joined(store.runs(target.name)[0], [run]))
     return UnitTimes(
         target=target.name,
         source=profile.source,

@@ -8,6 +8,7 @@ import pytest
 
 from splitc.analysis import Analysis
 from splitc.cache import Cache
+from splitc.calibrate import CalibrationRun
 from splitc.errors import ProfileError, TargetError
 from splitc.inference import RUNTIME_VERSION
 from splitc.profiles import Machine, Measurement, NodeTimes, Profile, UnitTimes, write_profile
@@ -189,6 +190,23 @@ def test_the_whole_is_divided_as_predicted(found: Analysis, tmp_path: Path) -> N
         TargetError, match="only the time of the whole model is known on pixel7, and nothing to divide"
     ):
         times_of(found, tmp_path, bare)
+
+
+def test_a_whole_model_number_counts_once(found: Analysis, tmp_path: Path) -> None:
+    """Also where the target is calibrated with the very same run."""
+    whole = profile(found, measured(found, whole_s=[3.0], nodes=False))
+    keep(tmp_path, found, whole)
+    alone = times_of(found, tmp_path).interval
+    work = tuple(unit.work for unit in found.partition.graph.units)
+    run = CalibrationRun("again", whole.model, whole.measurements[0].threads, work, None, 3.0)
+    Store(tmp_path).keep_runs("pixel7", [run])
+    assert times_of(found, tmp_path).interval == alone
+    Store(tmp_path).keep_runs("pixel7", [replace(run, sha256="1" * 64)])
+    narrower = times_of(found, tmp_path).interval
+    assert alone is not None
+    assert narrower is not None
+    assert alone[0] < narrower[0]
+    assert narrower[1] < alone[1]
 
 
 def test_caveats_say_each_thing_once(found: Analysis, tmp_path: Path) -> None:

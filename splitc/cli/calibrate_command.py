@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from splitc.cache import default_cache_folder
-from splitc.calibrate import Calibration, calibrate
-from splitc.calibrating import Effect, Prediction, effects, joined, read_runs, rescaled
+from splitc.calibrate import Calibration, calibrate, joined
+from splitc.calibrating import Effect, Prediction, effects, read_runs, rescaled
 from splitc.cli.examples import examples
 from splitc.cli.terminal import new_table, print_json, results
 from splitc.cli.values import FILE, FOLDER, TARGET
