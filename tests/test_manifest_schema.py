@@ -1,7 +1,6 @@
 """The JSON Schema and the dataclasses describe the same manifests, and leave room for nothing else."""
 
 import json
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
@@ -19,31 +18,11 @@ from splitc.errors import BundleError
 from splitc.records import RecordError, decode, encode
 from tests import manifests
 from tests.conftest import Tiny
+from tests.documents import Place, label, lookup, places, replaced
 
 SCHEMA = json.loads((Path(splitc.__file__).parent / "manifest.schema.json").read_bytes())
 VALIDATOR = Draft202012Validator(SCHEMA)
 PLAIN: dict[str, Any] = encode(manifests.manifest())  # type: ignore[assignment]
-Place = tuple[str | int, ...]
-
-
-def places(value: Any, at: Place = ()) -> Iterator[Place]:
-    """Every table, list and value inside *value*."""
-    yield at
-    if isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from places(item, (*at, key))
-
-
-def lookup(value: Any, at: Place) -> Any:
-    for key in at:
-        value = value[key]
-    return value
-
-
-def replaced(at: Place, new: Any) -> dict[str, Any]:
-    copy = deepcopy(PLAIN)
-    lookup(copy, at[:-1])[at[-1]] = new
-    return copy
 
 
 def is_valid(value: Any) -> bool:
@@ -62,10 +41,6 @@ def is_read(value: Any) -> bool:
 OPEN = {("generator",), ("model", "opsets"), ("model", "dims")}
 TABLES = [at for at in places(PLAIN) if isinstance(lookup(PLAIN, at), dict) and at not in OPEN]
 LEAVES = [at for at in places(PLAIN) if at and not isinstance(lookup(PLAIN, at), dict | list)]
-
-
-def label(at: Place) -> str:
-    return ".".join(map(str, at)) or "root"
 
 
 def test_schema_is_a_schema() -> None:
@@ -112,7 +87,7 @@ def is_reference(at: Place) -> bool:
 def test_both_agree_on_every_value(at: Place) -> None:
     values: tuple[Any, ...] = (-1, -0.5, 1.5, "text", None, True, [], {})
     for new in values:
-        value = replaced(at, new)
+        value = replaced(PLAIN, at, new)
         assert is_valid(value) == is_read(value), new
 
 
@@ -129,7 +104,7 @@ def test_both_agree_on_anything_anywhere(at: Place, data: st.DataObject) -> None
         max_leaves=4,
     )
     new = data.draw(anything)
-    value = replaced(at, new)
+    value = replaced(PLAIN, at, new)
     assert is_reference(at) or is_valid(value) == is_read(value), value
 
 

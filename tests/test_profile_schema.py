@@ -1,7 +1,6 @@
 """The JSON Schema and the dataclasses describe the same profiles, and leave room for nothing else."""
 
 import json
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -18,31 +17,11 @@ from splitc.errors import ProfileError
 from splitc.profiles import Profile, decode_profile
 from splitc.records import encode
 from tests import profiles
+from tests.documents import Place, label, lookup, places, replaced
 
 SCHEMA = json.loads((Path(splitc.__file__).parent / "profile.schema.json").read_bytes())
 VALIDATOR = Draft202012Validator(SCHEMA)
 PLAIN: dict[str, Any] = encode(profiles.full())  # type: ignore[assignment]
-Place = tuple[str | int, ...]
-
-
-def places(value: Any, at: Place = ()) -> Iterator[Place]:
-    """Every table, list and value inside *value*."""
-    yield at
-    if isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from places(item, (*at, key))
-
-
-def lookup(value: Any, at: Place) -> Any:
-    for key in at:
-        value = value[key]
-    return value
-
-
-def replaced(at: Place, new: Any) -> dict[str, Any]:
-    copy = deepcopy(PLAIN)
-    lookup(copy, at[:-1])[at[-1]] = new
-    return copy
 
 
 def is_valid(value: Any) -> bool:
@@ -64,10 +43,6 @@ def is_counted(at: Place) -> bool:
 
 TABLES = [at for at in places(PLAIN) if isinstance(lookup(PLAIN, at), dict) and (not at or at[-1] != "dims")]
 VALUES = [at for at in places(PLAIN) if at and not is_counted(at)]
-
-
-def label(at: Place) -> str:
-    return ".".join(map(str, at)) or "root"
 
 
 def test_schema_is_a_schema() -> None:
@@ -95,7 +70,7 @@ def test_both_agree_on_what_may_be_absent(at: Place) -> None:
 def test_both_agree_on_every_value(at: Place) -> None:
     values: tuple[Any, ...] = (-1, 0, -0.5, 1.5, "text", None, True, [], {}, "imported")
     for new in values:
-        value = replaced(at, new)
+        value = replaced(PLAIN, at, new)
         assert is_valid(value) == is_read(value), new
 
 
@@ -111,7 +86,7 @@ def test_both_agree_on_anything_anywhere(at: Place, data: st.DataObject) -> None
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
         max_leaves=4,
     )
-    value = replaced(at, data.draw(anything))
+    value = replaced(PLAIN, at, data.draw(anything))
     assert is_valid(value) == is_read(value), value
 
 
