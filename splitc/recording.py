@@ -237,10 +237,16 @@ def _import(path: Path, options: RecordOptions, found: Analysis) -> tuple[Profil
         profile = _of_threads(path, _reconnected(profile, found.original), options.threads)
         notes = []
     else:
-        threads = _single_thread_count(options)
-        trace = parse_trace(data, str(path), model=found.original.sha256, threads=threads, dims=found.dims)
+        trace = parse_trace(
+            data,
+            str(path),
+            model=found.original.sha256,
+            threads=_given_threads(options),
+            default_threads=_default_threads(options),
+            dims=found.dims,
+        )
         profile = _reconnected(trace.profile, found.original)
-        notes = _trace_notes(path, trace, options)
+        notes = _trace_notes(trace, options)
         _check_shapes(path, profile.measurements[0], trace, found)
     for item in profile.measurements:
         _check_share(path, item, found)
@@ -251,10 +257,10 @@ def _reconnected(profile: Profile, model: Model) -> Profile:
     return replace(profile, measurements=tuple(reconnected(item, model) for item in profile.measurements))
 
 
-def _single_thread_count(options: RecordOptions) -> int:
+def _given_threads(options: RecordOptions) -> int | None:
     if len(options.threads) > 1:
         raise ProfileError("a trace is of one number of threads; give one with --threads")
-    return options.threads[0] if options.threads else _default_threads(options)
+    return options.threads[0] if options.threads else None
 
 
 def _of_threads(path: Path, profile: Profile, threads: tuple[int, ...]) -> Profile:
@@ -266,17 +272,16 @@ def _of_threads(path: Path, profile: Profile, threads: tuple[int, ...]) -> Profi
     return replace(profile, measurements=chosen, units=None)
 
 
-def _trace_notes(path: Path, trace: Trace, options: RecordOptions) -> list[str]:
+def _trace_notes(trace: Trace, options: RecordOptions) -> list[str]:
     notes = list(trace.notes)
     measured = trace.profile.measurements[0]
-    if trace.threads is None and not options.threads:
-        notes.append(
-            f"the trace does not tell how many threads it ran with: taken for {measured.threads}; say it with --threads"
+    if not options.threads:
+        told = (
+            f"the events of the trace name {trace.least_threads} threads"
+            if trace.least_threads > 1
+            else "the trace does not tell how many threads it ran with"
         )
-    elif trace.threads is not None and options.threads and trace.threads != options.threads[0]:
-        raise ProfileError(
-            f"{path}: ran with {trace.threads} threads, as its events tell, not {options.threads[0]}; leave out --threads"
-        )
+        notes.append(f"{told}: taken for {measured.threads}; if it ran with others, say it with --threads")
     notes.append(
         f"of the trace's runs, the last {len(measured.whole_s)} were used and {measured.warmup} were taken for warm-up; "
         "profiling was on in all of them, so the times are somewhat too long"

@@ -35,12 +35,13 @@ class Trace:
     """A profile made of a trace, and what a user should know of how.
 
     Attributes:
-        threads: as the trace tells, where it does; None for one thread or an old runtime.
+        least_threads: how many were seen at work; there may have been more, for which nothing was left to do. 1 also
+            where the trace does not tell.
         shapes: of the first output of each node, where the trace tells.
     """
 
     profile: Profile
-    threads: int | None
+    least_threads: int
     shapes: Mapping[str, tuple[int, ...]]
     notes: tuple[str, ...]
 
@@ -73,7 +74,9 @@ def is_profile(data: bytes) -> bool:
     return b'"splitc_profile"' in data and data.removeprefix(_BOM).lstrip().startswith(b"{")
 
 
-def read_trace(path: Path, *, model: str, threads: int, dims: Mapping[str, int]) -> Trace:
+def read_trace(
+    path: Path, *, model: str, threads: int | None, default_threads: int = 1, dims: Mapping[str, int]
+) -> Trace:
     """Read the trace in the file *path*: see `parse_trace`.
 
     Raises:
@@ -83,28 +86,42 @@ def read_trace(path: Path, *, model: str, threads: int, dims: Mapping[str, int])
         data = path.read_bytes()
     except OSError as error:
         raise ProfileError(f"{path}: cannot be read: {error.strerror}") from error
-    return parse_trace(data, str(path), model=model, threads=threads, dims=dims)
+    return parse_trace(
+        data, str(path), model=model, threads=threads, default_threads=default_threads, dims=dims
+    )
 
 
-def parse_trace(data: bytes, where: str, *, model: str, threads: int, dims: Mapping[str, int]) -> Trace:
+def parse_trace(
+    data: bytes,
+    where: str,
+    *,
+    model: str,
+    threads: int | None,
+    default_threads: int = 1,
+    dims: Mapping[str, int],
+) -> Trace:
     """Return the trace in *data* as a profile of *model* (a SHA-256); every message begins with *where*.
 
     The first runs are left out as warm-up if there are enough. All others ran with profiling on, since a
     trace holds no others: their times are somewhat too long.
 
     Args:
-        threads: what it ran with, unless the trace tells.
+        threads: what it ran with; None for as many as the trace tells of, or *default_threads* if it tells of none.
         dims: sizes of symbolic dimensions that it ran at.
 
     Raises:
-        ProfileError: not a trace, or one without a whole run.
+        ProfileError: not a trace, one without a whole run, or one of more *threads*.
     """
     events, lost = _read_events(data, where)
     found = _whole_runs(where, events)
     kept, warmup = _after_warmup(_alike(found))
-    told = _threads(kept)
+    least = _least_threads(found)
+    if threads is not None and threads < least:
+        raise ProfileError(
+            f"{where}: ran with {least} threads or more, as its events tell, not {threads}; correct --threads"
+        )
     measurement = Measurement(
-        threads=told or threads,
+        threads=threads or (least if least > 1 else default_threads),
         dims=dict(dims),
         warmup=warmup,
         whole_s=tuple(run.whole_us / 1e6 for run in kept),
@@ -128,7 +145,7 @@ def parse_trace(data: bytes, where: str, *, model: str, threads: int, dims: Mapp
         notes.append(f"{lost} damaged lines of the trace were left out")
     if (others := len(found) - len(kept) - warmup) > 0:
         notes.append(f"{others} runs of the trace were left out: they lack nodes that the others have")
-    return Trace(profile, told, _shapes(kept), tuple(notes))
+    return Trace(profile, least, _shapes(kept), tuple(notes))
 
 
 # --- the file ---
@@ -294,15 +311,25 @@ def _provider(runs: Sequence[_Run]) -> str:
     return spent.most_common(1)[0][0] if spent else _CPU
 
 
-def _threads(runs: Sequence[_Run]) -> int | None:
-    """Threads within a node; the runtime tells only of pools, that is of more than one thread."""
-    found = 0
+def _least_threads(runs: Sequence[_Run]) -> int:
+    """Return how many threads there were at least: the one that runs the nodes, and those that it shares work with.
+
+    Events name the latter, but give one name to all that have not found anything to do yet, which on a busy
+    machine is a matter of chance.
+    """
+    others, worked = 0, defaultdict[int, set[str]](set)
     for run in runs:
         for node in run.nodes:
             stats = node.args.get("thread_scheduling_stats")
-            others = stats.get("sub_threads") if isinstance(stats, dict) else None
-            found = max(found, len(others) if isinstance(others, dict) else 0)
-    return found + 1 if found else None
+            named = stats.get("sub_threads") if isinstance(stats, dict) else None
+            if isinstance(named, dict):
+                worked[run.session] |= {name for name, did in named.items() if _has_worked(did)}
+                others = max(others, len(named), len(worked[run.session]))
+    return 1 + others
+
+
+def _has_worked(did: object) -> bool:
+    return isinstance(did, dict) and did.get("num_run") not in (None, 0)
 
 
 def _shapes(runs: Sequence[_Run]) -> dict[str, tuple[int, ...]]:

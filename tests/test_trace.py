@@ -63,7 +63,7 @@ def write(events: object, folder: Path) -> Path:
 
 
 def read(path: Path, **options: Any) -> Trace:
-    return read_trace(path, **{"model": SHA, "threads": 1, "dims": {}, **options})
+    return read_trace(path, **{"model": SHA, "threads": None, "default_threads": 1, "dims": {}, **options})
 
 
 def node(name: str, ts: float, dur: float, **args: Any) -> Event:
@@ -136,11 +136,50 @@ def test_nodes_inside_bodies_are_their_nodes(tmp_path: Path) -> None:
     ]
 
 
-def test_threads_are_told_where_there_are_several(tmp_path: Path) -> None:
+def test_threads_of_a_real_trace(tmp_path: Path) -> None:
+    """How many of three threads find work is up to the machine; none is seen that was not there."""
     model = save_tiny("tiny_cnn", tmp_path)
-    assert read(record(model, tmp_path, threads=3), threads=1).profile.measurements[0].threads == 3
-    alone = read(record(model, tmp_path), threads=4)
-    assert (alone.threads, alone.profile.measurements[0].threads) == (None, 4)
+    several = read(record(model, tmp_path, threads=3))
+    assert 2 <= several.least_threads <= 3
+    assert several.profile.measurements[0].threads == several.least_threads
+    alone = read(record(model, tmp_path), default_threads=4)
+    assert (alone.least_threads, alone.profile.measurements[0].threads) == (1, 4)
+
+
+IDLE = {
+    "thread::id of a non-executing thread": {"num_run": 0, "core": -1}
+}  # however many have not worked yet
+
+
+@pytest.mark.parametrize(
+    ("named", "least"),
+    [
+        ([[{}]], 1),
+        ([[IDLE]], 2),
+        ([[IDLE, {"7": {"num_run": 2}}]], 2),
+        ([[{"7": {"num_run": 2}, **IDLE}]], 3),
+        ([[IDLE, {"7": {"num_run": 2}, **IDLE}, {"8": {"num_run": 1}, **IDLE}]], 3),
+        ([[{"7": {"num_run": 2}, **IDLE}, {"7": {"num_run": 2}, "8": {"num_run": 1}, **IDLE}]], 4),
+        ([[{"7": {"num_run": 2}}, {"8": {"num_run": 2}}], [{"9": {"num_run": 2}}]], 3),
+        ([[{"7": None}, {"8": 3}, None]], 2),
+    ],
+)
+def test_threads_that_events_name(named: list[list[object]], least: int, tmp_path: Path) -> None:
+    """Those that worked have a name, which another session does not share; all others have one together."""
+    events: list[Event] = []
+    for session in named:
+        events.append({"cat": "Session", "name": "session_initialization", "ts": 0, "dur": 9})
+        for others in session:
+            stats = {"thread_scheduling_stats": {"sub_threads": others}}
+            events += [node("a", 100.0 * len(events) + 1, 10, **stats), whole(100.0 * len(events), 12)]
+    path = write(events, tmp_path)
+    assert read(path).least_threads == least
+    assert read(path, threads=5).profile.measurements[0].threads == 5
+    if least > 1:
+        with pytest.raises(
+            ProfileError, match=f"ran with {least} threads or more, as its events tell, not 1"
+        ):
+            read(path, threads=1)
 
 
 def test_nodes_that_run_at_the_same_time(tmp_path: Path) -> None:
