@@ -1,0 +1,175 @@
+"""The program that is the link: it makes the namespaces, carries packets between them, and ends what runs in them.
+
+The bed starts it, and talks with it over the socket that is its stdin: a line with a command, a line of JSON back.
+When that socket is closed or the bed's process ends, however it ends, every process in the namespaces is
+killed; with the last one, the kernel removes namespaces and interfaces.
+"""
+
+import gc
+import json
+import os
+import select
+import socket
+import sys
+import time
+from dataclasses import asdict
+from typing import TextIO
+
+from splitc.testbed import interfaces
+from splitc.testbed.errors import TestBedError
+from splitc.testbed.link import Line
+from splitc.testbed.namespaces import (
+    Namespace,
+    end_processes,
+    leave_user_namespace,
+    may_make_networks,
+    new_network,
+)
+from splitc.testbed.packets import ETHERNET_BYTES, Port
+from splitc.testbed.spec import LinkSpec, from_json
+from splitc.testbed.timing import be_prompt
+
+DEVICE_ADDRESS, CLOUD_ADDRESS = "10.77.0.1", "10.77.0.2"
+_END = "link"  # the interface in each of the two namespaces
+_LONGEST_S = 60.0
+_LEARN = 0.1
+_EARLIEST_S = 0.0001
+
+
+class Side:
+    """A namespace, and the end of its wire here.
+
+    Attributes:
+        kernel: a socket of the namespace, to ask the kernel about interfaces in it.
+    """
+
+    def __init__(self, name: str, address: str, namespace: Namespace) -> None:
+        self.namespace = namespace
+        interfaces.make_pair(name, _END, namespace.fd)
+        interfaces.set_up(name)
+        self.port = Port(name)
+        with namespace.entered():
+            self.kernel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            interfaces.set_up("lo")
+            interfaces.set_up(_END, address)
+
+
+class Link:
+    """Both sides, and a line each way.
+
+    Attributes:
+        own_user: whether the namespaces belong to a user namespace of their own.
+    """
+
+    def __init__(self, spec: LinkSpec) -> None:
+        self.own_user = not may_make_networks()
+        if self.own_user:
+            leave_user_namespace()
+        namespaces = new_network(), new_network()
+        new_network().close()  # this process stays in it, with the other ends of the wires
+        self.device = Side("device", DEVICE_ADDRESS, namespaces[0])
+        self.cloud = Side("cloud", CLOUD_ADDRESS, namespaces[1])
+        now_s = time.monotonic()
+        self.up, self.down = Line(spec.uplink, spec, now_s), Line(spec.downlink, spec, now_s)
+        self._ways = (
+            (self.device.port, self.up, self.cloud.port),
+            (self.cloud.port, self.down, self.device.port),
+        )
+
+    def carry(self) -> float:
+        """Take what has come, hand over what is due; return how long nothing else will be due."""
+        for near, line, far in self._ways:
+            for came_s, packet in near.take():
+                line.offer(packet, len(packet) - ETHERNET_BYTES, came_s)
+            for packet in line.arrivals(time.monotonic()):
+                far.send(packet)
+        return min(self.up.next_s(), self.down.next_s()) - time.monotonic()
+
+    def obey(self, command: str) -> dict[str, object]:
+        """Do what a line from the bed says; return what goes back."""
+        word, _, rest = command.partition(" ")
+        if word == "change":
+            spec, now_s = from_json(rest), time.monotonic()
+            self.up.change(spec.uplink, spec, now_s)
+            self.down.change(spec.downlink, spec, now_s)
+        elif word == "cut":
+            interfaces.take_down(self.device.kernel, _END)
+        elif word == "black_hole":
+            self.up.black_hole = self.down.black_hole = True
+        elif word == "restore":
+            self.up.black_hole = self.down.black_hole = False
+            interfaces.bring_back(self.device.kernel, _END)
+        elif word == "counts":
+            return {"up": asdict(self.up.counts()), "down": asdict(self.down.counts())}
+        return {}
+
+    def facts(self) -> dict[str, object]:
+        """What the bed has to know to start programs in the namespaces."""
+        return {
+            "user": f"/proc/{os.getpid()}/ns/user" if self.own_user else None,
+            "device": self.device.namespace.path,
+            "cloud": self.cloud.namespace.path,
+        }
+
+    def end(self) -> None:
+        """Kill all that runs on both sides."""
+        end_processes([self.device.namespace, self.cloud.namespace])
+
+
+def serve(link: Link, bed: socket.socket, commands: TextIO, owner: int) -> None:
+    """Carry packets until the bed is closed or the process with the descriptor *owner* has ended."""
+    told = bed.fileno()
+    watched = [told, owner, link.device.port.fileno(), link.cloud.port.fileno()]
+    wait_s = early_s = 0.0
+    while True:
+        sleep_s = min(max(wait_s - early_s, 0.0), _LONGEST_S)
+        began_s = time.monotonic()
+        ready, _, _ = select.select(watched, [], [], sleep_s)
+        if sleep_s and not ready:
+            # An idle machine wakes up a tenth of a millisecond too late: wake up so much earlier, then spin.
+            late_s = time.monotonic() - began_s - sleep_s
+            early_s = min(early_s + _LEARN * (late_s - early_s), _EARLIEST_S)
+        if owner in ready:
+            return
+        if told in ready:
+            command = commands.readline()
+            if not command:
+                return
+            _say(bed, link.obey(command.strip()))
+        wait_s = link.carry()
+
+
+def _say(bed: socket.socket, value: object) -> None:
+    bed.sendall(json.dumps(value).encode() + b"\n")
+
+
+def main(owner_pid: int) -> int:
+    """Be the link of the bed in the process *owner_pid*; the exit status."""
+    be_prompt()
+    with (
+        socket.socket(fileno=os.dup(sys.stdin.fileno())) as bed,
+        bed.makefile("r", encoding="utf-8") as commands,
+    ):
+        try:
+            owner = os.pidfd_open(owner_pid)
+            link = Link(from_json(commands.readline()))
+        except TestBedError as error:
+            _say(bed, {"error": str(error)})
+            return 1
+        except OSError as error:
+            _say(bed, {"error": f"the test bed cannot be made on this machine: {error}"})
+            return 1
+        # Nothing here makes cycles, and a collection would hold packets up.
+        gc.disable()
+        try:
+            _say(bed, link.facts())
+            serve(link, bed, commands, owner)
+        except ConnectionError:
+            return 0  # the bed's process ended while it was answered
+        finally:
+            link.end()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

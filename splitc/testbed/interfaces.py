@@ -1,0 +1,103 @@
+"""Make and set up network interfaces by asking the kernel: no `ip` is needed.
+
+See rtnetlink(7), netdevice(7), packet(7); numbers are from the kernel's headers.
+"""
+
+import array
+import fcntl
+import os
+import socket
+import struct
+
+from splitc.testbed.errors import TestBedError
+
+_NEWLINK = 16
+_REQUEST_ACK_CREATE = 0x1 | 0x4 | 0x200 | 0x400
+_IFNAME, _LINKINFO, _NET_NS_FD = 3, 18, 28
+_INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
+_NO_INTERFACE_YET = bytes(16)  # struct ifinfomsg
+
+_GET_FLAGS, _SET_FLAGS = 0x8913, 0x8914
+_SET_ADDRESS, _SET_NETMASK, _SET_HARDWARE = 0x8916, 0x891C, 0x8924
+_ETHTOOL = 0x8946
+_UP, _NO_ARP = 0x1, 0x80
+_ETHERNET = 1
+# Checksums and segments must be made before a packet leaves: nothing behind an interface of ours would make them.
+_OFFLOADS = 0x17, 0x1F, 0x24  # checksums, TCP's segments, any segments
+
+# Both ends have the same address and ask for none: nothing but IP crosses the link, and nothing to expire.
+_HARDWARE = bytes.fromhex("02005370 6c74")
+
+
+def make_pair(name: str, far_name: str, far_namespace: int) -> None:
+    """Make two interfaces joined by a wire: *name* in this network namespace, *far_name* in that of an open file.
+
+    Raises:
+        TestBedError: the kernel cannot.
+    """
+    peer = (
+        _NO_INTERFACE_YET
+        + _text(_IFNAME, far_name)
+        + _attribute(_NET_NS_FD, struct.pack("=I", far_namespace))
+    )
+    data = _attribute(_INFO_DATA, _attribute(_VETH_PEER, peer))
+    body = _NO_INTERFACE_YET + _text(_IFNAME, name) + _attribute(_LINKINFO, _text(_INFO_KIND, "veth") + data)
+    header = struct.pack("=IHHII", 16 + len(body), _NEWLINK, _REQUEST_ACK_CREATE, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.sendto(header + body, (0, 0))
+        # The answer: a header of 16 bytes, then a negative error number or zero.
+        (number,) = struct.unpack_from("=i", kernel.recv(1 << 16), 16)
+    if number:
+        raise TestBedError(
+            f"the kernel cannot make a pair of interfaces ({os.strerror(-number)}); load its module `veth`"
+        )
+
+
+def set_up(name: str, address: str | None = None) -> None:
+    """Bring the interface *name* of this network namespace up; with an IPv4 *address* it is an end of the link."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kernel:
+        if address is not None:
+            _ask(kernel, _SET_HARDWARE, name, struct.pack("=H6s", _ETHERNET, _HARDWARE))
+            _ask(kernel, _SET_ADDRESS, name, _ipv4(address))
+            _ask(kernel, _SET_NETMASK, name, _ipv4("255.255.255.0"))
+            for command in _OFFLOADS:
+                _switch_off(kernel, name, command)
+        _set_flags(kernel, name, on=_UP | _NO_ARP)
+
+
+def take_down(kernel: socket.socket, name: str) -> None:
+    """Take an interface of the namespace of *kernel*, a socket, down: its routes are gone, nothing is reachable."""
+    _set_flags(kernel, name, off=_UP)
+
+
+def bring_back(kernel: socket.socket, name: str) -> None:
+    """Bring an interface up that was taken down; its address and route come back."""
+    _set_flags(kernel, name, on=_UP)
+
+
+def _set_flags(kernel: socket.socket, name: str, *, on: int = 0, off: int = 0) -> None:
+    flags = struct.unpack_from("=H", _ask(kernel, _GET_FLAGS, name, b""), 16)[0]
+    _ask(kernel, _SET_FLAGS, name, struct.pack("=H", flags & ~off | on))
+
+
+def _ask(kernel: socket.socket, request: int, name: str, value: bytes) -> bytes:
+    """An `ioctl` about an interface: its name, then a union of 24 bytes."""
+    return fcntl.ioctl(kernel, request, struct.pack("16s24s", name.encode(), value))
+
+
+def _switch_off(kernel: socket.socket, name: str, command: int) -> None:
+    value = array.array("I", [command, 0])
+    _ask(kernel, _ETHTOOL, name, struct.pack("=Q", value.buffer_info()[0]))
+
+
+def _ipv4(address: str) -> bytes:
+    return struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(address))
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    padding = -len(value) % 4
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(padding)
+
+
+def _text(kind: int, value: str) -> bytes:
+    return _attribute(kind, value.encode() + b"\0")

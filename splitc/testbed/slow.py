@@ -1,0 +1,122 @@
+"""Slow a process down: stop it and let it go on, in turns of milliseconds.
+
+What it computes takes a multiple of its time, with little jitter and without privileges. A quota of a control
+group does the same in turns of tens of milliseconds, and far less evenly.
+
+The turns are made by a program of its own, in two processes that watch each other: whichever ends, the
+slowed process goes on at full speed.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from splitc.testbed.errors import TestBedError
+from splitc.testbed.timing import be_prompt
+
+# A shorter run finds colder caches each time (3 % of the time at 1 ms, 10 % at 0.5 ms); a longer turn makes the
+# process answer later to what happens while it is stopped.
+_RUN_S = 0.001
+_TURN_S = 0.005
+_PATIENCE_S = 5.0
+
+
+class Slowed:
+    """The process *pid*, with all its threads but not its children, takes *factor* times as long until this is closed."""
+
+    def __init__(self, pid: int, factor: float) -> None:
+        """Begin at once.
+
+        Raises:
+            TestBedError: the factor is below 1, or there is no such process.
+        """
+        if not (1 <= factor < float("inf")):
+            raise TestBedError(f"a process can be made slower, by a factor from 1 on, not by {factor:g}")
+        self._program = subprocess.Popen(
+            [sys.executable, "-m", "splitc.testbed.slow", str(pid), repr(factor)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        assert self._program.stdout is not None
+        if not self._program.stdout.read(1):  # it comes when the first turn begins
+            self.close()
+            raise TestBedError(f"there is no process {pid} to slow down; did it end already?")
+
+    def close(self) -> None:
+        """Let the process go on at full speed."""
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        with suppress(BrokenPipeError):
+            self._program.stdin.write(b"\n")  # closing is not enough: a forked process may have a copy
+        self._program.stdin.close()
+        self._program.stdout.close()
+        try:
+            self._program.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._program.kill()
+            self._program.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def take_turns(process: int, factor: float, guard_pid: int) -> None:
+    """Stop and continue the process with the descriptor *process*, until it or the parent *guard_pid* has ended."""
+    run_s = min(_RUN_S, _TURN_S / factor)
+    owed_s = 0.0
+    while os.getppid() == guard_pid:
+        signal.pidfd_send_signal(process, signal.SIGCONT)
+        began_s = time.monotonic()
+        time.sleep(run_s)
+        signal.pidfd_send_signal(process, signal.SIGSTOP)
+        stopped_s = time.monotonic()
+        # What was slept too long is made up for, so that the shares are exact in the mean.
+        owed_s += (factor - 1) * (stopped_s - began_s)
+        if owed_s > 0:
+            time.sleep(owed_s)
+        owed_s -= time.monotonic() - stopped_s
+
+
+def main(pid: int, factor: float) -> int:
+    """Slow the process *pid* down until stdin is written to or closed, or the process has ended; the exit status."""
+    be_prompt()
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return 0
+    guard_pid = os.getpid()
+    child_pid = os.fork()
+    if child_pid == 0:
+        os.write(sys.stdout.fileno(), b"\n")
+        try:
+            take_turns(process, factor, guard_pid)
+        finally:
+            _go_on(process)
+            os._exit(0)
+    select.select([sys.stdin.fileno(), process, os.pidfd_open(child_pid)], [], [])
+    os.kill(child_pid, signal.SIGKILL)
+    os.waitpid(child_pid, 0)
+    _go_on(process)
+    return 0
+
+
+def _go_on(process: int) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGCONT)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2])))
