@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint bench clean
+.PHONY: help demo test check format lint bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ format: $(READY) ## format the code and mend what the linter can mend
 bench: $(READY) ## measure how far profiles are off, stage times, solve and emit, memory with a large model
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/bench.py
+
+fuzz: $(READY) ## throw ten thousand damaged messages at each side of the protocol
+	SPLITC_FUZZ=1 $(BIN)/python -m pytest tests/runtime/test_wire_fuzz.py
 
 clean: ## remove the environment and what was built
 	rm -rf .venv dist artifacts/*.onnx artifacts/*/

@@ -1,5 +1,20 @@
-"""`python -m splitc` is `splitc`."""
+"""`splitc`, also as `python -m splitc`."""
 
-from splitc.cli.main import main
+import sys
 
-main()
+
+def main() -> None:
+    """Start the command line, or say what to install where only what an app needs is there."""
+    try:
+        from splitc.cli.main import main as start  # noqa: PLC0415 - so that its absence can be explained
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "splitc":
+            raise
+        sys.exit(
+            f"error: the command line needs {error.name}; install it with `pip install 'splitc[compile]'`"
+        )
+    start()
+
+
+if __name__ == "__main__":
+    main()

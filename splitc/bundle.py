@@ -209,7 +209,11 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything a scheduler needs; bytes, seconds, bits per second."""
+    """Everything a scheduler needs; bytes, seconds, bits per second.
+
+    Attributes:
+        side: whose files are there; one side's only in what was packed for it. Every cut is described all the same.
+    """
 
     splitc_manifest: int
     generator: dict[str, str]
@@ -221,13 +225,15 @@ class Manifest:
     cuts: tuple[CutEntry, ...]
     files: tuple[FileEntry, ...]
     notes: tuple[str, ...] = ()
+    side: Literal["both", "device", "cloud"] = "both"
 
     def __post_init__(self) -> None:
         if self.splitc_manifest != VERSION:
             raise ValueError(f"manifest version {self.splitc_manifest}, not {VERSION}")
         listed = {entry.path for entry in self.files}
-        parts = [part.file for cut in self.cuts for part in (cut.head, cut.tail) if part is not None]
-        missing = sorted(set(parts) - listed)
+        heads = {cut.head.file for cut in self.cuts if cut.head is not None and self.side != "cloud"}
+        tails = {cut.tail.file for cut in self.cuts if cut.tail is not None and self.side != "device"}
+        missing = sorted((heads | tails) - listed)
         if missing:
             raise ValueError(f"cuts refer to {missing[0]}, which is not among the files")
         if not self.cuts:
@@ -244,6 +250,13 @@ class Bundle:
     def path(self, file: str) -> Path:
         """Where *file* of the manifest lies."""
         return self.folder / file
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what both sides must agree on: the same for the whole and for what was packed for one side."""
+        facts: Any = encode(self.manifest)
+        plain = json.dumps({key: facts[key] for key in facts if key not in ("files", "side")}, sort_keys=True)
+        return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def read_bundle(folder: Path) -> Bundle:

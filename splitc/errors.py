@@ -6,7 +6,13 @@ SplitcError
 ├── ProfileError    times are missing, malformed, or belong to another model
 ├── NoFeasibleCut   pins, privacy or budgets leave no cut
 ├── VerifyError     a head and tail do not compute what the whole model computes
-└── BundleError     a bundle or manifest is damaged, incomplete or of another version
+├── BundleError     a bundle or manifest is damaged, incomplete or of another version
+└── RuntimeFailure  what may go wrong while a pair runs
+    ├── InputError        an input is missing, unknown, or of a wrong type or shape
+    ├── TransportError    the server cannot be reached, or the connection broke
+    ├── DeadlineExceeded  there is no result in time
+    ├── ProtocolError     a message is not what the protocol allows
+    └── ServerRefused     the server answered with an error
 
 Each message is one sentence: what is wrong, where, and what to do next.
 """
@@ -38,3 +44,53 @@ class VerifyError(SplitcError):
 
 class BundleError(SplitcError):
     """A bundle or manifest is damaged, incomplete or of another version."""
+
+
+class RuntimeFailure(SplitcError):  # noqa: N818 - not an error of the one who calls
+    """Something went wrong while a pair ran."""
+
+
+class InputError(RuntimeFailure):
+    """An input is missing, unknown, or of a wrong type or shape."""
+
+
+class TransportError(RuntimeFailure):
+    """The server cannot be reached, or the connection broke.
+
+    Attributes:
+        sent: whether the server may have seen the whole request.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class DeadlineExceeded(RuntimeFailure):
+    """There is no result in time."""
+
+
+class ProtocolError(RuntimeFailure):
+    """A message is not what the protocol allows.
+
+    Attributes:
+        status: the HTTP status that tells its sender.
+    """
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ServerRefused(RuntimeFailure):
+    """The server answered with an error.
+
+    Attributes:
+        status: the HTTP status.
+        retry_after_s: when it wants to be asked again, if it said so.
+    """
+
+    def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s

@@ -8,14 +8,18 @@ import ctypes
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401 - teaches numpy the names bfloat16 and float8_*
 import numpy as np
 import numpy.typing as npt
+
+with contextlib.suppress(
+    ImportError
+):  # a device has numpy and ONNX Runtime only, and does without such types
+    import ml_dtypes  # noqa: F401 - teaches numpy the names bfloat16 and float8_*
 
 # Official packages of ONNX Runtime report model names to their maker; a compiler should not.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -46,6 +50,11 @@ class Input:
     name: str
     dtype: str | None
     shape: tuple[int | str, ...]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def session(
@@ -90,6 +99,36 @@ def session(
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot load {name}: {_reason(error)}") from error
 
 
+def save_optimized(
+    model: bytes, path: Path, *, weights: str, least_bytes: int, external_folder: Path, threads: int
+) -> None:
+    """Write *model* to *path* as ONNX Runtime would run it on this machine.
+
+    Weights of *least_bytes* or more go into the file *weights* beside it, packed as the kernels want them: sessions
+    that open it unoptimised map them into memory, and so share them.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.optimized_model_filepath = str(path)
+    for key, value in (
+        ("session.model_external_initializers_file_folder_path", str(external_folder.absolute())),
+        ("session.optimized_model_external_initializers_file_name", weights),
+        ("session.optimized_model_external_initializers_min_size_in_bytes", str(least_bytes)),
+        ("session.save_external_prepacked_constant_initializers", "1"),
+    ):
+        options.add_session_config_entry(key, value)
+    try:
+        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(
+            f"ONNX Runtime {ort.__version__} cannot save {path.name}: {_reason(error)}"
+        ) from error
+
+
 def _write_graph(options: ort.SessionOptions, path: Path) -> None:
     """Have the optimised graph written to *path*, but not its weights: nobody reads them, and they are large."""
     options.optimized_model_filepath = str(path)
@@ -121,10 +160,16 @@ def run(opened: ort.InferenceSession, feeds: Feeds, outputs: Iterable[str] | Non
         made = opened.run_with_ort_values(names, {key: _to_ort(array) for key, array in feeds.items()})
         return {name: _from_ort(value) for name, value in zip(names, made, strict=True)}
     except Exception as error:
-        raise ModelError(
-            f"ONNX Runtime cannot run the model on these inputs ({_reason(error)}); "
-            "give inputs that it accepts with --samples FILE.npz"
-        ) from error
+        raise ModelError(f"ONNX Runtime cannot run the model on these inputs ({_reason(error)})") from error
+
+
+@contextlib.contextmanager
+def blaming_inputs() -> Iterator[None]:
+    """Tell a user of the command line, in any ModelError of the block, what to give instead of random inputs."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{error}; give inputs that it accepts with --samples FILE.npz") from error
 
 
 def random_feeds(inputs: Iterable[Input], dims: Mapping[str, int], seed: int) -> dict[str, npt.NDArray[Any]]:

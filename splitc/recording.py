@@ -20,7 +20,7 @@ from splitc.profiles import Machine, Measurement, Profile, UnitRun, parse_profil
 from splitc.reconnect import reconnected
 from splitc.store import Store
 from splitc.targets import Target
-from splitc.timing import check_model, kept_profile, usable_cores
+from splitc.timing import check_model, kept_profile
 from splitc.trace import Trace, is_profile, parse_trace
 
 _LEAST_SHARE = 0.8
@@ -220,7 +220,7 @@ def _default_threads(options: RecordOptions) -> int:
         return 1  # more than a page gets at an address that the browser does not trust
     if options.target is not None and options.target.threads is not None:
         return options.target.threads
-    return usable_cores() if isinstance(options.way, Here) else 1
+    return inference.usable_cores() if isinstance(options.way, Here) else 1
 
 
 # --- imported ---

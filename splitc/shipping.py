@@ -7,9 +7,9 @@ from splitc.bundle import FileEntry
 from splitc.cache import Cache
 from splitc.cuts import Cut, CutSet
 from splitc.emit import Emitter, head_part, tail_part, write_part
+from splitc.inference import usable_cores
 from splitc.profiles import UnitTimes
 from splitc.records import RecordError, decode, encode
-from splitc.timing import usable_cores
 from splitc.verify import Pair, Reference, Timing, Verified, reference, tolerance, verify
 
 _CONVERSIONS = {"Cast", "QuantizeLinear"}

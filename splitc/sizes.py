@@ -121,7 +121,8 @@ def _run_with_outputs(model: Model, names: list[str], feeds: Feeds) -> dict[str,
         return inference.run(opened, feeds, wanted)
     except ModelError:
         opened = inference.session(model.path)
-        return inference.run(opened, feeds, [name for name in wanted if name in outputs])
+        with inference.blaming_inputs():
+            return inference.run(opened, feeds, [name for name in wanted if name in outputs])
 
 
 def _outputs(node: object) -> list[str]:

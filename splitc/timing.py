@@ -6,7 +6,6 @@ if the target is this machine, then a prediction, adjusted to the target's calib
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from splitc.attribution import fixed_s, measured_times
 from splitc.cache import Cache
 from splitc.calibrate import Calibration, CalibrationRun, basis, calibrate, joined
 from splitc.errors import ProfileError, TargetError
-from splitc.inference import RUNTIME_VERSION
+from splitc.inference import RUNTIME_VERSION, usable_cores
 from splitc.measure.job import Job
 from splitc.measure.local import profile_here_once
 from splitc.onnxfile import digest
@@ -105,11 +104,6 @@ def predicted_times(
         calibration_runs=len(runs),
         notes=(*notes, *(calibration.notes if calibration is not None else ())),
     )
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def caveats(*sides: tuple[Target, UnitTimes]) -> tuple[str, ...]:

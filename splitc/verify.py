@@ -91,7 +91,8 @@ def reference(model: Path, feeds: Sequence[Feeds], allowed: float, threads: int)
     """
     opened = inference.session(model, threads=threads)
     outputs = tuple(output.name for output in opened.get_outputs())
-    wanted = tuple(inference.run(opened, feed) for feed in feeds)
+    with inference.blaming_inputs():
+        wanted = tuple(inference.run(opened, feed) for feed in feeds)
     again = inference.run(opened, feeds[0])
     if any(inference.difference(again[name], wanted[0][name]).max_rel > _REPEATABLE for name in outputs):
         return None

@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from splitc.bundle import MANIFEST, Manifest, file_entry, listed_files, read_bundle, write_manifest
+from splitc.bundle import MANIFEST, Bundle, Manifest, file_entry, listed_files, read_bundle, write_manifest
 from splitc.errors import BundleError
 from splitc.records import decode, encode
 from tests import manifests
@@ -142,3 +143,24 @@ def test_file_entry(tmp_path: Path) -> None:
     entry = file_entry(tmp_path, "a")
     assert (entry.path, entry.bytes) == ("a", 0)
     assert entry.sha256.startswith("e3b0c44298fc1c149afbf4c8996fb924")
+
+
+def test_the_digest_is_of_what_both_sides_must_agree_on() -> None:
+    """It is the same for what was packed for one side, and another one for other cuts or times."""
+    whole = manifests.manifest()
+    for_device = replace(whole, side="device", files=tuple(f for f in whole.files if "tail" not in f.path))
+    other = replace(whole, cuts=(replace(whole.cuts[0], uplink_bytes=1), *whole.cuts[1:]))
+    assert Bundle(Path("a"), whole).digest == Bundle(Path("b"), for_device).digest
+    assert Bundle(Path("a"), whole).digest != Bundle(Path("a"), other).digest
+
+
+@pytest.mark.parametrize("side", ["device", "cloud"])
+def test_what_was_packed_for_a_side_lacks_the_other_side_only(side: Literal["device", "cloud"]) -> None:
+    whole = manifests.manifest()
+    own, foreign = ("head", "tail") if side == "device" else ("tail", "head")
+    without = {
+        part: tuple(entry for entry in whole.files if part not in entry.path) for part in (own, foreign)
+    }
+    assert replace(whole, side=side, files=without[foreign]).side == side
+    with pytest.raises(ValueError, match="which is not among the files"):
+        replace(whole, side=side, files=without[own])

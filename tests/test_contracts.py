@@ -48,3 +48,42 @@ def test_onnx_runtime_never_reports_home(module: str, tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "sentence"),
+    [
+        (
+            "click",
+            "--help",
+            "error: the command line needs click; install it with `pip install 'splitc[compile]'`",
+        ),
+        (
+            "scipy",
+            "compile",
+            "error: `splitc compile` needs scipy; install it with `pip install 'splitc[compile]'`",
+        ),
+        (
+            "uvicorn",
+            "serve",
+            "error: `splitc serve` needs uvicorn; install it with `pip install 'splitc[serve]'`",
+        ),
+    ],
+)
+def test_an_extra_that_is_not_installed_is_named(
+    missing: str, command: str, sentence: str, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] == {missing!r}: raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        f"sys.argv = ['splitc', {command!r}, 'x', '--help']\n"
+        "from splitc.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{sentence}\n")

@@ -1,7 +1,9 @@
 """Every command in README.md works, in the order in which a reader meets it."""
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,29 +13,43 @@ ROOT = Path(__file__).parents[1]
 EXEMPT = re.compile(r"(git|make|python3? -m venv|pip install|python3? -m pip install|\. |source |cd )")
 
 
-def commands() -> list[str]:
-    """Lines that begin with "$ " in blocks marked ```console; a backslash continues a line."""
+def blocks() -> list[list[str]]:
+    """Lines that begin with "$ " in each block marked ```console; a backslash continues a line."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", "").splitlines()
-    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    found = re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [
+        [line.removeprefix("$ ") for line in block.replace("\\\n", "").splitlines() if line.startswith("$ ")]
+        for block in found
+    ]
+
+
+def commands() -> list[str]:
+    return [command for block in blocks() for command in block]
 
 
 def test_every_command_runs(tmp_path: Path) -> None:
+    """Each block is one shell, in which a reader may leave something running for the next lines."""
     shell = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     shell["XDG_CACHE_HOME"] = str(tmp_path / "cache")  # what a reader keeps is for no other test
-    for command in commands():
-        if EXEMPT.match(command):
-            continue
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
-            cwd=tmp_path,
-            env=shell,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"$ {command}\n{done.stderr}"
+    for block in blocks():
+        script = "\n".join(command for command in block if not EXEMPT.match(command))
+        with (tmp_path / "said").open("w+", encoding="utf-8") as said:
+            process = subprocess.Popen(
+                ["bash", "-euxo", "pipefail", "-c", script],
+                cwd=tmp_path,
+                env=shell,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(timeout=300)
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # nothing was left running
+                    os.killpg(process.pid, signal.SIGKILL)
+            said.seek(0)
+            assert code == 0, said.read()
 
 
 def test_there_are_commands() -> None:

@@ -10,11 +10,11 @@ from splitc.analysis import Analysis
 from splitc.cache import Cache
 from splitc.calibrate import CalibrationRun
 from splitc.errors import ProfileError, TargetError
-from splitc.inference import RUNTIME_VERSION
+from splitc.inference import RUNTIME_VERSION, usable_cores
 from splitc.profiles import Machine, Measurement, NodeTimes, Profile, UnitTimes, write_profile
 from splitc.store import Store
 from splitc.targets import Target, load_target
-from splitc.timing import caveats, unit_times, usable_cores
+from splitc.timing import caveats, unit_times
 from tests.running import save_tiny
 from tests.test_trace import look
 

@@ -24,7 +24,11 @@ _COMMANDS = {
     "calibrate": "splitc.cli.calibrate_command:calibrate_command",
     "sample": "splitc.cli.commands:sample",
     "targets": "splitc.cli.targets_command:targets",
+    "pack": "splitc.cli.pack_command:pack_command",
+    "serve": "splitc.cli.serve_command:serve_command",
+    "run": "splitc.cli.run_command:run_command",
 }
+_EXTRAS = {"serve": "serve", "run": "serve"}  # which extra brings what a command needs, if not "compile"
 _FAILED, _MISUSED = 1, 2
 _ADVICE = {
     errno.ENOSPC: "make room, or write to another place",
@@ -47,7 +51,15 @@ class Guarded(click.Group):
         if cmd_name not in _COMMANDS:
             ctx.fail(f"no such command '{cmd_name}'{did_you_mean(cmd_name, _COMMANDS)}")
         module, name = _COMMANDS[cmd_name].split(":")
-        return cast(click.Command, getattr(import_module(module), name))
+        try:
+            return cast(click.Command, getattr(import_module(module), name))
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.split(".")[0] == "splitc":
+                raise
+            extra = _EXTRAS.get(cmd_name, "compile")
+            raise click.ClickException(
+                f"`splitc {cmd_name}` needs {error.name}; install it with `pip install 'splitc[{extra}]'`"
+            ) from error
 
     def main(
         self,

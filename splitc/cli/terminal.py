@@ -1,7 +1,7 @@
 """Where words go: results to stdout, progress and errors to stderr."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -9,8 +9,6 @@ from rich import box
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
-
-from splitc.analysis import Progress as Report
 
 
 def results() -> Console:
@@ -33,7 +31,7 @@ def print_json(value: object) -> None:
 
 
 @contextmanager
-def stages() -> Iterator[Report]:
+def stages() -> Iterator[Callable[[str], None]]:
     """Show each stage with its elapsed time: live on a terminal, one plain line each elsewhere."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from splitc.errors import InputError
 from splitc.targets import network_names, target_names
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -116,6 +117,23 @@ class Described(click.ParamType[str]):
         """Offer the shipped names."""
         names = network_names() if self.name == "network" else target_names()
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def token_in(path: Path | None) -> str | None:
+    """Return the token in the file *path*, without the end of its line; None without a file.
+
+    Raises:
+        InputError: it cannot be read, or holds no token.
+    """
+    if path is None:
+        return None
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the token cannot be read from it: {error}") from error
+    if not token:
+        raise InputError(f"{path}: is empty, but should hold a token; make one with `openssl rand -hex 32`")
+    return token
 
 
 DURATION = Quantity("duration", _SECONDS, "100ms")

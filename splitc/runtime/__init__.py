@@ -1,0 +1,1 @@
+"""The device side: decide, run the head, send the rest, fall back."""

@@ -1,0 +1,71 @@
+"""`Session` for asyncio."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from splitc.bundle import Manifest
+from splitc.decision import Conditions
+from splitc.errors import RuntimeFailure
+from splitc.inference import Value
+from splitc.runtime.session import Outcome, Session
+
+# While a request is in ONNX Runtime or waits for the server, others go on; more at once only wait elsewhere.
+_REQUESTS_AT_ONCE = 8
+
+
+class AsyncSession:
+    """A `Session`, with the same arguments, whose requests are awaited.
+
+    A request that is cancelled goes on unseen until it ends by itself; the next ones are not affected.
+    """
+
+    def __init__(self, bundle: str | os.PathLike[str], **options: Any) -> None:
+        self._session = Session(bundle, **options)
+        self._closed = False
+        self._threads = ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="splitc-async")
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self._session.manifest
+
+    def conditions(self) -> Conditions:
+        """What is known of the link, the server and this device."""
+        return self._session.conditions()
+
+    async def run(
+        self, inputs: Mapping[str, Value], *, sla_s: float | None = None, deadline_s: float | None = None
+    ) -> dict[str, Value]:
+        """As `Session.run`."""
+        return (await self.request(inputs, sla_s=sla_s, deadline_s=deadline_s)).outputs
+
+    async def request(
+        self, inputs: Mapping[str, Value], *, sla_s: float | None = None, deadline_s: float | None = None
+    ) -> Outcome:
+        """As `Session.request`."""
+        if self._closed:
+            raise RuntimeFailure("the session is closed; open another one")
+        call = partial(self._session.request, inputs, sla_s=sla_s, deadline_s=deadline_s)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    async def close(self) -> None:
+        """As `Session.close`; the device finishes what is under way."""
+        self._closed = True
+        await asyncio.to_thread(self._close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _close(self) -> None:
+        self._session.close()
+        self._threads.shutdown()

@@ -1,0 +1,140 @@
+"""What a device asks of a server: to run a tail, or to show how fast the link is."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from splitc.bundle import Bundle, CutEntry, TensorEntry
+from splitc.errors import ServerRefused
+from splitc.inference import Value
+from splitc.runtime import wire
+from splitc.runtime.estimate import Exchange
+from splitc.runtime.transport import Reply, Transport
+from splitc.runtime.values import check_outputs
+
+# About what a request without a body takes.
+_BARE_BYTES = 200
+_PROBE_UP_BYTES = 1 << 16
+_PROBE_DOWN_BYTES = 1 << 14
+_OK, _NOT_FOUND, _BAD_METHOD = 200, 404, 405
+_SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server made of a request, and how that went."""
+
+    outputs: dict[str, Value]
+    exchange: Exchange
+
+
+class Client:
+    """Asks the server behind *transport* about *bundle*."""
+
+    def __init__(self, bundle: Bundle, transport: Transport) -> None:
+        self._model = bundle.manifest.model.name
+        self._digest = bundle.digest
+        self._transport = transport
+
+    def infer(
+        self, cut: CutEntry, values: Mapping[str, Value], wanted: Sequence[TensorEntry], *, deadline_s: float
+    ) -> Answer:
+        """Run the tail of *cut* on *values*; return the outputs *wanted* before `time.monotonic()` is *deadline_s*.
+
+        Raises:
+            ServerRefused: the answer is an error.
+            ProtocolError: the answer is not what the manifest promises.
+            TransportError, DeadlineExceeded: there is none.
+        """
+        assert cut.tail is not None, "nobody sends all-head"
+        message = wire.encode_request(
+            {entry.name: values[entry.name] for entry in cut.boundary},
+            [entry.name for entry in wanted],
+            timeout_s=deadline_s - time.monotonic(),
+        )
+        reply = self._transport.exchange(
+            "POST",
+            f"/v2/models/{quote(f'{self._model}.{cut.id}', safe='')}/infer",
+            {**message.headers(), "Splitc-Bundle": self._digest},
+            [message.json, *message.buffers],
+            deadline_s=deadline_s,
+        )
+        if reply.status != _OK:
+            raise refusal(reply)
+        outputs = wire.decode_response(reply.body, wire.json_size(reply.headers.get(wire.JSON_SIZE.lower())))
+        check_outputs(wanted, outputs)
+        return Answer(outputs, _exchange(reply, message.nbytes, cut.tail.latency_s))
+
+    def probe(self, *, deadline_s: float) -> Iterator[Exchange]:
+        """Send little, for the round trip, then more, for the rates, where the server takes part.
+
+        Raises:
+            ServerRefused, ProtocolError, TransportError, DeadlineExceeded: as of `infer`.
+        """
+        reply = self._transport.exchange("GET", "/v2/health/live", {}, (), deadline_s=deadline_s)
+        if reply.status != _OK:
+            raise refusal(reply)
+        yield _exchange(reply, _BARE_BYTES, None)
+        path, headers = (
+            f"/splitc/probe?bytes={_PROBE_DOWN_BYTES}",
+            {"Content-Type": "application/octet-stream"},
+        )
+        body = bytes(_PROBE_UP_BYTES)
+        reply = self._transport.exchange("POST", path, headers, (body,), deadline_s=deadline_s)
+        if reply.status == _OK:
+            yield _exchange(reply, len(body), None)
+        elif reply.status not in (_NOT_FOUND, _BAD_METHOD):  # other servers do not know it
+            raise refusal(reply)
+
+
+def refusal(reply: Reply) -> ServerRefused:
+    """The error that *reply* is, in the server's words if they are JSON."""
+    try:
+        said = json.loads(bytes(reply.body))["error"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        said = None
+    words = said if isinstance(said, str) else "without a reason"
+    shown = "".join(letter if letter.isprintable() else "?" for letter in words[:_SHOWN_CHARACTERS])
+    after_s = _number(reply.headers.get("retry-after", ""))
+    return ServerRefused(
+        f"the server answered {reply.status}: {shown}", status=reply.status, retry_after_s=after_s
+    )
+
+
+def _exchange(reply: Reply, uplink_bytes: int, tail_s: float | None) -> Exchange:
+    said_s = server_times(reply.headers.get("server-timing", ""))
+    return Exchange(
+        uplink_bytes=uplink_bytes,
+        downlink_bytes=len(reply.body),
+        wait_s=reply.wait_s,
+        download_s=reply.download_s,
+        recv_s=said_s.get("recv"),
+        queue_s=said_s.get("queue"),
+        compute_s=said_s.get("compute"),
+        tail_s=tail_s,
+    )
+
+
+def server_times(header: str) -> dict[str, float]:
+    """Seconds by name from a Server-Timing header (W3C); what makes no sense in it is left out."""
+    found: dict[str, float] = {}
+    for metric in header.split(","):
+        name, *parameters = (part.strip() for part in metric.split(";"))
+        for parameter in parameters:
+            key, _, text = parameter.partition("=")
+            value = _number(text) if key.strip() == "dur" else None
+            if value is not None:
+                found[name] = value / 1000
+    return found
+
+
+def _number(text: str) -> float | None:
+    """A finite number from zero on, or None: nothing else is believed."""
+    try:
+        value = float(text.strip().strip('"'))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None

@@ -1,0 +1,249 @@
+"""What an app uses: run a model, here or in the cloud, whichever is better at the moment."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from splitc.bundle import Bundle, CutEntry, Manifest, read_bundle
+from splitc.decision import Conditions, Decision, decide, latency_s
+from splitc.errors import BundleError, RuntimeFailure
+from splitc.inference import Value
+from splitc.runtime.breaker import Breaker
+from splitc.runtime.client import Client
+from splitc.runtime.cloud import Cloud
+from splitc.runtime.estimate import Estimator, Exchange, middle_of
+from splitc.runtime.pair import Pair
+from splitc.runtime.parts import Heads
+from splitc.runtime.transport import DEFAULT_MAX_REPLY_BYTES, HttpTransport, Transport
+from splitc.runtime.unpack import unpacked
+from splitc.runtime.values import checked_inputs
+
+# A reply may be so many times as large as the manifest says: in JSON a number takes some 20 bytes, and where
+# dimensions are symbolic, the sizes are those of one choice.
+_LARGER = 16
+_SMALL_BYTES = 1 << 20  # always, for what is around the tensors
+# A cut whose head is open may be so many times slower than the best one, whose head is being opened.
+_GOOD_ENOUGH = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one request.
+
+    Attributes:
+        outputs: all outputs of the model, by name.
+        decision: the cut that was chosen, what was predicted of it, and why.
+        finished: where the outputs were made.
+        latency_s: what the request took.
+        head_s: what the head of the chosen cut took, None if it has none.
+        exchange: what was sent and how that went; None if the device finished.
+        fallback: why the device finished what the cloud should have, None if it did not have to.
+    """
+
+    outputs: dict[str, Value]
+    decision: Decision
+    finished: Literal["cloud", "device"]
+    latency_s: float
+    head_s: float | None
+    exchange: Exchange | None
+    fallback: str | None
+
+    @property
+    def cut(self) -> str:
+        """The id of the chosen cut."""
+        return self.decision.cut.id
+
+
+class Session:
+    """Runs the model of a bundle; several threads may share one, and forked processes may go on with it.
+
+    Args:
+        bundle: folder of the bundle, or a .zip of it.
+        server: URL of the server of its tails; without one, the device does it all.
+        token: shows the server that we may.
+        ca_file: certificates of the authorities to trust instead of the system's.
+        threads: of a head; as the manifest says if None, but no more than there are cores.
+        start: what to expect before anything was measured; the middle of the bundle's box if None.
+        transport: used instead of HTTP to *server*.
+        sla_s: latency to meet with the least work in the cloud, unless a request says otherwise.
+        deadline_s: when a result is of no more use, unless a request says otherwise.
+        cut: use this one always.
+        cache_folder: where a .zip is unpacked; in the user's cache folder if None.
+
+    Raises:
+        BundleError: the bundle cannot be read, lacks *cut*, or is of no use without a server.
+        TransportError: *server*, *token* or *ca_file* is not what it should be.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str],
+        *,
+        server: str | None = None,
+        token: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        start: Conditions | None = None,
+        transport: Transport | None = None,
+        sla_s: float | None = None,
+        deadline_s: float | None = None,
+        cut: str | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        found = _read(Path(bundle), Path(cache_folder) if cache_folder is not None else None)
+        self.manifest: Manifest = found.manifest
+        self._sla_s, self._deadline_s = sla_s, deadline_s
+        self._cut = _named(found, cut) if cut is not None else None
+        self._all_head = next((item for item in self.manifest.cuts if item.kind == "all-head"), None)
+        if server is not None and transport is None:
+            transport = HttpTransport(
+                server, token=token, ca_file=ca_file, max_reply_bytes=_max_reply_bytes(self.manifest)
+            )
+        if transport is None and self._all_head is None:
+            raise BundleError(f"{bundle}: nothing in it runs without a server; give the URL of one")
+        self._transport = transport
+        self._closed = False
+        estimator = Estimator(start if start is not None else middle_of(self.manifest.box))
+        client = Client(found, transport) if transport is not None else None
+        self._pair = Pair(
+            Heads(found, threads=threads),
+            Cloud(client, estimator, Breaker()),
+            self._all_head,
+            self.manifest.model.outputs,
+        )
+        self._preload()
+
+    def conditions(self) -> Conditions:
+        """What is known of the link, the server and this device."""
+        return self._here().cloud.conditions()
+
+    def run(
+        self, inputs: Mapping[str, Value], *, sla_s: float | None = None, deadline_s: float | None = None
+    ) -> dict[str, Value]:
+        """Run the model on *inputs* and return its outputs by name; see `request`."""
+        return self.request(inputs, sla_s=sla_s, deadline_s=deadline_s).outputs
+
+    def request(
+        self, inputs: Mapping[str, Value], *, sla_s: float | None = None, deadline_s: float | None = None
+    ) -> Outcome:
+        """Run the model on *inputs* and tell how.
+
+        Whatever the server does, the device finishes in time; if it alone takes longer than *deadline_s*, it
+        begins when that has passed at the latest.
+
+        Raises:
+            InputError: an input is missing, unknown, or of a wrong type or shape.
+            DeadlineExceeded, TransportError, ProtocolError, ServerRefused: the cloud did not do its part,
+                and the bundle holds no all-head cut with which the device could.
+            ModelError: ONNX Runtime cannot run a head on these inputs.
+        """
+        began_s = time.monotonic()
+        if self._closed:
+            raise RuntimeFailure("the session is closed; open another one")
+        given = checked_inputs(self.manifest.model.inputs, inputs)
+        allowed_s = self._deadline_s if deadline_s is None else deadline_s
+        pair = self._here()
+        decision = self._decide(pair, self._sla_s if sla_s is None else sla_s)
+        pair.cloud.look(idle=decision.cut.tail is None and self._link_matters(decision.conditions))
+        done = pair.run(decision, given, None if allowed_s is None else began_s + allowed_s)
+        return Outcome(
+            outputs={entry.name: done.values[entry.name] for entry in self.manifest.model.outputs},
+            decision=decision,
+            finished="device" if done.exchange is None else "cloud",
+            latency_s=time.monotonic() - began_s,
+            head_s=done.head_s,
+            exchange=done.exchange,
+            fallback=done.fallback,
+        )
+
+    def close(self) -> None:
+        """Drop all connections and end what goes on in the background; again is fine."""
+        self._closed = True
+        if self._transport is not None:
+            self._transport.close()
+        self._here().cloud.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _here(self) -> Pair:
+        """The pair of this process."""
+        if self._pair.process != os.getpid():
+            self._pair = self._pair.inherit()
+        return self._pair
+
+    def _decide(self, pair: Pair, sla_s: float | None) -> Decision:
+        """The best cut, or one that is good enough while the head of the best one is opened."""
+        conditions = self._conditions(pair)
+        if self._cut is not None:
+            return Decision(self._cut, latency_s(self._cut, conditions), conditions, "asked for")
+        best = decide(self.manifest, conditions, sla_s)
+        if pair.heads.is_ready(best.cut):
+            return best
+        pair.heads.preload(best.cut)
+        ready = tuple(cut for cut in self.manifest.cuts if pair.heads.is_ready(cut))
+        if not ready:
+            return best
+        second = decide(replace(self.manifest, cuts=ready), conditions, sla_s)
+        if second.latency_s > _GOOD_ENOUGH * best.latency_s:
+            return best
+        return replace(second, reason=f"{second.reason} while the head of {best.cut.id} is opened")
+
+    def _link_matters(self, conditions: Conditions) -> bool:
+        """Whether the best link of the box would change the choice; if not, probes would only cost the user's data."""
+        if self._cut is not None:
+            return False
+        box = self.manifest.box
+        best = replace(
+            conditions, uplink_bps=box.uplink_bps[1], downlink_bps=box.downlink_bps[1], rtt_s=box.rtt_s[0]
+        )
+        return decide(self.manifest, best).cut.tail is not None
+
+    def _conditions(self, pair: Pair) -> Conditions:
+        """What to decide on: no link, if the server is to be left alone and the device can do without it."""
+        found = pair.cloud.conditions()
+        if self._all_head is None or pair.cloud.is_usable():
+            return found
+        return replace(found, uplink_bps=0.0)
+
+    def _preload(self) -> None:
+        """Open the head that the first request will probably take, then the one that any may fall back on."""
+        heads = self._pair.heads
+        likely = (
+            self._cut if self._cut is not None else decide(self.manifest, self._conditions(self._pair)).cut
+        )
+        heads.preload(*(cut for cut in (likely, self._all_head) if cut is not None))
+
+
+def _read(path: Path, cache_folder: Path | None) -> Bundle:
+    found = unpacked(path, cache_folder) if path.is_file() else read_bundle(path)
+    if found.manifest.side == "cloud":
+        raise BundleError(f"{path}: holds what the cloud needs; give what was packed for the device")
+    return found
+
+
+def _named(bundle: Bundle, name: str) -> CutEntry:
+    cuts = bundle.manifest.cuts
+    for cut in cuts:
+        if cut.id == name:
+            return cut
+    raise BundleError(
+        f"{bundle.folder}: there is no cut '{name}'; choose one of {', '.join(cut.id for cut in cuts)}"
+    )
+
+
+def _max_reply_bytes(manifest: Manifest) -> int:
+    """Of an answer: what is larger is not worth the user's data and memory."""
+    known = all(isinstance(dim, int) for entry in manifest.model.outputs for dim in entry.shape)
+    sized = all(entry.bytes is not None for entry in manifest.model.outputs)
+    least = _SMALL_BYTES if known and sized else DEFAULT_MAX_REPLY_BYTES
+    return max(least, _LARGER * max(cut.downlink_bytes for cut in manifest.cuts))

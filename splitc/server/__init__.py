@@ -1,0 +1,1 @@
+"""The cloud side: tails of bundles, served over the Open Inference Protocol v2."""

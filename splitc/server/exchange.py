@@ -1,0 +1,196 @@
+"""One request and its answer, between the application and whichever ASGI server runs it."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+import numpy as np
+
+from splitc.runtime.tensors import Buffer
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+# In a server's scope: it takes memoryviews where the standard knows bytes only, so nothing need be copied.
+VIEWS = "splitc.views"
+_ALIGNMENT = 64
+_JOINED_BYTES = 64 << 10
+
+
+class Refusal(Exception):  # noqa: N818 - an answer
+    """The request is answered with an error.
+
+    Attributes:
+        reason: one word for what was wrong, for metrics and logs.
+        closes: the connection is not used again.
+    """
+
+    def __init__(
+        self, status: int, reason: str, sentence: str, *, closes: bool = False, **headers: str | int
+    ) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.reason = reason
+        self.closes = closes
+        self.headers = {name.replace("_", "-"): str(value) for name, value in headers.items()}
+
+
+class ClientGone(Exception):  # noqa: N818 - no error of ours
+    """There is nobody to answer."""
+
+
+class Exchange:
+    """A request whose head has arrived.
+
+    Attributes:
+        model: the model that it is about, once that is known to exist.
+        receive_s: from its head to its last byte.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.began_s = time.monotonic()
+        self.method: str = scope["method"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.head_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
+        self.path = _path(scope)
+        self.query: bytes = scope.get("query_string", b"")
+        self.peer = str((scope.get("client") or ("",))[0])
+        self.model = ""
+        self.receive_s = 0.0
+        self.received_bytes = self.sent_bytes = self.status = 0
+        self._views = VIEWS in (scope.get("extensions") or {})
+        self._receive = receive
+        self._send = send
+
+    def header(self, name: str) -> str | None:
+        """The value of a request header, given in lower case."""
+        value = self.headers.get(name.encode())
+        return value.decode("latin-1") if value is not None else None
+
+    def declared_bytes(self) -> int | None:
+        """What the request says of its size; None where it says nothing.
+
+        Raises:
+            Refusal: no number.
+        """
+        value = self.header("content-length")
+        if value is None:
+            return None
+        if not (value.isascii() and value.isdecimal() and len(value) < 20):  # noqa: PLR2004 - fits into 64 bits
+            raise Refusal(400, "malformed", "Content-Length is not a number of bytes")
+        return int(value)
+
+    async def body(self, *, limit_bytes: int, within_s: float, aligned_at: int = 0) -> memoryview:
+        """Receive the whole body into one buffer, in which the byte *aligned_at* lies at a multiple of 64.
+
+        Raises:
+            Refusal: it is larger than *limit_bytes*, known before the first byte where it says so, or too slow.
+            ClientGone: the connection ended before the body did.
+        """
+        declared = self.declared_bytes()
+        if declared is not None and declared > limit_bytes:
+            raise too_large(limit_bytes)
+        try:
+            async with asyncio.timeout(within_s):
+                if declared is None:
+                    return memoryview(await self._receive_unknown(limit_bytes))
+                return await self._receive_into(_aligned(declared, aligned_at))
+        except TimeoutError as error:
+            raise Refusal(
+                408, "slow", f"the body did not arrive within {within_s:g} s", closes=True
+            ) from error
+        finally:
+            self.receive_s = time.monotonic() - self.began_s
+
+    async def _receive_into(self, target: memoryview) -> memoryview:
+        more = True
+        while more:
+            chunk, more = await self._chunk()
+            end = self.received_bytes
+            if end > len(target):
+                raise Refusal(400, "malformed", "the body is longer than Content-Length says", closes=True)
+            target[end - len(chunk) : end] = chunk
+        if self.received_bytes < len(target):
+            raise Refusal(400, "malformed", "the body is shorter than Content-Length says", closes=True)
+        return target
+
+    async def _receive_unknown(self, limit_bytes: int) -> bytearray:
+        body, more = bytearray(), True
+        while more:
+            chunk, more = await self._chunk()
+            if self.received_bytes > limit_bytes:
+                raise too_large(limit_bytes)
+            body += chunk
+        return body
+
+    async def _chunk(self) -> tuple[bytes, bool]:
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        chunk: bytes = message.get("body", b"")
+        self.received_bytes += len(chunk)
+        return chunk, message.get("more_body", False)
+
+    async def disconnected(self) -> None:
+        """Return when the client went away; only after its body was received."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def answer(self, status: int, headers: Iterable[tuple[str, str]], *parts: Buffer) -> None:
+        """Send an answer; large parts are sent as they are, small ones together."""
+        self.status = status
+        encoded = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+        pieces = [] if self.method == "HEAD" else _joined(parts)
+        for piece in pieces[:-1]:
+            await self._send_part(piece, more=True)
+        await self._send_part(pieces[-1] if pieces else b"", more=False)
+
+    async def _send_part(self, part: Buffer, *, more: bool) -> None:
+        self.sent_bytes += len(part)
+        body = part if self._views else bytes(part)
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def answer_json(
+        self, status: int, content: object, headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Send *content* as JSON."""
+        text = json.dumps(content).encode()
+        kind = [("content-type", "application/json"), ("content-length", str(len(text)))]
+        await self.answer(status, [*kind, *headers], text)
+
+
+def too_large(limit_bytes: int) -> Refusal:
+    """The answer to a body of more than *limit_bytes*."""
+    return Refusal(413, "size", f"the body is larger than the {limit_bytes} bytes that are allowed")
+
+
+def _path(scope: Scope) -> bytes:
+    """The path below the place where the application is mounted, percent-encoded as it came."""
+    raw: bytes | None = scope.get("raw_path")
+    root = scope.get("root_path", "").encode()
+    path = raw.partition(b"?")[0] if raw else scope["path"].encode()
+    return path.removeprefix(root) if root else path
+
+
+def _aligned(size_bytes: int, aligned_at: int) -> memoryview:
+    """Memory that nothing was written to yet: a claimed size costs none before the bytes arrive."""
+    memory = np.empty(size_bytes + _ALIGNMENT, np.uint8)
+    start = -(memory.ctypes.data + aligned_at) % _ALIGNMENT
+    return memory[start : start + size_bytes].data
+
+
+def _joined(parts: Iterable[Buffer]) -> list[Buffer]:
+    """The bytes of *parts*, with neighbours put together while they are small."""
+    pieces: list[Buffer] = []
+    for part in parts:
+        view = memoryview(part).cast("B")
+        if pieces and len(pieces[-1]) + len(view) <= _JOINED_BYTES:
+            pieces[-1] = b"".join((pieces[-1], view))
+        else:
+            pieces.append(view)
+    return pieces

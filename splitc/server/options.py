@@ -1,0 +1,58 @@
+"""How a server is to behave."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from splitc.errors import RuntimeFailure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """What the application goes by, whichever server runs it.
+
+    Attributes:
+        token: what clients must know; None to serve anyone.
+        max_queue: how many requests may wait for the compute thread.
+        max_request_bytes: a limit on bodies besides those that follow from the manifests.
+        max_held_bytes: how much the bodies of all requests may take together.
+        receive_s: how long a body may take to arrive.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    max_queue: int = 64
+    max_request_bytes: int | None = None
+    max_held_bytes: int = 1 << 30
+    receive_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token):
+            raise RuntimeFailure("the token is empty or holds what a header cannot; give printable ASCII")
+        if self.token is not None and self.token != self.token.strip():
+            raise RuntimeFailure("the token begins or ends with spaces; take them away")
+        if self.max_queue < 1:
+            raise RuntimeFailure(f"the queue must have at least one place, not {self.max_queue}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenOptions:
+    """Where and how to listen.
+
+    Attributes:
+        port: 0 for one that is free.
+        tls_cert, tls_key: PEM files of the certificate chain and its key; None for plain HTTP.
+        max_connections: more are told to come back later.
+        head_s: how long the head of a request may take to arrive.
+        request_s: how long a whole request may take; the application's own limit should come first.
+        idle_s: how long a connection is kept for another request.
+        drain_s: how long requests may take after the server was told to end.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    max_connections: int = 1024
+    head_s: float = 10.0
+    request_s: float = 90.0
+    idle_s: float = 120.0
+    drain_s: float = 30.0

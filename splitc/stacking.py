@@ -1,0 +1,199 @@
+"""Whether several requests to a tail may run as one along axis 0, and how many of them pay: tried, not assumed."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from splitc import inference
+from splitc.bundle import CutEntry
+from splitc.errors import ModelError
+from splitc.inference import Feeds, Input, Value
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+# What a batch must save per request against one of half its size.
+_WORTHWHILE = 0.05
+_TIMED_S = 0.6
+_MIN_ROUNDS, _MAX_ROUNDS = 5, 40
+# For a tail that was never compared with the whole model.
+_TOLERANCE = 1e-4
+_SYMBOL = "splitc_batch"
+# Around zero, large, only positive, only negative, zero, small.
+_CHANGES = (
+    lambda x: x,
+    lambda x: 4 * x + 1,
+    np.abs,
+    lambda x: -np.abs(x) - 1,
+    np.zeros_like,
+    lambda x: x / 64,
+)
+# Requests that are tried as one, by their places among those six.
+_STACKS = ((0, 1), (3, 2), (1, 4, 0), (4, 5, 2), (5, 3, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Six unlike requests to a tail, what it makes of each, and how far from that another form of it may be."""
+
+    feeds: tuple[Feeds, ...]
+    wanted: tuple[Mapping[str, Value], ...]
+    tolerance: float
+
+
+def made_up(cut: CutEntry, dims: Mapping[str, int], index: int = 0) -> Feeds:
+    """One of six unlike requests to the tail of *cut*, symbolic sizes being *dims*.
+
+    Raises:
+        ModelError: *dims* do not tell the size of an input.
+    """
+    inputs = [Input(entry.name, entry.dtype, entry.shape) for entry in cut.boundary]
+    return {name: _vary(array, index) for name, array in inference.random_feeds(inputs, dims, index).items()}
+
+
+def trial(tail: Path, cut: CutEntry, dims: Mapping[str, int], threads: int) -> Trial:
+    """Run the tail of *cut*, which is the file *tail*, on made-up requests.
+
+    Raises:
+        ModelError: it cannot be run on them, or *dims* do not tell the size of an input.
+    """
+    feeds = tuple(made_up(cut, dims, index) for index in range(len(_CHANGES)))
+    opened = inference.session(tail, threads=threads)
+    allowed = cut.check.tolerance if cut.check is not None else _TOLERANCE
+    return Trial(feeds, tuple(inference.run(opened, feed) for feed in feeds), allowed)
+
+
+def _vary(array: NDArray[Any], index: int) -> NDArray[Any]:
+    if array.dtype in (np.int8, np.uint8):  # quantized: any value will do; larger integers may be indices
+        span = np.iinfo(array.dtype)
+        random = np.random.default_rng(index)
+        return random.integers(span.min, span.max, array.shape, array.dtype, endpoint=True)
+    if array.dtype.kind in "iub":
+        return array
+    changed: NDArray[Any] = np.asarray(_CHANGES[index](array)).astype(array.dtype)
+    return changed
+
+
+def has_batch(proto: onnx.ModelProto) -> bool:
+    """Whether the first axis of all inputs and outputs is the same symbolic size."""
+    sizes = [_first_axis(port) for port in ports(proto)]
+    names = {size.dim_param for size in sizes if size is not None}
+    return None not in sizes and len(names) == 1 and "" not in names
+
+
+def give_batch(proto: onnx.ModelProto) -> bool:
+    """Make the first axis of all inputs and outputs symbolic if it is 1 everywhere; return whether it was.
+
+    Whether the model then still computes the same is for `agrees` and `separates` to find out.
+    """
+    sizes = [_first_axis(port) for port in ports(proto)]
+    if any(size is None or size.dim_value != 1 for size in sizes):
+        return False
+    for size in filter(None, sizes):
+        size.dim_param = _SYMBOL
+    del proto.graph.value_info[:]
+    return True
+
+
+def ports(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Inputs, without those that only replace weights, and outputs."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    return [*(port for port in proto.graph.input if port.name not in weights), *proto.graph.output]
+
+
+def _first_axis(port: onnx.ValueInfoProto) -> onnx.TensorShapeProto.Dimension | None:
+    dims = port.type.tensor_type.shape.dim  # empty also for what is no tensor
+    return dims[0] if dims else None
+
+
+def agrees(opened: "InferenceSession", tried: Trial) -> bool:
+    """Whether *opened* makes of each request what is wanted."""
+    return all(
+        _same(inference.run(opened, feed), want, tried.tolerance)
+        for feed, want in zip(tried.feeds, tried.wanted, strict=True)
+    )
+
+
+def separates(opened: "InferenceSession", tried: Trial) -> bool:
+    """Whether each of the requests that *opened* runs as one gets what it gets alone."""
+    try:
+        return all(_separates(opened, tried, places) for places in _STACKS)
+    except ModelError:
+        return False
+
+
+def _separates(opened: "InferenceSession", tried: Trial, places: Sequence[int]) -> bool:
+    feeds = [tried.feeds[place] for place in places]
+    outputs = inference.run(opened, stack(feeds))
+    ends = list(accumulate(_rows(feed) for feed in feeds))
+    if any(np.shape(value)[:1] != (ends[-1],) for value in outputs.values()):
+        return False
+    return all(
+        _same(
+            {name: value[start:end] for name, value in outputs.items()}, tried.wanted[place], tried.tolerance
+        )
+        for place, start, end in zip(places, [0, *ends], ends, strict=False)
+    )
+
+
+def _same(got: Mapping[str, Value], want: Mapping[str, Value], allowed: float) -> bool:
+    return all(inference.difference(got[name], value).max_rel <= allowed for name, value in want.items())
+
+
+def _rows(feeds: Feeds) -> int:
+    return len(next(iter(feeds.values())))
+
+
+def stack(feeds: Sequence[Feeds]) -> Feeds:
+    """Several requests as one, along axis 0."""
+    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+
+
+def time_batches(
+    opened: "InferenceSession", tried: Trial, most: int
+) -> tuple[int, tuple[tuple[int, float], ...]]:
+    """Time 1, 2, 4, 8 ... requests as one, up to *most*, for as long as each doubling pays.
+
+    Returns:
+        The largest batch that is worthwhile, and the median seconds of a run by batch size.
+    """
+    run_s: dict[int, float] = {}
+    best, size = 1, 2
+    while size <= most:
+        rounds = _rounds(opened, _cycle(tried, size // 2), _cycle(tried, size))
+        run_s[size // 2], run_s[size] = (median(runs) for runs in zip(*rounds, strict=True))
+        # Within a round both meet the same neighbours on this machine; between rounds these change.
+        if median(whole_s / (2 * half_s) for half_s, whole_s in rounds) > 1 - _WORTHWHILE:
+            break
+        best, size = size, 2 * size
+    return best, tuple(sorted(run_s.items()))
+
+
+def _cycle(tried: Trial, count: int) -> Feeds:
+    return stack([tried.feeds[place % len(tried.feeds)] for place in range(count)])
+
+
+def _rounds(opened: "InferenceSession", half: Feeds, whole: Feeds) -> list[tuple[float, float]]:
+    """Seconds of a run of each, in turn, over and over."""
+    rounds: list[tuple[float, float]] = []
+    began = time.perf_counter()
+    for turn in range(1 + _MAX_ROUNDS):
+        taken = _run_s(opened, half), _run_s(opened, whole)
+        rounds += [taken] if turn else []  # the first is slower
+        if len(rounds) >= _MIN_ROUNDS and time.perf_counter() - began > _TIMED_S:
+            break
+    return rounds
+
+
+def _run_s(opened: "InferenceSession", feeds: Feeds) -> float:
+    start = time.perf_counter()
+    inference.run(opened, feeds)
+    return time.perf_counter() - start

@@ -1,0 +1,123 @@
+"""A .zip is unpacked once, whole or not at all, and never outside its folder."""
+
+import os
+import stat
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from splitc.bundle import MANIFEST
+from splitc.errors import BundleError
+from splitc.runtime import unpack
+from splitc.runtime.unpack import unpacked
+from tests.conftest import Tiny
+from tests.running import tree
+
+
+def packed(tiny: Tiny, path: Path, more: Iterable[tuple[str | zipfile.ZipInfo, bytes]] = ()) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(tiny.bundle.folder.iterdir()):
+            archive.write(file, file.name)
+        for name, data in more:
+            archive.writestr(name, data)
+    return path
+
+
+def refusal(archive: Path, cache: Path) -> str:
+    """Why it is refused; nothing of it may be left."""
+    with pytest.raises(BundleError) as raised:
+        unpacked(archive, cache)
+    assert not cache.is_dir() or not list(cache.iterdir())
+    assert str(archive) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_is_unpacked_once(tiny: Tiny, tmp_path: Path) -> None:
+    archive, cache = packed(tiny, tmp_path / "app.zip"), tmp_path / "cache" / "below"
+    bundle = unpacked(archive, cache)
+    assert bundle.manifest == tiny.bundle.manifest
+    assert tree(bundle.folder) == tree(tiny.bundle.folder)
+    made = (bundle.folder / MANIFEST).stat().st_mtime_ns
+    assert unpacked(archive, cache) == bundle
+    assert (bundle.folder / MANIFEST).stat().st_mtime_ns == made
+    assert list(cache.iterdir()) == [bundle.folder]
+
+
+def test_the_users_cache_folder_is_the_default(tiny: Tiny, tmp_path: Path) -> None:
+    bundle = unpacked(packed(tiny, tmp_path / "app.zip"))
+    assert bundle.folder.is_relative_to(os.environ["XDG_CACHE_HOME"])
+
+
+def test_a_copy_that_was_changed_is_unpacked_again(tiny: Tiny, tmp_path: Path) -> None:
+    archive, cache = packed(tiny, tmp_path / "app.zip"), tmp_path / "cache"
+    bundle = unpacked(archive, cache)
+    (bundle.folder / "weights.bin").write_bytes(b"changed")
+    assert tree(unpacked(archive, cache).folder) == tree(tiny.bundle.folder)
+
+
+def test_whoever_is_second_takes_what_the_first_made(tiny: Tiny, tmp_path: Path) -> None:
+    bundle = unpacked(packed(tiny, tmp_path / "app.zip"), tmp_path / "cache")
+    (tmp_path / "late").mkdir()
+    unpack._move(tmp_path / "late", bundle.folder)
+    assert tree(bundle.folder) == tree(tiny.bundle.folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../outside", "/outside", "a/../../outside", "C:/outside", "C:outside", "..\\outside", "//host/outside"],
+)
+def test_names_that_leave_the_folder_are_refused(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    entry = zipfile.ZipInfo()
+    entry.filename = entry.orig_filename = name
+    archive = packed(tiny, tmp_path / "app.zip", [(entry, b"x")])
+    assert "is no file of a bundle" in refusal(archive, tmp_path / "cache")
+    assert not list(tmp_path.rglob("outside"))
+
+
+def test_links_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    entry = zipfile.ZipInfo("link")
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    archive = packed(tiny, tmp_path / "app.zip", [(entry, b"/etc")])
+    assert "'link' in it" in refusal(archive, tmp_path / "cache")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_names_given_twice_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    archive = packed(tiny, tmp_path / "app.zip", [(MANIFEST, b"{}")])
+    assert f"'{MANIFEST}' in it" in refusal(archive, tmp_path / "cache")
+
+
+def test_what_grows_without_measure_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    archive = packed(tiny, tmp_path / "app.zip", [("bomb", bytes(1 << 26))])
+    assert "would unpack to over" in refusal(archive, tmp_path / "cache")
+
+
+def test_a_size_that_lies_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    archive = packed(tiny, tmp_path / "app.zip", [("bomb", bytes(1 << 26))])
+    data = archive.read_bytes().replace((1 << 26).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    archive.write_bytes(data)
+    assert "cannot be read as .zip" in refusal(archive, tmp_path / "cache")
+
+
+def test_what_is_damaged_or_no_bundle_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    archive = packed(tiny, tmp_path / "app.zip")
+    data = bytearray(archive.read_bytes())
+    cut, flipped, other = tmp_path / "cut.zip", tmp_path / "flipped.zip", tmp_path / "other.zip"
+    cut.write_bytes(data[: len(data) // 2])
+    data[len(data) // 3] ^= 0xFF
+    flipped.write_bytes(data)
+    with zipfile.ZipFile(other, "w") as opened:
+        opened.writestr("readme.txt", "hello")
+    assert "cannot be read as .zip" in refusal(cut, tmp_path / "cache")
+    refusal(flipped, tmp_path / "cache")
+    assert "not a bundle" in refusal(other, tmp_path / "cache")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    archive = packed(tiny, tmp_path / "app.zip")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(BundleError, match="cache_folder"):
+        unpacked(archive, tmp_path / "file" / "cache")
