@@ -27,6 +27,7 @@ _COMMANDS = {
     "pack": "splitc.cli.pack_command:pack_command",
     "serve": "splitc.cli.serve_command:serve_command",
     "run": "splitc.cli.run_command:run_command",
+    "demo": "splitc.cli.demo_command:demo_command",
 }
 _EXTRAS = {"serve": "serve", "run": "serve"}  # which extra brings what a command needs, if not "compile"
 _FAILED, _MISUSED = 1, 2
