@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint bench fuzz clean
+.PHONY: help demo test check format lint bench fuzz soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench: $(READY) ## measure how far profiles are off, stage times, solve and emit
 
 fuzz: $(READY) ## throw ten thousand damaged messages at each side of the protocol
 	SPLITC_FUZZ=1 $(BIN)/python -m pytest tests/runtime/test_wire_fuzz.py
+
+soak: $(READY) ## lose nothing over tens of thousands of requests, with servers killed and links cut
+	SPLITC_SOAK=1 $(BIN)/python -m pytest -n 0 tests/system
 
 clean: ## remove the environment and what was built
 	rm -rf .venv dist artifacts/*.onnx artifacts/*/
