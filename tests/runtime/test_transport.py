@@ -17,6 +17,7 @@ import pytest
 from splitc.errors import DeadlineExceeded, ProtocolError, RuntimeFailure, TransportError
 from splitc.runtime.connection import Buffer
 from splitc.runtime.transport import HttpTransport, Reply
+from tests.naming import label
 from tests.runtime import servers
 from tests.runtime.servers import endless
 
@@ -182,7 +183,7 @@ def test_redirects_are_not_followed() -> None:
         (endless(b"HTTP/1.1 200 OK\r\n\r\n"), ProtocolError, None),
         (endless(CHUNKED, b"10000\r\n" + bytes(1 << 16) + b"\r\n"), ProtocolError, None),
     ],
-    ids=str,
+    ids=label,
 )
 def test_a_server_that_breaks_the_protocol(
     behave: servers.Behaviour, kind: type[RuntimeFailure] | None, sent: bool | None
@@ -209,7 +210,7 @@ def test_a_connection_that_breaks_while_sending_was_not_sent() -> None:
         (servers.endless_continues, 10),
         (servers.stuck, 50_000_000),
     ],
-    ids=str,
+    ids=label,
 )
 def test_the_deadline_is_for_the_whole_exchange(behave: servers.Behaviour, size: int) -> None:
     raised = failure(behave, [bytes(size)], within_s=SOON_S)
@@ -429,7 +430,7 @@ def test_tls_refuses_a_server_that_nobody_vouches_for(certificate: Path) -> None
     assert not server.requests
 
 
-@pytest.mark.parametrize(("behave", "size"), [(servers.stuck, 50_000_000), (servers.trickling, 1)], ids=str)
+@pytest.mark.parametrize(("behave", "size"), [(servers.stuck, 50_000_000), (servers.trickling, 1)], ids=label)
 def test_tls_ends_by_the_deadline(certificate: Path, behave: servers.Behaviour, size: int) -> None:
     with servers.serve(over_tls(certificate, behave)) as server:
         transport = HttpTransport(f"https://127.0.0.1:{server.port}", ca_file=certificate)
