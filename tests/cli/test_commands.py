@@ -10,7 +10,19 @@ from splitc.cli.main import group
 from tests.conftest import Tiny
 from tests.running import save_tiny, splitc
 
-COMMANDS = ("compile", "inspect", "verify", "profile", "calibrate", "sample", "targets")
+COMMANDS = (
+    "compile",
+    "inspect",
+    "verify",
+    "profile",
+    "calibrate",
+    "sample",
+    "targets",
+    "pack",
+    "serve",
+    "run",
+    "demo",
+)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:

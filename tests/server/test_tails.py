@@ -15,6 +15,7 @@ from splitc.limits import LimitOptions
 from splitc.packing import pack
 from splitc.server.tails import Tail, open_tails
 from tests import bundles
+from tests.running import splitc
 
 
 @pytest.fixture(scope="module")
@@ -180,11 +181,34 @@ def test_what_does_not_fit_is_left_out_and_said(bundle: Bundle, cache: Path, mon
     assert f"{names[1]} is not offered: with it the open tails take 60 MB, and 30 MB are allowed" in said
 
 
-def test_a_limit_that_nothing_fits_into_is_one_error(bundle: Bundle, cache: Path) -> None:
+def test_a_limit_that_nothing_fits_into_is_one_error(bundle: Bundle, cache: Path, monkeypatch: Any) -> None:
+    taken = iter([100, 120, 150, 112, 130])
+    monkeypatch.setattr("splitc.server.tails._memory_bytes", lambda: next(taken) * 10**6)
     with pytest.raises(
-        RuntimeFailure, match=r"no tail fits into 1 B: the smallest takes .*B; allow more with --mem"
+        RuntimeFailure,
+        match="no tail fits into 10 MB: the smallest takes 12 MB; allow more with --memory-limit",
     ):
-        opened(bundle.folder, cache=cache, limit=1)
+        opened(bundle.folder, cache=cache, limit=10_000_000)
+
+
+def test_memory_is_that_of_a_process_that_serves(bundle: Bundle, cache: Path) -> None:
+    """In this one, what earlier tests left behind may go at any time; a process of its own only grows."""
+    opened(bundle.folder, cache=cache)  # so that the other process only opens what is prepared
+    done = splitc(
+        "serve",
+        bundle.folder,
+        "--threads",
+        "1",
+        "--max-batch",
+        "4",
+        "--memory-limit",
+        "1",
+        "--cache-dir",
+        cache,
+        cwd=cache,
+    )
+    assert done.code == 1
+    assert "no tail fits into 1 B: the smallest takes " in done.sentence
 
 
 def test_all_fit_into_plenty(bundle: Bundle, cache: Path) -> None:
