@@ -35,9 +35,10 @@ format: $(READY) ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-bench: $(READY) ## measure how far profiles are off, stage times, solve and emit, memory with a large model
+bench: $(READY) ## measure profiles, stage times, memory with a large model, and the run time over emulated links
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/runtime.py
 
 fuzz: $(READY) ## throw ten thousand damaged messages at each side of the protocol
 	SPLITC_FUZZ=1 $(BIN)/python -m pytest tests/runtime/test_wire_fuzz.py
