@@ -95,7 +95,7 @@ def run(name: str, measure: Part, setting: Setting) -> dict[str, Any]:
     began_s, load = time.monotonic(), os.getloadavg()[0]
     try:
         found = measure(setting)
-    except SplitcError as error:
+    except (SplitcError, OSError) as error:  # no privileges, no `taskset`
         say(f"{name}: left out: {error}")
         return {"left out": str(error)}
     say(

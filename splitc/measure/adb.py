@@ -158,7 +158,8 @@ def _phone(job: Job, serial: str | None, until: float) -> Iterator[_Phone]:
     phone = replace(phone, abi=_shell(phone, "getprop ro.product.cpu.abi", job.model.name).strip())
     keep = (
         f"d=$(mktemp -d {_PLACE}/splitc-XXXXXXXX) || exit 1; echo $d; cat >/dev/null; "
-        "kill -9 $(cat $d/pid) 2>/dev/null; rm -rf $d"
+        # A push that was under way when this process was killed may make the folder once more.
+        "kill -9 $(cat $d/pid) 2>/dev/null; rm -rf $d; sleep 1; rm -rf $d"
     )
     with process.talk(["adb", "-s", serial, "shell", keep], linger_s=_TIDY_S) as keeper:
         line = next(keeper.lines(until=until, beat=b"\n"), b"").decode(errors="replace").strip()

@@ -15,7 +15,6 @@ from splitc.limits import LimitOptions
 from splitc.packing import pack
 from splitc.server.tails import Tail, open_tails
 from tests import bundles
-from tests.running import splitc
 
 
 @pytest.fixture(scope="module")
@@ -189,26 +188,6 @@ def test_a_limit_that_nothing_fits_into_is_one_error(bundle: Bundle, cache: Path
         match="no tail fits into 10 MB: the smallest takes 12 MB; allow more with --memory-limit",
     ):
         opened(bundle.folder, cache=cache, limit=10_000_000)
-
-
-def test_memory_is_that_of_a_process_that_serves(bundle: Bundle, cache: Path) -> None:
-    """In this one, what earlier tests left behind may go at any time; a process of its own only grows."""
-    opened(bundle.folder, cache=cache)  # so that the other process only opens what is prepared
-    done = splitc(
-        "serve",
-        bundle.folder,
-        "--threads",
-        "1",
-        "--max-batch",
-        "4",
-        "--memory-limit",
-        "1",
-        "--cache-dir",
-        cache,
-        cwd=cache,
-    )
-    assert done.code == 1
-    assert "no tail fits into 1 B: the smallest takes " in done.sentence
 
 
 def test_all_fit_into_plenty(bundle: Bundle, cache: Path) -> None:
