@@ -53,7 +53,7 @@ class Input:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use; containers and `taskset` allow fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -46,7 +46,7 @@ class Heads:
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self._bundle = bundle
-        self._threads = threads or min(bundle.manifest.targets.head.threads, _usable_cores())
+        self._threads = threads or min(bundle.manifest.targets.head.threads, inference.usable_cores())
         # By process, too: the threads of a session do not survive a fork, nor may a child close it.
         self._slots: dict[tuple[int, str], _Slot] = {}
 
@@ -92,10 +92,3 @@ class Heads:
 def _head(cut: CutEntry) -> HeadEntry:
     assert cut.head is not None, "nobody runs the head of all-tail"
     return cut.head
-
-
-def _usable_cores() -> int:
-    """Cores that this process may use; containers and `taskset` allow fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

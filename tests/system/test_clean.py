@@ -199,7 +199,7 @@ def test_the_server_ends_with_requests_in_flight(heavy: App, tmp_path: Path, num
             device(heavy.bundle.folder, samples, server=server.url, **options) as two,
         ):
             for process in (one, two):
-                assert process.request(3)["wrong"] == 0
+                assert process.request(5)["cloud"] > 0
                 process.tell(60)
             until(lambda: server.value("splitc_in_flight_requests") > 1, "requests are in flight")
             assert server.end(number) == 0
@@ -250,6 +250,7 @@ def test_an_app_has_numpy_and_onnxruntime_only(app: App, server: Server, tmp_pat
             done = process.request(10)
             assert done["wrong"] == 0
             # The device may be ahead of an answer that a busy machine delays; by itself it never needs the cloud.
+            assert done["cloud"] + done["device"] == 10
             assert done["device"] == 10 if kind == "all-head" else done["cloud"] > 0
             assert not set(blocked) & set(done["modules"])
             assert process.end() == 0
