@@ -35,13 +35,14 @@ format: $(READY) ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-bench: $(READY) ## measure profiles, stage times, memory with a large model, and the run time over emulated links
+bench: $(READY) ## measure profiles, stage times, memory with a large model, run time over emulated links, a fleet against its simulation
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/runtime.py
+	$(BIN)/python benchmarks/fleet.py
 
 fuzz: $(READY) ## throw ten thousand damaged messages at each side of the protocol
-	SPLITC_FUZZ=1 $(BIN)/python -m pytest tests/runtime/test_wire_fuzz.py
+	SPLITC_FUZZ=1 $(BIN)/python -m pytest tests/runtime/test_wire_fuzz.py tests/runtime/test_reply_fuzz.py
 
 soak: $(READY) ## lose nothing over tens of thousands of requests, with servers killed and links cut
 	SPLITC_SOAK=1 $(BIN)/python -m pytest -n 0 tests/system

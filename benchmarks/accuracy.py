@@ -179,8 +179,8 @@ def compare_parts(
         found.partition.graph,
         tuple(5 * seconds for seconds in times.seconds),
         times.seconds,
-        head_fixed_s=5 * fixed_s,
-        tail_fixed_s=fixed_s,
+        device_fixed_s=5 * fixed_s,
+        cloud_fixed_s=fixed_s,
     )
     whole_s = fixed_s + sum(times.seconds)
     for number, cut in enumerate(some_cuts(costs, count)):

@@ -26,11 +26,14 @@ sys.path.insert(0, str(ROOT))  # so that the program runs from anywhere
 
 from rich.console import Console  # noqa: E402
 
-from benchmarks.running import limit, predictions, throughput, traces  # noqa: E402
+from benchmarks.running import cellular, limit, predictions, throughput, traces  # noqa: E402
 from benchmarks.running.models import SAMPLE, TRACES, Compiled, Compiler, shared_names  # noqa: E402
 from benchmarks.running.programs import CLOUD_CORE, DEVICE_CORE  # noqa: E402
 from splitc.errors import SplitcError  # noqa: E402
 from splitc.inference import RUNTIME_VERSION  # noqa: E402
+from splitc.testbed.bed import Bed  # noqa: E402
+from splitc.testbed.errors import TestBedError  # noqa: E402
+from splitc.testbed.spec import LinkSpec, Rate  # noqa: E402
 
 CONSOLE = Console(width=130, highlight=False)
 
@@ -106,11 +109,17 @@ def run(name: str, measure: Part, setting: Setting) -> dict[str, Any]:
 
 def circumstances() -> dict[str, Any]:
     control = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+    try:
+        with Bed(LinkSpec(Rate(1e6), Rate(1e6), rtt_s=0.0, queue_bytes=9000)) as bed:
+            emulated = bed.congestion_control
+    except TestBedError:
+        emulated = "unknown"  # each part that needs a link tells why there is none
     return {
         "onnxruntime": RUNTIME_VERSION,
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "tcp": control.read_text(encoding="ascii").strip() if control.is_file() else "unknown",
+        "tcp over links": emulated,
+        "tcp on loopback": control.read_text(encoding="ascii").strip() if control.is_file() else "unknown",
         "device core": DEVICE_CORE,
         "cloud core": CLOUD_CORE,
     }
@@ -175,19 +184,25 @@ def serve(setting: Setting) -> dict[str, Any]:
 
 def adapt(setting: Setting) -> dict[str, Any]:
     compiler, found = setting.compiler, []
-    recorded = traces.recorded_links()
+    recorded = cellular.recorded_links()
     if not recorded:
         say(f"{TRACES} is not there: only made-up links are measured")
-    links = recorded or [traces.made_up_link("lte", seed) for seed in range(3)]
+    links = recorded or [cellular.made_up_link("lte", seed) for seed in range(3)]
     models = setting.models or (LISTENER,)
     cases = [
         traces.Case(model, ADAPTING_SLOWDOWN, link) for model in compiler.all_of(models) for link in links
     ]
-    for case, rows in traces.measure(cases, setting.folder, setting.seconds):
-        policies = traces.policies(case, rows)
+    for case, stretches in traces.measure(cases, setting.folder, setting.seconds):
+        policies = traces.policies(case, stretches)
         CONSOLE.print(traces.table(policies))
         CONSOLE.print(traces.verdict(policies))
-        found.append({"policies": [asdict(row) for row in policies], "raw": rows})
+        found.append(
+            {
+                "policies": [asdict(row) for row in policies],
+                "void": traces.why_void(policies),
+                "raw": {name: stretch.rows for name, stretch in stretches.items()},
+            }
+        )
     return {"cases": found}
 
 

@@ -1,7 +1,7 @@
 """Everything that can be said of a model before anything is timed: its units and what could cross."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -86,10 +86,33 @@ def analyse(path: Path, options: AnalysisOptions, folder: Path, cache: Cache, pr
     ]
     shortage = memory_shortage(original.weight_bytes(), options.build_memory_bytes)
     feeds = () if shortage else make_feeds(original.inputs(), dims, options.samples)
-    model = original
     if shortage:
         notes.append(f"the model was neither simplified nor run: {shortage}")
-    elif options.simplify:
+    found = examine(original, dims, feeds, folder, cache, progress, clean=options.simplify)
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def examine(
+    original: Model,
+    dims: Mapping[str, int],
+    feeds: tuple[Feeds, ...],
+    folder: Path,
+    cache: Cache,
+    progress: Progress,
+    *,
+    clean: bool,
+) -> Analysis:
+    """Simplify (into *folder*, if *clean*), size and divide the model *original*, running it on *feeds*.
+
+    Args:
+        feeds: inputs at the sizes *dims*; none where the model cannot be run here, which then is not simplified.
+
+    Raises:
+        ModelError: the model cannot be run or sized.
+    """
+    notes = []
+    model = original
+    if clean and feeds:
         progress("Simplifying")
         simplified = simplify(original, folder, feeds[0])
         model = simplified.model

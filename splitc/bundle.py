@@ -6,27 +6,29 @@ Read on devices: the standard library only, nothing of the compiler.
 import hashlib
 import json
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from splitc.errors import BundleError
-from splitc.records import RecordError, decode, encode
+from splitc.records import SPARSE, RecordError, decode, encode
 
 MANIFEST = "manifest.json"
 VERSION = 1
 
 Source = Literal["measured", "imported", "predicted"]
+Direction = Literal["device-first", "cloud-first"]
 
 
 def _check_ranges(record: Any) -> None:
     """Refuse negative amounts and malformed digests, as the JSON Schema does."""
-    for field in fields(record):
-        value = getattr(record, field.name)
+    for item in fields(record):
+        value = getattr(record, item.name)
         if isinstance(value, int | float) and value < 0:
-            raise ValueError(f"{field.name} must not be below zero, found {value:g}")
-        if field.name.endswith("sha256") and not re.fullmatch("[0-9a-f]{64}", value):
-            raise ValueError(f"{field.name} must be 64 hexadecimal digits, found {value!r}")
+            raise ValueError(f"{item.name} must not be below zero, found {value:g}")
+        if item.name.endswith("sha256") and not re.fullmatch("[0-9a-f]{64}", value):
+            raise ValueError(f"{item.name} must be 64 hexadecimal digits, found {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,32 +136,123 @@ class RegretEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadEntry:
-    """The part on the device; `interval` as in `TargetEntry`, of this part."""
+class CallEntry:
+    """One run of an ONNX file.
+
+    Attributes:
+        inputs: from the file's inputs to the values that they take; where a part is one file, they are namesakes.
+        outputs: from those of the file's outputs that count to the values that they make, likewise.
+    """
 
     file: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopEntry:
+    """Iterations *first* to *end* - 1 of a stage that repeats.
+
+    Attributes:
+        carry: from values that the loop makes anew each time to those that they begin as, in iteration 0.
+        each: from values to .npy files, whose row i is the value in iteration i.
+    """
+
+    first: int
+    end: int
+    carry: dict[str, str]
+    each: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.end:
+            raise ValueError(f"there are no iterations from {self.first} to {self.end}")
+
+
+@dataclass(frozen=True, slots=True)
+class StageEntry:
+    """Runs of ONNX files one after the other, once or repeatedly."""
+
+    name: str
+    calls: tuple[CallEntry, ...]
+    loop: LoopEntry | None = field(default=None, metadata=SPARSE)
+
+    def __post_init__(self) -> None:
+        if not self.calls:
+            raise ValueError(f"the stage {self.name!r} runs nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadEntry:
+    """The upstream part, on the device unless the cut is cloud-first; `interval` as in `TargetEntry`, of this part.
+
+    Attributes:
+        file: the one ONNX file that is run; None where `stages` say which.
+    """
+
+    file: str | None
     latency_s: float
     weight_bytes: int
-    peak_bytes: int
+    peak_bytes: int | None
     source: Source
     interval: tuple[float, float] | None
+    stages: tuple[StageEntry, ...] | None = field(default=None, metadata=SPARSE)
 
     def __post_init__(self) -> None:
         _check_ranges(self)
+        _check_program(self)
+
+    @property
+    def program(self) -> tuple[StageEntry, ...]:
+        """What is run, in order."""
+        return _program(self)
 
 
 @dataclass(frozen=True, slots=True)
 class TailEntry:
-    """The part in the cloud; `interval` as in `TargetEntry`, of this part."""
+    """The downstream part, in the cloud unless the cut is cloud-first; otherwise as `HeadEntry`.
 
-    file: str
+    Attributes:
+        peak_bytes: memory that it needs at once; known only where it runs on the device.
+    """
+
+    file: str | None
     latency_s: float
     weight_bytes: int
     source: Source
     interval: tuple[float, float] | None
+    peak_bytes: int | None = field(default=None, metadata=SPARSE)
+    stages: tuple[StageEntry, ...] | None = field(default=None, metadata=SPARSE)
 
     def __post_init__(self) -> None:
         _check_ranges(self)
+        _check_program(self)
+
+    @property
+    def program(self) -> tuple[StageEntry, ...]:
+        """What is run, in order."""
+        return _program(self)
+
+
+PartEntry = HeadEntry | TailEntry
+
+
+def _check_program(part: Any) -> None:
+    if (part.file is None) == (part.stages is None) or part.stages == ():
+        raise ValueError("a part has either a file or stages")
+
+
+def _program(part: PartEntry) -> tuple[StageEntry, ...]:
+    if part.stages is not None:
+        return part.stages
+    assert part.file is not None, "a part has either a file or stages"
+    return (StageEntry("", (CallEntry(part.file, {}, {}),)),)
+
+
+def part_files(part: PartEntry) -> tuple[str, ...]:
+    """Every file that *part* names, each once: ONNX files, and arrays of values for iterations."""
+    calls = [call.file for stage in part.program for call in stage.calls]
+    loops = [stage.loop for stage in part.program if stage.loop is not None]
+    return tuple(dict.fromkeys([*calls, *(file for loop in loops for file in loop.each.values())]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +270,14 @@ class CheckEntry:
 
 @dataclass(frozen=True, slots=True)
 class CutEntry:
-    """One shipped cut. `check` is null where the pair could not be run; `Manifest.notes` says why."""
+    """One shipped cut.
+
+    Attributes:
+        boundary: what the tail takes from the head; where the tail runs in the cloud, also the raw inputs that it reads.
+        check: None where the pair could not be run; `Manifest.notes` says why.
+        uploads, downloads: of a cloud-first split, the raw inputs that the head takes, and all that it makes for the
+            device: the boundary, and outputs of the model.
+    """
 
     id: str
     kind: Literal["all-head", "split", "all-tail"]
@@ -187,12 +287,61 @@ class CutEntry:
     uplink_bytes: int
     downlink_bytes: int
     check: CheckEntry | None
+    direction: Direction = field(default="device-first", metadata=SPARSE)
+    uploads: tuple[TensorEntry, ...] | None = field(default=None, metadata=SPARSE)
+    downloads: tuple[TensorEntry, ...] | None = field(default=None, metadata=SPARSE)
 
     def __post_init__(self) -> None:
         _check_ranges(self)
         has = {"all-head": (True, False), "split": (True, True), "all-tail": (False, True)}[self.kind]
         if (self.head is not None, self.tail is not None) != has:
             raise ValueError(f"a cut of kind {self.kind} has the wrong parts")
+        exchanged = self.uploads is not None, self.downloads is not None
+        if exchanged != (self.is_cloud_first, self.is_cloud_first):
+            raise ValueError("uploads and downloads are those of a cloud-first cut")
+        if self.is_cloud_first and self.kind != "split":
+            raise ValueError(f"a cut of kind {self.kind} has no order of cloud and device")
+
+    @property
+    def is_cloud_first(self) -> bool:
+        """Whether the cloud begins and the device finishes."""
+        return self.direction == "cloud-first"
+
+    @property
+    def words(self) -> str:
+        """The kind, for people."""
+        return "cloud-first split" if self.is_cloud_first else self.kind
+
+    @property
+    def device(self) -> PartEntry | None:
+        """What runs on the device."""
+        return self.tail if self.is_cloud_first else self.head
+
+    @property
+    def cloud(self) -> PartEntry | None:
+        """What runs in the cloud."""
+        return self.head if self.is_cloud_first else self.tail
+
+    @property
+    def device_s(self) -> float:
+        """Seconds of the device, as recorded."""
+        return self.device.latency_s if self.device is not None else 0.0
+
+    @property
+    def cloud_s(self) -> float:
+        """Seconds of the cloud, as recorded."""
+        return self.cloud.latency_s if self.cloud is not None else 0.0
+
+    @property
+    def sent(self) -> tuple[TensorEntry | BoundaryEntry, ...]:
+        """What goes up, if anything runs in the cloud."""
+        return self.boundary if self.uploads is None else self.uploads
+
+
+def direction_of(cuts: Iterable[CutEntry]) -> Literal["device-first", "cloud-first", "both"]:
+    """What the splits among *cuts* are; device-first where there is none."""
+    found: set[Direction] = {cut.direction for cut in cuts if cut.kind == "split"}
+    return "both" if len(found) > 1 else found.pop() if found else "device-first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +361,14 @@ class Manifest:
     """Everything a scheduler needs; bytes, seconds, bits per second.
 
     Attributes:
+        direction: what the splits among the cuts are.
+        targets: head is the device, tail the machine in the cloud, whichever comes first.
         side: whose files are there; one side's only in what was packed for it. Every cut is described all the same.
     """
 
     splitc_manifest: int
     generator: dict[str, str]
-    direction: Literal["device-first"]
+    direction: Literal["device-first", "cloud-first", "both"]
     model: ModelEntry
     targets: TargetsEntry
     box: BoxEntry
@@ -231,13 +382,17 @@ class Manifest:
         if self.splitc_manifest != VERSION:
             raise ValueError(f"manifest version {self.splitc_manifest}, not {VERSION}")
         listed = {entry.path for entry in self.files}
-        heads = {cut.head.file for cut in self.cuts if cut.head is not None and self.side != "cloud"}
-        tails = {cut.tail.file for cut in self.cuts if cut.tail is not None and self.side != "device"}
-        missing = sorted((heads | tails) - listed)
+        parts = [cut.device for cut in self.cuts if self.side != "cloud"]
+        parts += [cut.cloud for cut in self.cuts if self.side != "device"]
+        missing = sorted({file for part in parts if part is not None for file in part_files(part)} - listed)
         if missing:
             raise ValueError(f"cuts refer to {missing[0]}, which is not among the files")
         if not self.cuts:
             raise ValueError("there are no cuts")
+        if self.direction != direction_of(self.cuts):
+            raise ValueError(
+                f"direction is {self.direction}, but that of the cuts is {direction_of(self.cuts)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

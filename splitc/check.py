@@ -1,74 +1,114 @@
 """Check a finished bundle: files, every cut against the whole model."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from splitc.analysis import Progress, make_feeds
-from splitc.bundle import Bundle, CheckEntry, read_bundle
+from splitc.bundle import Bundle, CheckEntry, Manifest, read_bundle
 from splitc.errors import BundleError, VerifyError
-from splitc.inference import Input
+from splitc.inference import Feeds, Input
 from splitc.model import load
 from splitc.verify import Pair, memory_shortage, reference, tolerance, verify
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What every cut was compared with, and how far each was off."""
+    """What every cut was compared with, how far each was off, and what a user should know of how that was done."""
 
     against: str
     cuts: tuple[tuple[str, CheckEntry], ...]
+    notes: tuple[str, ...] = ()
 
 
-def check_bundle(folder: Path, model: Path | None, samples: tuple[Path, ...], progress: Progress) -> Checked:
-    """Verify the bundle in *folder* against *model*, or against its own whole model.
+def open_to_check(folder: Path) -> Bundle:
+    """Read the bundle in *folder*, and check its files.
 
     Raises:
-        BundleError: a file is damaged, or there is nothing to compare with.
-        VerifyError: a cut computes something else.
-        ModelError: *model* is not the one that was compiled, or inputs do not fit.
+        BundleError: a file is damaged, or one side's are missing, or it is too large to be run here.
     """
-    progress("Checking files")
     bundle = read_bundle(folder)
-    whole, name = _whole(bundle, model)
-    entry = bundle.manifest.model
-    inputs = tuple(
-        Input(item.name, None if item.dtype == "object" else item.dtype, item.shape) for item in entry.inputs
-    )
-    shortage = memory_shortage(sum(file.bytes for file in bundle.manifest.files))
+    if bundle.manifest.side != "both":
+        raise BundleError(
+            f"{folder}: holds only what the {bundle.manifest.side} needs; verify the bundle that it was packed from"
+        )
+    stored = sum(file.bytes for file in bundle.manifest.files)
+    shortage = memory_shortage(stored + _alive_bytes(bundle.manifest))
     if shortage is not None:
         raise BundleError(f"{folder}: cannot be verified on this machine: {shortage}")
+    return bundle
+
+
+def _alive_bytes(manifest: Manifest) -> int:
+    """The most that is alive at once in any part whose memory is known, weights aside."""
+    parts = [cut.device for cut in manifest.cuts]
+    known = [(part.peak_bytes, part.weight_bytes) for part in parts if part is not None]
+    return max((peak - weights for peak, weights in known if peak is not None), default=0)
+
+
+def check_bundle(
+    bundle: Bundle, model: Path | None, samples: tuple[Path, ...], progress: Progress
+) -> Checked:
+    """Verify *bundle* against *model*, or against its own whole model.
+
+    Raises:
+        BundleError: there is nothing to compare with, or *model* is not the one that was compiled.
+        VerifyError: a cut computes something else.
+        ModelError: *model* cannot be read, or inputs do not fit.
+    """
+    whole, name = _whole(bundle, model)
     progress("Running the whole model")
-    against = reference(whole, make_feeds(inputs, entry.dims, samples), _allowed(bundle, whole), threads=0)
+    feeds = inputs_to_check(bundle.manifest, samples)
+    against = reference(whole, feeds, tolerance_of(bundle, [whole]), threads=0)
     if against is None:
         raise VerifyError(f"{name} gives another result each time it runs, so that nothing can be compared")
     checks = []
     for cut in bundle.manifest.cuts:
         progress(f"Running cut {cut.id}")
-        pair = Pair(cut.id, folder, cut.head.file if cut.head else None, cut.tail.file if cut.tail else None)
-        found = verify(pair, against, threads=0, timed=False).check
+        head, tail = cut.head.file if cut.head else None, cut.tail.file if cut.tail else None
+        found = verify(Pair(cut.id, bundle.folder, head, tail), against, threads=0, timed=False).check
         assert found is not None, "verify() checks or raises"
         checks.append((cut.id, found))
     return Checked(name, tuple(checks))
 
 
-def _allowed(bundle: Bundle, whole: Path) -> float:
-    """The tolerance that the bundle was compiled with; that of the model, if no cut was verified then."""
+def inputs_to_check(manifest: Manifest, samples: tuple[Path, ...]) -> tuple[Feeds, ...]:
+    """The given samples, or random inputs of the manifest's sizes.
+
+    Raises:
+        ModelError: a sample cannot be read or does not fit.
+    """
+    inputs = tuple(
+        Input(item.name, None if item.dtype == "object" else item.dtype, item.shape)
+        for item in manifest.model.inputs
+    )
+    return make_feeds(inputs, manifest.model.dims, samples)
+
+
+def tolerance_of(bundle: Bundle, models: Iterable[Path]) -> float:
+    """The tolerance that *bundle* was compiled with; that of *models*, if no cut was verified then."""
     recorded = [cut.check.tolerance for cut in bundle.manifest.cuts if cut.check is not None]
     if recorded:
         return max(recorded)
-    model = load(whole)
-    return tolerance((info.dtype for info in model.infos.values()), (node.op_type for node in model.ir.graph))
+    loaded = [load(path) for path in models]
+    return tolerance(
+        (info.dtype for model in loaded for info in model.infos.values()),
+        (node.op_type for model in loaded for node in model.ir.graph),
+    )
+
+
+def another_model(bundle: Bundle, given: Path) -> BundleError:
+    """What to raise where *given* is not what *bundle* was compiled from."""
+    return BundleError(f"{bundle.folder} was compiled from another model than {given}; compile it again")
 
 
 def _whole(bundle: Bundle, model: Path | None) -> tuple[Path, str]:
     if model is not None:
         if load(model).sha256 != bundle.manifest.model.sha256:
-            raise BundleError(
-                f"{bundle.folder} was compiled from another model than {model}; compile it again"
-            )
+            raise another_model(bundle, model)
         return model, str(model)
     for cut in bundle.manifest.cuts:
         part = cut.head if cut.kind == "all-head" else cut.tail if cut.kind == "all-tail" else None
-        if part is not None:
+        if part is not None and part.file is not None:
             return bundle.path(part.file), f"its own {part.file}"
     raise BundleError(f"{bundle.folder}: holds no whole model to compare with; give one with --model")

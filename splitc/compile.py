@@ -6,12 +6,12 @@ from pathlib import Path
 from splitc import report
 from splitc.analysis import AnalysisOptions, Progress, analyse
 from splitc.atomic import new_folder
-from splitc.bundle import Manifest, file_entry, write_manifest
+from splitc.bundle import Direction, Manifest, file_entry, write_manifest
 from splitc.cache import Cache
 from splitc.costs import Box, Costs, Energy
 from splitc.describe import describe
 from splitc.emit import prepare
-from splitc.errors import TargetError
+from splitc.errors import ProfileError, TargetError
 from splitc.limits import LimitOptions, read_limits
 from splitc.outlook import Outlook, outlook
 from splitc.profiles import UnitTimes
@@ -33,19 +33,22 @@ class CompileOptions:
 
     Attributes:
         networks: names or .toml files; empty for the default box, and the standard four in the outlook.
-        head_profile, tail_profile: recorded profiles, used instead of measuring or predicting.
+        directions: what may come first where both sides work, the device or the cloud.
+        device_profiles, cloud_profiles: recorded profiles, used instead of measuring or predicting: one of a
+            model, or files and folders with those of a pipeline's models.
     """
 
     analysis: AnalysisOptions
     device: str
     cloud: str = "local"
+    directions: tuple[Direction, ...] = ("device-first",)
     networks: tuple[str, ...] = ()
     sla_s: float | None = None
     max_cuts: int = 8
     regret: float = 0.01
     limits: LimitOptions = field(default_factory=LimitOptions)
-    head_profile: Path | None = None
-    tail_profile: Path | None = None
+    device_profiles: tuple[Path, ...] = ()
+    cloud_profiles: tuple[Path, ...] = ()
     verify: bool = True
 
 
@@ -71,20 +74,29 @@ def compile_model(
     """
     head_target, tail_target = load_target(options.device), load_target(options.cloud)
     networks = tuple(load_network(name) for name in options.networks or STANDARD_NETWORKS)
-    energy = _energy(head_target, networks, options)
+    energy = energy_for(head_target, networks, options)
     folder = out or Path("artifacts") / f"{path.stem}-{head_target.name}"
     with new_folder(folder) as (staging, scratch):
         found = analyse(path, options.analysis, scratch, cache, progress)
         graph = found.partition.graph
         limits = read_limits(options.limits, found.sources, graph, found.original)
         progress(f"Timing the cloud side, {tail_target.name}")
-        tail = unit_times(tail_target, options.tail_profile, "--cloud-profile", found, cache)
+        recorded = _only(options.cloud_profiles, "--cloud-profile")
+        tail = unit_times(tail_target, recorded, "--cloud-profile", found, cache)
         progress(f"Timing the device side, {head_target.name}")
-        head = unit_times(head_target, options.head_profile, "--device-profile", found, cache)
+        recorded = _only(options.device_profiles, "--device-profile")
+        head = unit_times(head_target, recorded, "--device-profile", found, cache)
         progress("Solving")
-        box = _box(networks if options.networks else (), head)
+        box = box_for(networks if options.networks else (), head)
         costs = Costs(graph, head.seconds, tail.seconds, energy, head.fixed_s or 0.0, tail.fixed_s or 0.0)
-        cut_set = solve(costs, box, limits, max_cuts=options.max_cuts, regret=options.regret)
+        cut_set = solve(
+            costs,
+            box,
+            limits,
+            directions=options.directions,
+            max_cuts=options.max_cuts,
+            regret=options.regret,
+        )
         progress("Writing heads and tails")
         emitter = prepare(found.model, graph, found.sources, found.sizes, staging)
         pairs, files = emit_cuts(emitter, cut_set)
@@ -105,7 +117,15 @@ def compile_model(
     return Compiled(folder, manifest, outlooks)
 
 
-def _box(networks: tuple[Network, ...], head: UnitTimes) -> Box:
+def _only(profiles: tuple[Path, ...], option: str) -> Path | None:
+    if len(profiles) > 1:
+        raise ProfileError(
+            f"a model has one profile on a machine, but {option} names {len(profiles)}; name one"
+        )
+    return profiles[0] if profiles else None
+
+
+def box_for(networks: tuple[Network, ...], head: UnitTimes) -> Box:
     """The default box; narrowed to the links that *networks* cover, if any are given."""
     box = replace(Box(), head_slowdown=_PREDICTED_HEAD_SLOWDOWN) if head.source == "predicted" else Box()
     if not networks:
@@ -118,7 +138,12 @@ def _box(networks: tuple[Network, ...], head: UnitTimes) -> Box:
     return replace(box, uplink_bps=span("uplink_bps"), downlink_bps=span("downlink_bps"), rtt_s=span("rtt_s"))
 
 
-def _energy(target: Target, networks: tuple[Network, ...], options: CompileOptions) -> Energy | None:
+def energy_for(target: Target, networks: tuple[Network, ...], options: CompileOptions) -> Energy | None:
+    """What a request costs the device's battery, where *options* limit that.
+
+    Raises:
+        TargetError: the target, or the network, does not tell.
+    """
     if options.limits.max_energy_j is None:
         return None
     if len(options.networks) != 1:

@@ -10,7 +10,7 @@ from splitc.graph import Graph
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """Joules that the device spends: per second of head time, and per byte sent and received."""
+    """Joules that the device spends: per second of running units, and per byte sent and received."""
 
     active_w: float
     uplink_j_per_byte: float
@@ -22,8 +22,10 @@ class Limits:
     """Hard limits on a cut. None means no limit.
 
     Attributes:
-        pin_head, pin_tail: indices of units that must be on that side.
+        pin_head, pin_tail: indices of units that must be on the device, or in the cloud.
         private: indices of tensors that must be made and read on the device only.
+        max_head_weight_bytes, max_head_peak_bytes: of what runs on the device.
+        max_payload_bytes: most that the device may send.
         max_energy_j: needs `Costs.energy`.
     """
 
@@ -38,19 +40,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds of each unit of `graph`, on the head's target and on the tail's.
+    """Seconds of each unit of `graph`, on the device and in the cloud.
 
     Attributes:
-        head_fixed_s, tail_fixed_s: what a run of any head or tail costs besides its units; nothing where
+        device_fixed_s, cloud_fixed_s: what a run of any part costs there besides its units; nothing where
             that side runs no unit at all.
     """
 
     graph: Graph
-    head_s: tuple[float, ...]
-    tail_s: tuple[float, ...]
+    device_s: tuple[float, ...]
+    cloud_s: tuple[float, ...]
     energy: Energy | None = None
-    head_fixed_s: float = 0.0
-    tail_fixed_s: float = 0.0
+    device_fixed_s: float = 0.0
+    cloud_fixed_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from splitc.records import decode
 from splitc.samples import write_sample
 from splitc.targets import Network
 from splitc.testbed.bed import Bed
+from splitc.testbed.forwarder import USUAL_CONGESTION_CONTROL
 from splitc.testbed.slow import Slowed
 from splitc.testbed.spec import LinkSpec
 from splitc.testbed.traces import synthetic_trace
@@ -82,6 +83,10 @@ def run_demo(
         RuntimeFailure: a side ended before its time.
     """
     with Bed(_link(network, seconds)) as bed:
+        if bed.congestion_control != USUAL_CONGESTION_CONTROL:
+            say(
+                f"TCP uses {bed.congestion_control}: this kernel lacks the {USUAL_CONGESTION_CONTROL} of phones"
+            )
         say("Starting the cloud")
         serve = _splitc(
             "serve", bundle.folder, "--host", bed.cloud_address, "--port", str(_PORT), "--threads", "1"

@@ -1,6 +1,6 @@
 """From what was found, solved and written to the manifest that says so."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 from splitc.analysis import Analysis
@@ -17,10 +17,11 @@ from splitc.bundle import (
     TargetEntry,
     TargetsEntry,
     TensorEntry,
+    direction_of,
 )
 from splitc.costs import Box
 from splitc.cuts import Cut
-from splitc.graph import Tensor
+from splitc.graph import Graph, Tensor
 from splitc.inference import RUNTIME_VERSION
 from splitc.profiles import UnitTimes
 from splitc.shipping import Shipped
@@ -32,18 +33,19 @@ def describe(
 ) -> Manifest:
     """Fill in the manifest."""
     cut_set = shipped.cut_set
+    cuts = tuple(
+        _cut_entry(cut, pair, verified, found, (head, tail))
+        for cut, pair, verified in zip(cut_set.cuts, shipped.pairs, shipped.verified, strict=True)
+    )
     return Manifest(
         splitc_manifest=VERSION,
         generator={"splitc": version("splitc"), "onnxruntime": RUNTIME_VERSION},
-        direction="device-first",
+        direction=direction_of(cuts),
         model=_model_entry(found),
-        targets=TargetsEntry(_target_entry(head), _target_entry(tail)),
+        targets=TargetsEntry(target_entry(head), target_entry(tail)),
         box=BoxEntry(**asdict(box)),
         regret=RegretEntry(cut_set.regret_limit, cut_set.regret, len(cut_set.frontier), len(cut_set.cuts)),
-        cuts=tuple(
-            _cut_entry(cut, pair, verified, found, (head, tail))
-            for cut, pair, verified in zip(cut_set.cuts, shipped.pairs, shipped.verified, strict=True)
-        ),
+        cuts=cuts,
         files=tuple(sorted(shipped.files, key=lambda entry: entry.path)),
         notes=notes,
     )
@@ -75,7 +77,8 @@ def _output_entry(found: Analysis, name: str) -> TensorEntry:
     return TensorEntry(name, size.dtype or "object", size.shape, size.nbytes)
 
 
-def _target_entry(times: UnitTimes) -> TargetEntry:
+def target_entry(times: UnitTimes) -> TargetEntry:
+    """Say where the times of one side come from."""
     return TargetEntry(
         name=times.target,
         source=times.source,
@@ -92,34 +95,77 @@ def _target_entry(times: UnitTimes) -> TargetEntry:
 def _cut_entry(
     cut: Cut, pair: Pair, verified: Verified, found: Analysis, times: tuple[UnitTimes, UnitTimes]
 ) -> CutEntry:
+    cloud_first = cut.direction == "cloud-first"
+    device = _Side(cut.device_s, cut.device_weight_bytes, cut.device_peak_bytes, times[0])
+    cloud = _Side(cut.cloud_s, cut.cloud_weight_bytes, None, times[1])
+    first, second = (cloud, device) if cloud_first else (device, cloud)
     head = tail = None
     if pair.head is not None:
-        head_s, interval = _timing(verified.head, cut.head_s, times[0])
-        weights, peak = cut.head_weight_bytes, cut.head_peak_bytes
-        head = HeadEntry(pair.head, head_s, weights, peak, times[0].source, interval)
+        head_s, interval = _timing(verified.head, first)
+        head = HeadEntry(
+            pair.head, head_s, first.weight_bytes, first.peak_bytes, first.times.source, interval
+        )
     if pair.tail is not None:
-        tail_s, interval = _timing(verified.tail, cut.tail_s, times[1])
-        tail = TailEntry(pair.tail, tail_s, cut.tail_weight_bytes, times[1].source, interval)
+        tail_s, interval = _timing(verified.tail, second)
+        tail = TailEntry(
+            pair.tail, tail_s, second.weight_bytes, second.times.source, interval, second.peak_bytes
+        )
     tensors = found.partition.graph.tensors
     return CutEntry(
         id=pair.id,
         kind=cut.kind,
         head=head,
         tail=tail,
-        boundary=tuple(_boundary_entry(tensors[index]) for index in cut.boundary),
+        boundary=tuple(boundary_entry(tensors[index]) for index in cut.boundary),
         uplink_bytes=cut.uplink_bytes,
         downlink_bytes=cut.downlink_bytes,
         check=verified.check,
+        direction=cut.direction,
+        uploads=tuple(map(tensor_entry, uploads(found.partition.graph, cut))) if cloud_first else None,
+        downloads=tuple(map(tensor_entry, downloads(found.partition.graph, cut))) if cloud_first else None,
     )
 
 
-def _timing(
-    timed: Timing | None, summed_s: float, times: UnitTimes
-) -> tuple[float, tuple[float, float] | None]:
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What a cut costs on one machine; the memory is told of the device only."""
+
+    seconds: float
+    weight_bytes: int
+    peak_bytes: int | None
+    times: UnitTimes
+
+
+def _timing(timed: Timing | None, side: _Side) -> tuple[float, tuple[float, float] | None]:
     """What was timed of a part, else the sum of its units with the interval of their target."""
-    return (summed_s, times.interval) if timed is None else (timed.median_s, timed.interval)
+    return (side.seconds, side.times.interval) if timed is None else (timed.median_s, timed.interval)
 
 
-def _boundary_entry(tensor: Tensor) -> BoundaryEntry:
+def uploads(graph: Graph, cut: Cut) -> list[Tensor]:
+    """Raw inputs that the cloud's part of a cloud-first cut takes."""
+    return [
+        tensor
+        for tensor in graph.tensors
+        if tensor.producer is None and cut.head.intersection(tensor.consumers)
+    ]
+
+
+def downloads(graph: Graph, cut: Cut) -> list[Tensor]:
+    """What the cloud's part of a cloud-first cut makes for the device: the boundary, and outputs."""
+    crossing = frozenset(cut.boundary)
+    return [
+        tensor
+        for index, tensor in enumerate(graph.tensors)
+        if index in crossing or (tensor.is_output and tensor.producer in cut.head)
+    ]
+
+
+def tensor_entry(tensor: Tensor) -> TensorEntry:
+    """Describe a tensor that goes up or comes down."""
+    return TensorEntry(tensor.name, tensor.dtype, tensor.shape, tensor.nbytes)
+
+
+def boundary_entry(tensor: Tensor) -> BoundaryEntry:
+    """Describe a tensor that crosses."""
     assert tensor.nbytes is not None, "the solver lets nothing of unknown size cross"
     return BoundaryEntry(tensor.name, tensor.dtype, tensor.shape, tensor.nbytes)

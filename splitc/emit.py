@@ -79,7 +79,7 @@ def head_part(emitter: Emitter, cut: Cut) -> Part | None:
         return None
     graph = emitter.graph
     made = [graph.tensors[index].name for index in cut.boundary if graph.tensors[index].producer is not None]
-    outputs = dict.fromkeys([*made, *_home_outputs(emitter, cut)])
+    outputs = dict.fromkeys([*made, *_head_outputs(emitter, cut)])
     return _part(emitter, cut.head, tuple(outputs))
 
 
@@ -88,9 +88,9 @@ def tail_part(emitter: Emitter, cut: Cut) -> Part | None:
     if cut.kind == "all-head":
         return None
     # An output that is an input as well never leaves the device.
-    home = {*_home_outputs(emitter, cut), *emitter.given}
+    made = {*_head_outputs(emitter, cut), *emitter.given}
     units = frozenset(range(len(emitter.graph.units))) - cut.head
-    outputs = tuple(name for name in emitter.model.outputs() if name not in home)
+    outputs = tuple(name for name in emitter.model.outputs() if name not in made)
     return _part(emitter, units, outputs)
 
 
@@ -125,16 +125,16 @@ def write_part(emitter: Emitter, part: Part, file: str) -> FileEntry:
     return FileEntry(file, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _home_outputs(emitter: Emitter, cut: Cut) -> list[str]:
-    """Model outputs that the head makes; of a split, also the constant ones."""
+def _head_outputs(emitter: Emitter, cut: Cut) -> list[str]:
+    """Model outputs that the head makes; constant ones are made on the device, if anything runs there."""
     producer = {tensor.name: tensor.producer for tensor in emitter.graph.tensors}
     if cut.kind == "all-head":
         return list(emitter.model.outputs())
+    makes_constants = cut.kind == "split" and cut.direction == "device-first"
     return [
         name
         for name in emitter.model.outputs()
-        if name not in emitter.given
-        and (producer[name] in cut.head if name in producer else cut.kind == "split")
+        if name not in emitter.given and (producer[name] in cut.head if name in producer else makes_constants)
     ]
 
 

@@ -88,9 +88,13 @@ class ServerRefused(RuntimeFailure):
     Attributes:
         status: the HTTP status.
         retry_after_s: when it wants to be asked again, if it said so.
+        price: what a second of it costs, in seconds of latency, if it said so.
     """
 
-    def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int, retry_after_s: float | None = None, price: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after_s = retry_after_s
+        self.price = price

@@ -85,7 +85,7 @@ class Graph:
     """Units in topological order, the tensors between them, and weights.
 
     Attributes:
-        device_only: units that must be in the head, because they read an input that cannot be sent.
+        device_only: units that must be on the device, because they read an input that cannot be sent.
     """
 
     units: tuple[Unit, ...]

@@ -143,12 +143,29 @@ def _write_graph(options: ort.SessionOptions, path: Path) -> None:
         options.add_session_config_entry(key, value)
 
 
-def run(opened: ort.InferenceSession, feeds: Feeds, outputs: Iterable[str] | None = None) -> dict[str, Value]:
+class Interrupt:
+    """Ends runs from another thread; ONNX Runtime looks at it between two nodes."""
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+
+    def set(self) -> None:
+        """End the run that goes on, and every later one with this."""
+        self.options.terminate = True
+
+
+def run(
+    opened: ort.InferenceSession,
+    feeds: Feeds,
+    outputs: Iterable[str] | None = None,
+    interrupt: Interrupt | None = None,
+) -> dict[str, Value]:
     """Run once and return the outputs (all of them unless named) by name.
 
     Raises:
-        ModelError: ONNX Runtime fails on these inputs.
+        ModelError: ONNX Runtime fails on these inputs, or *interrupt* was set.
     """
+    options = interrupt.options if interrupt is not None else None
     types = {output.name: output.type for output in opened.get_outputs()}
     names = list(types) if outputs is None else list(outputs)
     dtypes = {array.dtype.name for array in feeds.values()}
@@ -156,8 +173,9 @@ def run(opened: ort.InferenceSession, feeds: Feeds, outputs: Iterable[str] | Non
     try:
         # An OrtValue holds types that numpy lacks, but costs tens of microseconds, and none can be made of strings.
         if dtypes.isdisjoint(_BITS):
-            return dict(zip(names, opened.run(names, dict(feeds)), strict=True))
-        made = opened.run_with_ort_values(names, {key: _to_ort(array) for key, array in feeds.items()})
+            return dict(zip(names, opened.run(names, dict(feeds), options), strict=True))
+        ready = {key: _to_ort(array) for key, array in feeds.items()}
+        made = opened.run_with_ort_values(names, ready, options)
         return {name: _from_ort(value) for name, value in zip(names, made, strict=True)}
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot run the model on these inputs ({_reason(error)})") from error

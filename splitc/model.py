@@ -1,6 +1,6 @@
 """Load an ONNX file: check it, read its structure, leave its weights on disk."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,14 +86,23 @@ def infer_sized(model: Model, dims: Mapping[str, int]) -> Mapping[str, TensorInf
 
 
 def fix_dims(model: Model, given: Mapping[str, int]) -> dict[str, int]:
-    """Sizes for every symbolic input dimension: *given*, and 1 for a leading (batch) dimension.
+    """Sizes for every symbolic dimension of the model's inputs; see `fix_input_dims`.
+
+    Raises:
+        ModelError: a dimension that is not leading is not given, or a given name does not exist.
+    """
+    return fix_input_dims(model.inputs(), given)
+
+
+def fix_input_dims(inputs: Sequence[Input], given: Mapping[str, int]) -> dict[str, int]:
+    """Sizes for every symbolic dimension of *inputs*: *given*, and 1 for a leading (batch) dimension.
 
     Raises:
         ModelError: a dimension that is not leading is not given, or a given name does not exist.
     """
     places = {
         dim: (item.name, axis)
-        for item in model.inputs()
+        for item in inputs
         for axis, dim in enumerate(item.shape)
         if isinstance(dim, str)
     }
@@ -103,7 +112,7 @@ def fix_dims(model: Model, given: Mapping[str, int]) -> dict[str, int]:
             raise ModelError(f"the model has no symbolic dimension '{name}'; it has: {have}")
         if size < 1:
             raise ModelError(f"dimension '{name}' cannot be {size}; give at least 1 with --dim {name}=SIZE")
-    leading = [item.shape[0] for item in model.inputs() if item.shape]
+    leading = [item.shape[0] for item in inputs if item.shape]
     dims = {dim: 1 for dim in leading if isinstance(dim, str)} | dict(given)
     for name, (reader, axis) in places.items():
         if name not in dims:

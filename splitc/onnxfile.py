@@ -137,6 +137,13 @@ def _check_external(tensor: onnx.TensorProto, path: Path, files: dict[Path, int]
         raise Refusal(
             f"external data file '{location}' of tensor '{tensor.name}' is missing; put it beside the model"
         )
+    if (
+        data.stat().st_nlink > 1
+    ):  # ONNX IR would refuse it later: the other name may be of a file that others change
+        raise Refusal(
+            f"external data file '{location}' has {data.stat().st_nlink} names on its disk (hard links), which ONNX "
+            "tools refuse to read; put a copy of it in its place"
+        )
     numbers = [entries.get("offset", "0") or "0", entries.get("length", "") or str(_nbytes(tensor))]
     if not all(number.isascii() and number.isdigit() for number in numbers):
         raise Refusal(

@@ -90,13 +90,12 @@ def _outlook(manifest: Manifest, network: Network, sla_s: float | None) -> Outlo
 
 
 def _holds_to(manifest: Manifest, decision: Decision) -> float | None:
-    """Latency grows linearly with the head's slowdown: find where the first line of a shorter head crosses."""
-    chosen = decision.cut.head
-    if chosen is None or manifest.targets.head.source != "predicted":
+    """Latency grows linearly with the device's slowdown: find where the first line of less work on it crosses."""
+    if decision.cut.device is None or manifest.targets.head.source != "predicted":
         return None
     crossings = []
     for cut in manifest.cuts:
-        spared_s = chosen.latency_s - (cut.head.latency_s if cut.head is not None else 0.0)
+        spared_s = decision.cut.device_s - cut.device_s
         if spared_s > 0:
             behind_s = latency_s(cut, decision.conditions) - decision.latency_s
             crossings.append(decision.conditions.head_slowdown + behind_s / spared_s)

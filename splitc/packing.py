@@ -13,7 +13,15 @@ from typing import Literal
 
 from splitc import inference
 from splitc.atomic import new_folder
-from splitc.bundle import Bundle, CutEntry, file_entry, read_bundle, write_manifest
+from splitc.bundle import (
+    Bundle,
+    CutEntry,
+    PartEntry,
+    file_entry,
+    part_files,
+    read_bundle,
+    write_manifest,
+)
 from splitc.errors import BundleError, ModelError
 from splitc.stacking import has_batch, separates, trial
 from splitc.triton import config
@@ -24,6 +32,7 @@ Side = Literal["device", "cloud"]
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _ZIP_MODE = (stat.S_IFREG | 0o644) << 16
 _UNIX = 3
+_MODEL = ".onnx"
 _ORIGIN = "Written by splitc pack"
 # Triton waits for no further requests, so more costs nothing where it brings nothing.
 _TRITON_BATCH = 8
@@ -70,8 +79,8 @@ def pack_triton(bundle_folder: Path, output: Path) -> None:
         repository.mkdir()
         _fill(bundle, "cloud", files)
         for cut in bundle.manifest.cuts:
-            if cut.tail is not None:
-                _write_model(bundle, cut, files / cut.tail.file, repository)
+            if cut.cloud is not None:
+                _write_model(bundle, cut, files / _only_file(bundle, cut, cut.cloud), repository)
         if output.exists():
             output.rename(work / "replaced")
         repository.rename(output)
@@ -97,8 +106,11 @@ def _beside(output: Path) -> Iterator[Path]:
 
 def _fill(bundle: Bundle, side: Side, folder: Path) -> None:
     """Write the manifest of *side*, its ONNX files, and their weights."""
-    parts = [cut.head if side == "device" else cut.tail for cut in bundle.manifest.cuts]
-    models = {part.file: bundle.path(part.file) for part in parts if part is not None}
+    parts = [cut.device if side == "device" else cut.cloud for cut in bundle.manifest.cuts]
+    needed = {file for part in parts if part is not None for file in part_files(part)}
+    models = {file: bundle.path(file) for file in sorted(needed) if file.endswith(_MODEL)}
+    for file in needed - models.keys():
+        shutil.copyfile(bundle.path(file), folder / file)
     used = {span for path in models.values() for span in spans(load(path))}
     if _use_all(bundle, used):
         for file in {*models, *(span.location for span in used)}:
@@ -145,7 +157,7 @@ def _write_model(bundle: Bundle, cut: CutEntry, tail: Path, repository: Path) ->
             f"{bundle.folder}: '{name}' cannot be the name of a folder; compile the bundle again"
         )
     proto = load(tail)
-    given = {entry.name for entry in cut.boundary}
+    given = {entry.name for entry in cut.sent}
     text = config(
         name,
         [port for port in proto.graph.input if port.name in given],
@@ -159,6 +171,15 @@ def _write_model(bundle: Bundle, cut: CutEntry, tail: Path, repository: Path) ->
     shutil.copyfile(tail, version / "model.onnx")
     for file in {span.location for span in spans(proto)}:
         _link(tail.parent / file, version / file)
+
+
+def _only_file(bundle: Bundle, cut: CutEntry, part: PartEntry) -> str:
+    if part.file is None:
+        raise BundleError(
+            f"{bundle.folder}: what the cloud does of cut {cut.id} is several models in turn, which a repository "
+            "of single models cannot tell; serve the bundle with splitc serve"
+        )
+    return part.file
 
 
 def _separates(bundle: Bundle, cut: CutEntry, tail: Path) -> bool:

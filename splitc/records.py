@@ -12,7 +12,7 @@ each then gets the place in front.
 import difflib
 import math
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -22,6 +22,9 @@ from splitc.errors import SplitcError
 T = TypeVar("T")
 _Decoder = Callable[[object, str], object]
 _SHOWN_CHARACTERS = 57
+_SPARSE = "sparse"
+SPARSE: Mapping[str, bool] = {_SPARSE: True}
+"""Metadata of a field that is not written where it has its default: readers of older records know no such key."""
 
 
 class RecordError(SplitcError):
@@ -61,7 +64,12 @@ def encode(instance: object) -> object:
         RecordError: a number that JSON cannot hold.
     """
     if is_dataclass(instance):
-        return {field.name: encode(getattr(instance, field.name)) for field in fields(instance)}
+        values = ((item, getattr(instance, item.name)) for item in fields(instance))
+        return {
+            item.name: encode(value)
+            for item, value in values
+            if not (item.metadata.get(_SPARSE) and value == item.default)
+        }
     if isinstance(instance, tuple):
         return [encode(item) for item in instance]
     if isinstance(instance, dict):
@@ -103,8 +111,8 @@ def _decoder(hint: Any) -> _Decoder:  # a type hint has no narrower type than An
 def _record(cls: Any) -> _Decoder:
     """Read a table with exactly the fields of *cls*; those with a default may be absent."""
     hints = get_type_hints(cls)
-    decoders = {field.name: _decoder(hints[field.name]) for field in fields(cls)}
-    required = [field.name for field in fields(cls) if _is_required(field)]
+    decoders = {item.name: _decoder(hints[item.name]) for item in fields(cls)}
+    required = [item.name for item in fields(cls) if _is_required(item)]
 
     def read(value: object, path: str) -> object:
         if not isinstance(value, dict):
@@ -153,8 +161,8 @@ class _Mistakes:
             raise RecordError(*sentences) from self._found[0].__cause__
 
 
-def _is_required(field: Field[Any]) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
+def _is_required(item: Field[Any]) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
 
 
 def _sequence(hint: Any) -> _Decoder:

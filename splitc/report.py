@@ -5,7 +5,7 @@ from itertools import count
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from splitc.bundle import CutEntry, Manifest, Source
+from splitc.bundle import CutEntry, Manifest, PartEntry, Source, StageEntry
 from splitc.chart import chart
 from splitc.outlook import Outlook
 from splitc.targets import Network
@@ -37,8 +37,42 @@ def render(manifest: Manifest, outlooks: Sequence[Outlook], networks: Sequence[N
         networks=networks,
         chart=chart(manifest, outlooks),
         keys=_keys(manifest.cuts),
+        stages=_stages(manifest.cuts),
         sources={"head": manifest.targets.head.source, "tail": manifest.targets.tail.source},
     )
+
+
+def sides(cut: CutEntry) -> dict[str, str]:
+    """What each side does of a pipeline, in words, whoever begins first; nothing of a cut of one model.
+
+    Iterations are counted from 1.
+    """
+    names = ("cloud", "device") if cut.is_cloud_first else ("device", "cloud")
+    parts: list[tuple[str, PartEntry | None]] = list(zip(names, (cut.head, cut.tail), strict=True))
+    found = {name: part.stages for name, part in parts if part is not None and part.stages is not None}
+    lists = [{stage.name for stage in stages if stage.loop is None} for stages in found.values()]
+    halved = lists[0] & lists[1] if len(lists) > 1 else set()
+    return {
+        name: ", ".join(
+            _stage(stage, ("beginning", "rest")[number]) if stage.name in halved else _stage(stage)
+            for stage in stages
+        )
+        for number, (name, stages) in enumerate(found.items())
+    }
+
+
+def _stages(cuts: Sequence[CutEntry]) -> str:
+    """All stages of a pipeline, in words; nothing of a single model, or if no cut has all of them on one side."""
+    return next((told for cut in cuts if cut.kind != "split" for told in sides(cut).values()), "")
+
+
+def _stage(stage: StageEntry, what: str | None = None) -> str:
+    if what is not None:
+        return f"{what} of {stage.name}"
+    if stage.loop is None:
+        return stage.name
+    first, last = stage.loop.first + 1, stage.loop.end
+    return f"{stage.name} {first}-{last}" if first < last else f"{stage.name} {last}"
 
 
 def _keys(cuts: Sequence[CutEntry]) -> dict[str, str]:
@@ -78,5 +112,6 @@ _FILTERS: dict[str, Callable[..., object]] = {
     "seconds_range": lambda bounds: format_seconds_range(*bounds),
     "source": lambda target: format_source(target.source, target.calibration_runs),
     "sentence": _sentence,
+    "sides": sides,
     "shape": _shape,
 }

@@ -66,8 +66,10 @@ def verify_cuts(
     for number, (pair, cut) in enumerate(zip(pairs, cut_set.cuts, strict=True), start=1):
         progress(f"Verifying cut {pair.id}, {number} of {len(pairs)}")
         # Timings stay with the profiles that they belong to, so that the next build gets the same bytes.
-        key = (head.sha256, tail.sha256, head.here, tail.here, found.model.sha256, _head_nodes(cut, found))
-        verified.append(_verify_pair(pair, against, threads, key, cache, head=head.here, tail=tail.here))
+        place = (found.model.sha256, _head_nodes(cut, found))
+        key = (head.sha256, tail.sha256, head.here, tail.here, cut.direction, *place)
+        first, second = (head, tail) if cut.direction == "device-first" else (tail, head)
+        verified.append(_verify_pair(pair, against, threads, key, cache, head=first.here, tail=second.here))
     return tuple(verified), None
 
 
@@ -79,6 +81,7 @@ def input_conversions(cut_set: CutSet, found: Analysis) -> tuple[str, ...]:
         "an app that captures them in that format already saves as much with all-tail"
         for number, cut in enumerate(cut_set.cuts)
         if cut.kind == "split"
+        and cut.direction == "device-first"
         and all(nodes[index].op_type in _CONVERSIONS for unit in cut.head for index in units[unit].nodes)
     )
 

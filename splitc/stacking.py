@@ -1,9 +1,10 @@
-"""Whether several requests to a tail may run as one along axis 0, and how many of them pay: tried, not assumed."""
+"""Whether several requests to an ONNX file may run as one along axis 0, and how many of them pay: tried, not assumed."""
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 
 from splitc import inference
-from splitc.bundle import CutEntry
+from splitc.bundle import BoundaryEntry, CutEntry, TensorEntry
 from splitc.errors import ModelError
-from splitc.inference import Feeds, Input, Value
+from splitc.inference import FREE_DIM, Feeds, Input, Value
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 _WORTHWHILE = 0.05
 _TIMED_S = 0.6
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 40
-# For a tail that was never compared with the whole model.
-_TOLERANCE = 1e-4
+# After so long, few rounds must do: of runs that take seconds, one is much like the other.
+_LONG_S, _FEW_ROUNDS = 10.0, 2
+TOLERANCE = 1e-4
+"""How far two forms may differ of what was never compared with the whole model."""
 _SYMBOL = "splitc_batch"
 # Around zero, large, only positive, only negative, zero, small.
 _CHANGES = (
@@ -42,33 +45,59 @@ _STACKS = ((0, 1), (3, 2), (1, 4, 0), (4, 5, 2), (5, 3, 1))
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Six unlike requests to a tail, what it makes of each, and how far from that another form of it may be."""
+    """Six unlike requests to an ONNX file, what it makes of each, and how far from that another form of it may be."""
 
     feeds: tuple[Feeds, ...]
     wanted: tuple[Mapping[str, Value], ...]
     tolerance: float
 
 
+def sent_inputs(cut: CutEntry, dims: Mapping[str, int]) -> tuple[Input, ...]:
+    """What the cloud's part of *cut* takes; a size without a name, if it is the only one, follows from the bytes."""
+    return tuple(Input(entry.name, entry.dtype, _sized(entry, dims)) for entry in cut.sent)
+
+
+def _sized(entry: TensorEntry | BoundaryEntry, dims: Mapping[str, int]) -> tuple[int | str, ...]:
+    known = [dims.get(dim) if isinstance(dim, str) else dim for dim in entry.shape]
+    rest = math.prod(size for size in known if size is not None)
+    if known.count(None) != 1 or FREE_DIM not in entry.shape or not entry.bytes or not rest:
+        return entry.shape
+    size = entry.bytes // (rest * np.dtype(entry.dtype).itemsize)
+    return tuple(size if dim == FREE_DIM else dim for dim in entry.shape)
+
+
 def made_up(cut: CutEntry, dims: Mapping[str, int], index: int = 0) -> Feeds:
-    """One of six unlike requests to the tail of *cut*, symbolic sizes being *dims*.
+    """One of six unlike requests to the cloud's part of *cut*, symbolic sizes being *dims*.
 
     Raises:
         ModelError: *dims* do not tell the size of an input.
     """
-    inputs = [Input(entry.name, entry.dtype, entry.shape) for entry in cut.boundary]
+    return made_up_for(sent_inputs(cut, dims), dims, index)
+
+
+def made_up_for(inputs: Iterable[Input], dims: Mapping[str, int], index: int = 0) -> Feeds:
+    """As `made_up`, for an ONNX file that takes *inputs*."""
     return {name: _vary(array, index) for name, array in inference.random_feeds(inputs, dims, index).items()}
 
 
-def trial(tail: Path, cut: CutEntry, dims: Mapping[str, int], threads: int) -> Trial:
-    """Run the tail of *cut*, which is the file *tail*, on made-up requests.
+def trial(path: Path, cut: CutEntry, dims: Mapping[str, int], threads: int) -> Trial:
+    """Run the cloud's part of *cut*, which is the file at *path*, on made-up requests.
 
     Raises:
         ModelError: it cannot be run on them, or *dims* do not tell the size of an input.
     """
-    feeds = tuple(made_up(cut, dims, index) for index in range(len(_CHANGES)))
-    opened = inference.session(tail, threads=threads)
-    allowed = cut.check.tolerance if cut.check is not None else _TOLERANCE
-    return Trial(feeds, tuple(inference.run(opened, feed) for feed in feeds), allowed)
+    allowed = cut.check.tolerance if cut.check is not None else TOLERANCE
+    return trial_for(path, sent_inputs(cut, dims), dims, threads, allowed)
+
+
+def trial_for(
+    path: Path, inputs: Iterable[Input], dims: Mapping[str, int], threads: int, tolerance: float
+) -> Trial:
+    """As `trial`, of any ONNX file that takes *inputs*."""
+    taken = tuple(inputs)
+    feeds = tuple(made_up_for(taken, dims, index) for index in range(len(_CHANGES)))
+    opened = inference.session(path, threads=threads)
+    return Trial(feeds, tuple(inference.run(opened, feed) for feed in feeds), tolerance)
 
 
 def _vary(array: NDArray[Any], index: int) -> NDArray[Any]:
@@ -153,7 +182,9 @@ def _rows(feeds: Feeds) -> int:
 
 
 def stack(feeds: Sequence[Feeds]) -> Feeds:
-    """Several requests as one, along axis 0."""
+    """Several requests as one, along axis 0; one alone stays as it is, which also single numbers can."""
+    if len(feeds) == 1:
+        return feeds[0]
     return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
 
 
@@ -177,6 +208,12 @@ def time_batches(
     return best, tuple(sorted(run_s.items()))
 
 
+def time_alone(opened: "InferenceSession", tried: Trial) -> float:
+    """Median seconds of a run of one request."""
+    feeds = _cycle(tried, 1)
+    return median(chain.from_iterable(_rounds(opened, feeds, feeds)))
+
+
 def _cycle(tried: Trial, count: int) -> Feeds:
     return stack([tried.feeds[place % len(tried.feeds)] for place in range(count)])
 
@@ -188,7 +225,8 @@ def _rounds(opened: "InferenceSession", half: Feeds, whole: Feeds) -> list[tuple
     for turn in range(1 + _MAX_ROUNDS):
         taken = _run_s(opened, half), _run_s(opened, whole)
         rounds += [taken] if turn else []  # the first is slower
-        if len(rounds) >= _MIN_ROUNDS and time.perf_counter() - began > _TIMED_S:
+        elapsed_s = time.perf_counter() - began
+        if len(rounds) >= (_MIN_ROUNDS if elapsed_s < _LONG_S else _FEW_ROUNDS) and elapsed_s > _TIMED_S:
             break
     return rounds
 

@@ -22,7 +22,7 @@ _TOLERANCES = {"float64": 1e-6, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e
 _QUANTIZED_TOLERANCE = 2e-2
 _QUANTIZERS = {"QuantizeLinear", "DynamicQuantizeLinear"}
 # Two runs of one model that differ by more than this are not the same computation.
-_REPEATABLE = 1e-6
+REPEATABLE = 1e-6
 _TIMED_S = 0.5
 _MIN_RUNS, _MAX_RUNS = 5, 30
 # Sessions hold weights as loaded and as pre-packed for the kernels, for the whole and for one pair.
@@ -94,7 +94,7 @@ def reference(model: Path, feeds: Sequence[Feeds], allowed: float, threads: int)
     with inference.blaming_inputs():
         wanted = tuple(inference.run(opened, feed) for feed in feeds)
     again = inference.run(opened, feeds[0])
-    if any(inference.difference(again[name], wanted[0][name]).max_rel > _REPEATABLE for name in outputs):
+    if any(inference.difference(again[name], wanted[0][name]).max_rel > REPEATABLE for name in outputs):
         return None
     return Reference(outputs, tuple(feeds), wanted, allowed)
 
@@ -123,7 +123,7 @@ def verify(pair: Pair, against: Reference, threads: int, *, timed: bool) -> Veri
             values: dict[str, Value] = dict(feeds)
             for part in parts:
                 values |= inference.run(part, _inputs(part, values))
-            worst = worst | _compare(pair.id, values, wanted, against.tolerance)
+            worst = worst | compare(pair.id, values, wanted, against.tolerance)
         timings = _time([(part, _inputs(part, values)) for part in parts]) if timed else (None,) * len(parts)
     except ModelError as error:
         raise VerifyError(f"cut {pair.id} does not work: {error}") from error
@@ -135,9 +135,14 @@ def _inputs(part: InferenceSession, values: Mapping[str, Value]) -> dict[str, Va
     return {item.name: values[item.name] for item in part.get_inputs()}
 
 
-def _compare(
+def compare(
     cut: str, values: Mapping[str, Value], wanted: Mapping[str, Value], allowed: float
 ) -> inference.Difference:
+    """The largest difference of any output of the pair called *cut* from what the whole model made.
+
+    Raises:
+        VerifyError: an output is missing, or differs by more than is *allowed*; names the cut and the output.
+    """
     worst = inference.SAME
     for name, want in wanted.items():
         if name not in values:

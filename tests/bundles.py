@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from splitc.bundle import Bundle, CutEntry, read_bundle
+from splitc.bundle import Bundle, CutEntry, part_files, read_bundle
 from splitc.inference import Feeds
 from splitc.stacking import made_up
 from tests.running import compile_here, save_tiny
@@ -39,4 +39,4 @@ def results(model: Path, feeds: Feeds) -> Mapping[str, Any]:
 
 def wanted(bundle: Bundle, cut: CutEntry, index: int = 0) -> Mapping[str, Any]:
     assert cut.tail is not None
-    return results(bundle.path(cut.tail.file), request(bundle, cut, index))
+    return results(bundle.path(part_files(cut.tail)[0]), request(bundle, cut, index))

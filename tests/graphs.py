@@ -74,6 +74,21 @@ def diamond() -> Costs:
     return Costs(graph, (0.01, 0.02, 0.03, 0.04), (0.001, 0.002, 0.003, 0.004), Energy(2.0, 1e-6, 5e-7))
 
 
+def iterations(count: int, *, device_s: float = 2.0, cloud_s: float = 0.05) -> Costs:
+    """A pipeline unrolled: an encoder, *count* iterations that share their weights, a decoder."""
+    prompt, noise, context = range(3)
+    latents = [noise, *range(context + 1, context + 1 + count)]
+    graph = make_graph(
+        [[prompt], *([latent, context] for latent in latents[:-1]), [latents[-1]]],
+        [40, 16_384, 236_544, *[16_384] * count, 786_432],
+        inputs=2,
+        weights=[[0], *[[1]] * count, [2]],
+        weight_bytes=[70, 1000, 5],
+    )
+    times = (0.1, *[1.0] * count, 0.5)
+    return Costs(graph, tuple(device_s * time for time in times), tuple(cloud_s * time for time in times))
+
+
 def random_costs(seed: int, units: int, *, single_output: bool) -> Costs:
     """Draw a DAG with fan-out, inputs (some read late), early outputs, shared weights, zero costs."""
     random = Random(seed)

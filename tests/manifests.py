@@ -5,17 +5,22 @@ from collections.abc import Sequence
 from splitc.bundle import (
     BoundaryEntry,
     BoxEntry,
+    CallEntry,
     CheckEntry,
     CutEntry,
     FileEntry,
     HeadEntry,
+    LoopEntry,
     Manifest,
     ModelEntry,
     RegretEntry,
+    StageEntry,
     TailEntry,
     TargetEntry,
     TargetsEntry,
     TensorEntry,
+    direction_of,
+    part_files,
 )
 
 SHA = "0123456789abcdef" * 4
@@ -49,6 +54,41 @@ def cut(
     return CutEntry(key, kind, head, tail, boundary, up, down, CHECK)  # type: ignore[arg-type]
 
 
+def cloud_first(key: str, *, head_s: float, tail_s: float, up: int = 0, down: int = 0) -> CutEntry:
+    """A split whose head runs in the cloud."""
+    head = HeadEntry(f"head-{key}.onnx", head_s, 500, None, "measured", (0.9, 1.2))
+    tail = TailEntry(f"tail-{key}.onnx", tail_s, 50, "predicted", (0.5, 2.0), peak_bytes=100)
+    crossing = TensorEntry("b", "float32", (1, "n"), down)
+    return CutEntry(
+        key,
+        "split",
+        head,
+        tail,
+        (BoundaryEntry("b", "float32", (1, "n"), down),),
+        up,
+        down,
+        CHECK,
+        direction="cloud-first",
+        uploads=(TensorEntry("x", "float32", (1, "n"), up),),
+        downloads=(crossing,),
+    )
+
+
+def staged(key: str, *, first: int, times: int) -> CutEntry:
+    """A cut between iterations of a pipeline: the device does the first ones."""
+    call = CallEntry("step.onnx", {"x": "latents"}, {"y": "latents"})
+
+    def loop(first: int, end: int) -> tuple[StageEntry, ...]:
+        each = {"t": "t.npy"}
+        return (StageEntry("denoise", (call,), LoopEntry(first, end, {"latents": "noise"}, each)),)
+
+    text = StageEntry("text", (CallEntry("text.onnx", {}, {"z": "context"}),))
+    head = HeadEntry(None, 0.1 * first, 500, 600, "predicted", (0.5, 2.0), stages=(text, *loop(0, first)))
+    tail = TailEntry(None, 0.01 * (times - first), 500, "measured", None, stages=loop(first, times))
+    boundary = (BoundaryEntry("latents", "float32", ("n", 4), 16),)
+    return CutEntry(key, "split", head, tail, boundary, 16, 4, None)
+
+
 CUTS = (
     cut("c0", head_s=0.1, weights=1000),
     cut("c1", head_s=0.02, tail_s=0.01, up=1000, down=40, weights=400),
@@ -59,11 +99,19 @@ CUTS = (
 def manifest(
     cuts: Sequence[CutEntry] = CUTS, head: TargetEntry = PREDICTED, tail: TargetEntry = MEASURED
 ) -> Manifest:
-    parts = [part.file for cut in cuts for part in (cut.head, cut.tail) if part is not None]
+    parts = sorted(
+        {
+            file
+            for cut in cuts
+            for part in (cut.head, cut.tail)
+            if part is not None
+            for file in part_files(part)
+        }
+    )
     return Manifest(
         splitc_manifest=1,
         generator={"splitc": "0.0"},
-        direction="device-first",
+        direction=direction_of(cuts),
         model=ModelEntry(
             "tiny",
             SHA,

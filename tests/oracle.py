@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
+from splitc.bundle import Direction
 from splitc.costs import Box, Costs, Limits
 from splitc.cuts import Cut, make_cut
 from splitc.graph import Graph
@@ -23,10 +24,21 @@ def closures(graph: Graph) -> list[frozenset[int]]:
     return heads
 
 
-def feasible_cuts(costs: Costs, limits: Limits = Limits()) -> list[Cut]:  # noqa: B008 - frozen
+def feasible_cuts(
+    costs: Costs,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    directions: Sequence[Direction] = ("device-first",),
+) -> list[Cut]:
     """All cuts that keep pins, privacy, unsendable inputs and budgets."""
-    heads = (head for head in closures(costs.graph) if _keeps_pins(costs.graph, head, limits))
-    return [cut for cut in (make_cut(costs, head) for head in heads) if keeps_budgets(costs, cut, limits)]
+    whole = frozenset(range(len(costs.graph.units)))
+    found: list[Cut] = []
+    for head in closures(costs.graph):
+        ways = directions if 0 < len(head) < len(whole) else ("device-first",)
+        for way in ways:
+            if _keeps_pins(costs.graph, head if way == "device-first" else whole - head, limits):
+                cut = make_cut(costs, head, way)
+                found += [cut] if keeps_budgets(costs, cut, limits) else []
+    return found
 
 
 def _predecessors(graph: Graph) -> list[set[int]]:
@@ -37,10 +49,10 @@ def _predecessors(graph: Graph) -> list[set[int]]:
     return makers
 
 
-def _keeps_pins(graph: Graph, head: frozenset[int], limits: Limits) -> bool:
+def _keeps_pins(graph: Graph, device: frozenset[int], limits: Limits) -> bool:
     private = [graph.tensors[index] for index in limits.private]
     stays = {unit for t in private for unit in (t.producer, *t.consumers) if unit is not None}
-    return (limits.pin_head | graph.device_only | stays) <= head and not limits.pin_tail & head
+    return (limits.pin_head | graph.device_only | stays) <= device and not limits.pin_tail & device
 
 
 def keeps_budgets(costs: Costs, cut: Cut, limits: Limits) -> bool:
@@ -50,8 +62,8 @@ def keeps_budgets(costs: Costs, cut: Cut, limits: Limits) -> bool:
         return infinite if limit is None else limit
 
     return (
-        cut.head_weight_bytes <= most(limits.max_head_weight_bytes)
-        and cut.head_peak_bytes <= most(limits.max_head_peak_bytes)
+        cut.device_weight_bytes <= most(limits.max_head_weight_bytes)
+        and cut.device_peak_bytes <= most(limits.max_head_peak_bytes)
         and cut.uplink_bytes <= most(limits.max_payload_bytes)
         and (limits.max_energy_j is None or energy_j(costs, cut) <= limits.max_energy_j)
     )
@@ -59,23 +71,42 @@ def keeps_budgets(costs: Costs, cut: Cut, limits: Limits) -> bool:
 
 def energy_j(costs: Costs, cut: Cut) -> float:
     assert costs.energy is not None
-    spent = (cut.head_s * costs.energy.active_w, cut.uplink_bytes * costs.energy.uplink_j_per_byte)
+    spent = (cut.device_s * costs.energy.active_w, cut.uplink_bytes * costs.energy.uplink_j_per_byte)
     return sum(spent) + cut.downlink_bytes * costs.energy.downlink_j_per_byte
 
 
-def crossing(graph: Graph, head: frozenset[int]) -> list[int]:
-    """Tensors available on the device that somebody in the tail reads."""
-    read_by_tail = {t for unit in set(range(len(graph.units))) - head for t in graph.units[unit].inputs}
-    made_by_tail = {t for unit in set(range(len(graph.units))) - head for t in graph.units[unit].outputs}
-    return sorted(read_by_tail - made_by_tail)
+def crossing(graph: Graph, first: frozenset[int]) -> list[int]:
+    """Tensors that the rest reads and does not make, model inputs among them."""
+    rest = set(range(len(graph.units))) - first
+    read = {t for unit in rest for t in graph.units[unit].inputs}
+    made = {t for unit in rest for t in graph.units[unit].outputs}
+    return sorted(read - made)
 
 
-def peak_bytes(graph: Graph, head: frozenset[int]) -> int:
-    """Play the head step by step with a set of what is in memory."""
-    waiting = set(crossing(graph, head)) | {i for i, t in enumerate(graph.tensors) if t.is_output}
-    still_read = {t for unit in head for t in graph.units[unit].inputs}
-    held = {i for i, t in enumerate(graph.tensors) if t.producer is None and i in waiting | still_read}
-    todo = sorted(head)
+def sent_and_received(graph: Graph, head: frozenset[int], direction: Direction) -> tuple[set[int], set[int]]:
+    """What goes up and what comes down."""
+    inputs = {i for i, tensor in enumerate(graph.tensors) if tensor.producer is None}
+    outputs = {i for i, tensor in enumerate(graph.tensors) if tensor.is_output} - inputs
+    made_by_head = {t for unit in head for t in graph.units[unit].outputs}
+    if direction == "device-first":
+        return set(crossing(graph, head)), outputs - made_by_head
+    read_by_head = {t for unit in head for t in graph.units[unit].inputs}
+    return inputs & read_by_head, (outputs & made_by_head) | (set(crossing(graph, head)) - inputs)
+
+
+def peak_bytes(graph: Graph, head: frozenset[int], direction: Direction) -> int:
+    """Play the device's part step by step with a set of what is in memory."""
+    device = head if direction == "device-first" else frozenset(range(len(graph.units))) - head
+    sent, received = sent_and_received(graph, head, direction)
+    waiting = {i for i, t in enumerate(graph.tensors) if t.is_output}
+    still_read = {t for unit in device for t in graph.units[unit].inputs}
+    held = {i for i, t in enumerate(graph.tensors) if t.producer is None}
+    if direction == "device-first":
+        waiting |= sent
+    else:
+        held |= received
+    held &= waiting | still_read
+    todo = sorted(device)
     peak = 0
     while todo:
         unit = todo.pop(0)
@@ -83,12 +114,12 @@ def peak_bytes(graph: Graph, head: frozenset[int]) -> int:
         peak = max(peak, sum(graph.tensors[i].nbytes or 0 for i in held) + graph.units[unit].scratch_bytes)
         later = {t for other in todo for t in graph.units[other].inputs}
         held &= waiting | later
-    weights = {weight for unit in head for weight in graph.units[unit].weights}
+    weights = {weight for unit in device for weight in graph.units[unit].weights}
     return peak + sum(graph.weights[weight].nbytes for weight in weights)
 
 
 def price_range(box: Box) -> tuple[FloatArray, FloatArray]:
-    """Prices (head, tail, uplink s/byte, downlink s/byte, round trip s), lowest and highest."""
+    """Prices (device, cloud, uplink s/byte, downlink s/byte, round trip s), lowest and highest."""
     up, down = (tuple(8.0 / bps for bps in reversed(pair)) for pair in (box.uplink_bps, box.downlink_bps))
     low, high = np.array([box.head_slowdown, box.tail_slowdown, up, down, box.rtt_s]).T
     return low, high
@@ -97,7 +128,7 @@ def price_range(box: Box) -> tuple[FloatArray, FloatArray]:
 def amounts(cuts: Iterable[Cut]) -> FloatArray:
     """(cuts, prices): latency is the product with prices."""
     return np.array(
-        [[c.head_s, c.tail_s, c.uplink_bytes, c.downlink_bytes, c.kind != "all-head"] for c in cuts], float
+        [[c.device_s, c.cloud_s, c.uplink_bytes, c.downlink_bytes, c.kind != "all-head"] for c in cuts], float
     )
 
 

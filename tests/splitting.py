@@ -8,6 +8,7 @@ from random import Random
 import onnx
 
 from splitc import emit
+from splitc.bundle import Direction
 from splitc.costs import Costs
 from splitc.cuts import Cut, make_cut
 from splitc.graph import Graph
@@ -37,9 +38,9 @@ class Split:
     def graph(self) -> Graph:
         return self.partition.graph
 
-    def cut(self, head: frozenset[int]) -> Cut:
+    def cut(self, head: frozenset[int], direction: Direction = "device-first") -> Cut:
         count = len(self.graph.units)
-        return make_cut(Costs(self.graph, (1.0,) * count, (0.1,) * count), head)
+        return make_cut(Costs(self.graph, (1.0,) * count, (0.1,) * count), head, direction)
 
 
 def save(built: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:
@@ -81,9 +82,10 @@ def write(made: Split, cut: Cut, name: str = "c") -> Pair:
     return Pair(name, made.emitter.folder, *files)
 
 
-def cuts(made: Split, seed: int = 0) -> list[Cut]:
+def cuts(made: Split, seed: int = 0, direction: Direction = "device-first") -> list[Cut]:
     """Cuts at every allowed boundary, where there are few; else prefixes of several orders and random closures."""
     graph = made.graph
+    device_first = direction == "device-first"
     heads = set(oracle.closures(graph)) if len(graph.units) <= 10 else set()
     if not 0 < len(heads) <= MOST_CLOSURES:
         heads = {frozenset[int](), frozenset(range(len(graph.units)))}
@@ -92,7 +94,12 @@ def cuts(made: Split, seed: int = 0) -> list[Cut]:
             order = list(_order(graph, random))
             sizes = random.sample(range(1, len(order) + 1), min(len(order), 9))
             heads |= {frozenset(order[:size]) for size in sizes}
-    return [made.cut(head) for head in sorted(heads, key=sorted) if graph.device_only <= head]
+    kept = [
+        head
+        for head in sorted(heads, key=sorted)
+        if (graph.device_only <= head if device_first else graph.device_only.isdisjoint(head))
+    ]
+    return [made.cut(head, direction) for head in kept]
 
 
 def _order(graph: Graph, random: Random) -> Iterator[int]:
@@ -137,7 +144,10 @@ def check_files(made: Split, cut: Cut, pair: Pair, found: Mapping[str, onnx.Mode
     given = {item.name for item in made.original.inputs()}
     outputs = {side: [port.name for port in proto.graph.output] for side, proto in found.items()}
     if "tail" in found:
-        assert [port.name for port in found["tail"].graph.input] == boundary
+        taken = [port.name for port in found["tail"].graph.input]
+        assert (
+            taken if cut.direction == "device-first" else [name for name in taken if name not in given]
+        ) == boundary
         assert not set(outputs["tail"]) & (set(outputs.get("head", ())) | given)
     if "head" in found:
         assert {port.name for port in found["head"].graph.input} <= given

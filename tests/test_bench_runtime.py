@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks.running import limit, predictions, throughput, traces
+from benchmarks.running.cellular import Link
 from benchmarks.running.models import Compiled
 from splitc.bundle import Bundle
 from splitc.decision import Conditions
@@ -24,14 +25,14 @@ def row(cut: str, latency_s: float, predicted_s: float = 1.0, head_s: float | No
     }
 
 
-def test_a_prediction_is_judged_by_the_later_half_without_what_follows_a_pause() -> None:
-    early = [row("c0", 9.0), row("c0", 9.0)]
-    late = [row("c0", 9.0), row("c0", 2.0), row("c0", 2.0)]
-    rows = {cut.id: [early, early, late, late] for cut in CUTS}
-    case = predictions.Case(MODEL, "lte", 1.0)
-    found = predictions.predicted(case, rows)
+def test_a_prediction_is_judged_by_the_later_half_of_what_the_cloud_answered() -> None:
+    early, fell_back = [row("c0", 9.0)] * 3, row("c0", 9.0) | {"fallback": "late"}
+    late = [row("c0", 2.0), row("c0", 2.0), fell_back]
+    half = predictions.ROUNDS // 2
+    rows = {cut.id: [early] * half + [late] * half for cut in CUTS}
+    found = predictions.predicted(predictions.Case(MODEL, "lte", 1.0), rows)
     assert [item.cut for item in found] == ["c0", "c1", "c2"]
-    assert {(item.requests, item.error) for item in found} == {(4, -0.5)}
+    assert {(item.requests, item.fallbacks, item.error) for item in found} == {(2 * half, half, -0.5)}
 
 
 def test_regret_is_that_of_the_commonest_cut_at_the_end() -> None:
@@ -48,18 +49,55 @@ def test_regret_is_that_of_the_commonest_cut_at_the_end() -> None:
     assert "within 5%" in predictions.verdicts(cuts, [found])[1]
 
 
-def test_a_slow_request_counts_longer_by_time() -> None:
-    rows = {
-        "all-head c0": [row("c0", 0.2, head_s=0.2)] * 10,
-        traces.ADAPTIVE: [row("c2", 0.1)] * 9 + [row("c2", 1.0)],
+def adapted(own_slowdown: float, alone_slowdown: float = 2.0) -> list[traces.Policy]:
+    """Policies on a device that was to be twice as slow."""
+    stretches = {
+        "all-head c0": traces.Stretch([row("c0", 0.2)] * 10, alone_slowdown),
+        traces.ADAPTIVE: traces.Stretch([row("c2", 0.1)] * 9 + [row("c2", 1.0)], own_slowdown),
+        traces.WITH_SLA: traces.Stretch([row("c2", 0.1)], alone_slowdown),
     }
-    link = traces.Link("a link", Conditions(1e6, 1e6, 0.1), 0.1)
-    alone, own = traces.policies(traces.Case(MODEL, 2.0, link), rows)
-    assert alone.slowdown == pytest.approx(2.0)
-    assert own.slowdown is None
+    link = Link("a link", Conditions(1e6, 1e6, 0.1), 0.1)
+    return traces.policies(traces.Case(MODEL, 2.0, link), stretches)
+
+
+def test_a_slow_request_counts_longer_by_time() -> None:
+    alone, own, _ = adapted(2.1)
     assert own.mean_s == pytest.approx(0.19)
     assert own.by_time_mean_s == pytest.approx((9 * 0.25 * 0.1 + 1.0) / 3.25)
     assert (alone.within_sla, own.within_sla) == (1.0, 0.9)
+
+
+def test_a_slowdown_is_that_of_all_heads_together() -> None:
+    rows = [
+        row("c1", 1.0, head_s=0.1),
+        row("c1", 1.0, head_s=0.5),
+        row("c0", 1.0, head_s=3.4),
+        row("c2", 1.0),
+    ]
+    assert traces.slowdown(rows, {"c0": 0.8, "c1": 0.1}) == pytest.approx(4.0)
+
+
+def test_policies_with_alike_devices_are_compared() -> None:
+    rows = adapted(2.1)
+    assert traces.why_void(rows) is None
+    assert traces.verdict(rows).startswith("adapts: mean ")
+    assert "void" not in str(traces.table(rows).title)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (adapted(2.5), "2.0x during 'all-head c0' and 2.5x during 'adaptive'"),
+        (adapted(1.4, 1.3), "1.3x during 'all-head c0' and 1.4x during 'adaptive'"),
+        (adapted(3.1, 3.0), "3.0x during 'all-head c0' and 3.1x during 'adaptive'"),
+    ],
+    ids=["different", "too fast", "too slow"],
+)
+def test_policies_with_other_devices_are_not_compared(rows: list[traces.Policy], said: str) -> None:
+    assert traces.verdict(rows).startswith(
+        f"adapts: void: the device was to be 2x slower, and was {said}; rerun"
+    )
+    assert str(traces.table(rows).title).endswith("; void")
 
 
 def test_what_is_over_the_limit_is_told() -> None:

@@ -10,8 +10,10 @@ import pytest
 from onnx import numpy_helper
 
 from splitc.bundle import MANIFEST, file_entry
-from splitc.check import check_bundle
+from splitc.check import Checked, check_bundle, open_to_check
 from splitc.errors import BundleError, ModelError, VerifyError
+from splitc.limits import LimitOptions
+from splitc.packing import pack
 from tests.conftest import Tiny
 from tests.running import compile_here, save_tiny
 
@@ -23,16 +25,21 @@ def folder(tiny: Tiny, tmp_path: Path) -> Path:
     return copy
 
 
+def checked(folder: Path, model: Path | None = None, *samples: Path) -> Checked:
+    return check_bundle(open_to_check(folder), model, samples, lambda _: None)
+
+
 def check(folder: Path, model: Path | None = None, *samples: Path) -> list[str]:
-    return [key for key, _ in check_bundle(folder, model, samples, lambda _: None).cuts]
+    return [key for key, _ in checked(folder, model, *samples).cuts]
 
 
 def test_a_good_bundle(tiny: Tiny, folder: Path) -> None:
     keys = [cut.id for cut in tiny.bundle.manifest.cuts]
     stages: list[str] = []
     assert check(folder, tiny.model) == check(folder) == keys
-    assert check_bundle(folder, None, (), stages.append).against == "its own head-c0.onnx"
-    assert stages == ["Checking files", "Running the whole model", *(f"Running cut {key}" for key in keys)]
+    against = check_bundle(open_to_check(folder), None, (), stages.append).against
+    assert against == "its own head-c0.onnx"
+    assert stages == ["Running the whole model", *(f"Running cut {key}" for key in keys)]
 
 
 def test_a_wrong_tail_is_found_even_if_the_manifest_vouches_for_it(folder: Path) -> None:
@@ -74,14 +81,14 @@ def test_samples(folder: Path, tmp_path: Path) -> None:
 
 def test_half_precision_inside_is_judged_as_at_compile_time(tmp_path: Path) -> None:
     compiled = compile_here(save_tiny("fp16_chain", tmp_path), tmp_path / "bundle")
-    checks = check_bundle(compiled.folder, None, (), lambda _: None).cuts
+    checks = checked(compiled.folder).cuts
     assert {found.tolerance for _, found in checks} == {2e-2}
 
 
 def test_unverified_cuts_are_judged_by_what_the_model_holds(tmp_path: Path) -> None:
     compiled = compile_here(save_tiny("qdq_residual", tmp_path), tmp_path / "bundle", verify=False)
     assert all(cut.check is None for cut in compiled.manifest.cuts)
-    checks = check_bundle(compiled.folder, None, (), lambda _: None).cuts
+    checks = checked(compiled.folder).cuts
     assert {found.tolerance for _, found in checks} == {2e-2}
 
 
@@ -89,3 +96,21 @@ def test_a_model_that_differs_from_itself(tmp_path: Path) -> None:
     compiled = compile_here(save_tiny("random_normal", tmp_path), tmp_path / "bundle")
     with pytest.raises(VerifyError, match="another result each time"):
         check(compiled.folder)
+
+
+def test_one_side_of_a_bundle(folder: Path, tmp_path: Path) -> None:
+    pack(folder, "cloud", tmp_path / "cloud")
+    with pytest.raises(
+        BundleError, match="holds only what the cloud needs; verify the bundle that it was packed from"
+    ):
+        check(tmp_path / "cloud")
+
+
+def test_a_cloud_first_bundle(tmp_path: Path) -> None:
+    path, limits = (
+        save_tiny("tiny_cnn", tmp_path),
+        LimitOptions(pin_head=("logits",), pin_tail=("stem/conv",)),
+    )
+    compiled = compile_here(path, tmp_path / "bundle", directions=("cloud-first",), limits=limits)
+    assert any(cut.is_cloud_first for cut in compiled.manifest.cuts)
+    assert check(compiled.folder, path) == [cut.id for cut in compiled.manifest.cuts]

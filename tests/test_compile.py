@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from splitc.bundle import read_bundle
+from splitc.bundle import part_files, read_bundle
 from splitc.compile import REPORT
 from splitc.errors import ModelError, ProfileError, SplitcError, TargetError
 from splitc.limits import LimitOptions
@@ -139,7 +139,9 @@ def test_a_pair_works_at_other_sizes_than_it_was_sized_at(tmp_path: Path) -> Non
         assert cut.head is not None
         assert cut.tail is not None
         head, tail = (
-            ort.InferenceSession(str(compiled.folder / part.file), providers=["CPUExecutionProvider"])
+            ort.InferenceSession(
+                str(compiled.folder / part_files(part)[0]), providers=["CPUExecutionProvider"]
+            )
             for part in (cut.head, cut.tail)
         )
         for batch in (1, 5):
@@ -187,8 +189,8 @@ def test_recorded_profiles_take_the_place_of_measuring(tiny: Tiny, tmp_path: Pat
     assert splitc("profile", tiny.model, "-o", profile, cwd=tmp_path).code == 0
     given: dict[str, Any] = {
         "device": "pixel7",
-        "head_profile": profile,
-        "tail_profile": profile,
+        "device_profiles": (profile,),
+        "cloud_profiles": (profile,),
         "simplify": True,
     }
     for name in ("one", "two"):
@@ -197,7 +199,7 @@ def test_recorded_profiles_take_the_place_of_measuring(tiny: Tiny, tmp_path: Pat
     targets = read_bundle(tmp_path / "one").manifest.targets
     assert (targets.head.source, targets.tail.source) == ("measured", "measured")
     with pytest.raises(ProfileError, match="is a profile of another model"):
-        compile_here(save_tiny("diamond", tmp_path), tmp_path / "out", head_profile=profile)
+        compile_here(save_tiny("diamond", tmp_path), tmp_path / "out", device_profiles=(profile,))
 
 
 def test_energy_needs_figures(tmp_path: Path) -> None:

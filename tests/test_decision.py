@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitc.bundle import CutEntry
-from splitc.decision import Conditions, decide, latency_s
+from splitc.decision import Conditions, aim, choose, decide, latency_s
 from tests import manifests
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=200)
@@ -23,13 +23,20 @@ CONDITIONS = st.builds(
     head_slowdown=st.floats(0.1, 20),
     tail_slowdown=st.floats(0.1, 20),
 )
+PRICES = st.floats(0, 100)
 
 
 @st.composite
 def cut_sets(draw: st.DrawFn) -> tuple[CutEntry, ...]:
     cuts = []
     for number in range(draw(st.integers(1, 6))):
-        kind = draw(st.sampled_from(["head", "tail", "both"]))
+        kind = draw(st.sampled_from(["head", "tail", "both", "cloud-first"]))
+        if kind == "cloud-first":
+            amounts = {"up": draw(BYTES), "down": draw(BYTES)}
+            cuts.append(
+                manifests.cloud_first(f"c{number}", head_s=draw(SECONDS), tail_s=draw(SECONDS), **amounts)
+            )
+            continue
         head_s = draw(SECONDS) if kind != "tail" else None
         tail_s = draw(SECONDS) if kind != "head" else None
         sent = {"up": draw(BYTES), "down": draw(BYTES)} if kind != "head" else {}
@@ -37,8 +44,9 @@ def cut_sets(draw: st.DrawFn) -> tuple[CutEntry, ...]:
     return tuple(cuts)
 
 
-def tail_s(cut: CutEntry) -> float:
-    return cut.tail.latency_s if cut.tail else 0.0
+def cloud_s(cut: CutEntry) -> float:
+    part = cut.head if cut.direction == "cloud-first" else cut.tail
+    return part.latency_s if part else 0.0
 
 
 def test_latency_by_hand() -> None:
@@ -47,6 +55,40 @@ def test_latency_by_hand() -> None:
     assert whole == pytest.approx(2 * 0.1)
     assert split == pytest.approx(2 * 0.02 + 0.05 + 0.01 + 8 * 1000 / 1e6 + 3 * 0.01 + 8 * 40 / 2e6)
     assert all_tail == pytest.approx(0.05 + 0.01 + 8 * 100_000 / 1e6 + 3 * 0.02 + 8 * 40 / 2e6)
+
+
+def test_latency_by_hand_where_the_cloud_begins() -> None:
+    given = Conditions(1e6, 2e6, rtt_s=0.05, queue_s=0.01, head_slowdown=2, tail_slowdown=3)
+    cut = manifests.cloud_first("c0", head_s=0.1, tail_s=0.02, up=1000, down=40)
+    assert latency_s(cut, given) == pytest.approx(
+        0.05 + 0.01 + 8 * 1000 / 1e6 + 3 * 0.1 + 8 * 40 / 2e6 + 2 * 0.02
+    )
+
+
+@SETTINGS
+@given(cut_sets(), CONDITIONS, PRICES, st.none() | st.floats(0, 20))
+def test_a_price_counts_where_no_target_is_met(
+    cuts: tuple[CutEntry, ...], conditions: Conditions, price: float, sla_s: float | None
+) -> None:
+    priced = replace(conditions, price=price)
+    decision = decide(manifests.manifest(cuts), priced, sla_s)
+    assert decision.latency_s == latency_s(decision.cut, priced) == latency_s(decision.cut, conditions)
+    if sla_s is None or min(latency_s(cut, conditions) for cut in cuts) > sla_s:
+        paid = [latency_s(cut, conditions) + price * cloud_s(cut) for cut in cuts]
+        assert decision.latency_s + price * cloud_s(decision.cut) == min(paid)
+        assert not price or "price of the cloud" in decision.reason
+    else:
+        assert decision == replace(decide(manifests.manifest(cuts), conditions, sla_s), conditions=priced)
+
+
+@SETTINGS
+@given(cut_sets(), CONDITIONS, PRICES, st.floats(0, 100))
+def test_a_higher_price_never_brings_the_cloud_more_work(
+    cuts: tuple[CutEntry, ...], conditions: Conditions, price: float, more: float
+) -> None:
+    manifest = manifests.manifest(cuts)
+    cheap, dear = (decide(manifest, replace(conditions, price=p)) for p in (price, price + more))
+    assert cloud_s(dear.cut) <= cloud_s(cheap.cut) or dear.latency_s == pytest.approx(cheap.latency_s)
 
 
 @SETTINGS
@@ -68,11 +110,24 @@ def test_a_target_gives_the_cloud_the_least_work(
     meeting = [cut for cut in cuts if latency_s(cut, conditions) <= sla_s]
     if meeting:
         assert decision.latency_s <= sla_s
-        assert tail_s(decision.cut) == min(map(tail_s, meeting))
+        assert cloud_s(decision.cut) == min(map(cloud_s, meeting))
         assert decision.reason == "least cloud work within the target"
     else:
         assert decision.latency_s == min(latency_s(cut, conditions) for cut in cuts)
         assert decision.reason == "no cut meets the target; lowest latency"
+
+
+@SETTINGS
+@given(cut_sets(), CONDITIONS, st.none() | st.floats(0, 20))
+def test_an_aim_leaves_room_below_the_target_where_there_is_some(
+    cuts: tuple[CutEntry, ...], conditions: Conditions, sla_s: float | None
+) -> None:
+    found, exact = aim(cuts, conditions, sla_s), choose(cuts, conditions, sla_s)
+    if sla_s is None or min(latency_s(cut, conditions) for cut in cuts) > 0.8 * sla_s:
+        assert found == exact
+    else:
+        assert found.latency_s <= 0.8 * sla_s
+        assert cloud_s(found.cut) >= cloud_s(exact.cut)
 
 
 @SETTINGS

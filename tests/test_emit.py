@@ -9,10 +9,12 @@ import pytest
 from onnx import TensorProto
 
 from splitc import emit
+from splitc.bundle import Direction
 from splitc.model import fix_dims, load
 from tests import models, splitting
 
 RANDOM = "random_normal"
+DIRECTIONS: tuple[Direction, ...] = ("device-first", "cloud-first")
 
 
 @pytest.mark.parametrize("simplified", [False, True], ids=["as-is", "simplified"])
@@ -21,8 +23,9 @@ def test_every_cut_composes_to_the_model(name: str, simplified: bool, tmp_path: 
     made = splitting.split_tiny(name, tmp_path, simplified=simplified)
     against = splitting.whole(made)
     assert (against is None) is (name == RANDOM)
-    found = splitting.cuts(made)
-    assert any(cut.kind == "split" for cut in found)
+    found = [cut for direction in DIRECTIONS for cut in splitting.cuts(made, direction=direction)]
+    assert any(cut.kind == "split" and cut.direction == "device-first" for cut in found)
+    assert any(cut.direction == "cloud-first" for cut in found) or made.graph.device_only
     for cut in found:
         splitting.check(made, cut, against)
 
@@ -56,6 +59,16 @@ def test_constant_and_passthrough_outputs_stay_home(tmp_path: Path) -> None:
             found = splitting.check(made, cut, splitting.whole(made))
             assert output not in [port.name for port in found["tail"].graph.output]
         assert inner
+
+
+def test_constant_outputs_are_made_on_the_device(tmp_path: Path) -> None:
+    made = splitting.split_tiny("constant_output", tmp_path)
+    inner = [cut for cut in splitting.cuts(made, direction="cloud-first") if cut.kind == "split"]
+    assert inner
+    for cut in inner:
+        found = splitting.check(made, cut, splitting.whole(made))
+        assert "z" in [port.name for port in found["tail"].graph.output]
+        assert "z" not in [port.name for port in found["head"].graph.output]
 
 
 def test_readers_of_strings_stay_in_the_head(tmp_path: Path) -> None:

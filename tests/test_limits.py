@@ -85,7 +85,7 @@ def test_budgets_hold_in_every_cut(name: str, tmp_path: Path) -> None:
             if cut.head is None
             else cut.head.weight_bytes
             if name == "max_head_weight_bytes"
-            else cut.head.peak_bytes
+            else cut.head.peak_bytes or 0
             for cut in compiled.manifest.cuts
         ]
 

@@ -22,7 +22,12 @@ from tests.documents import Place, label, lookup, places, replaced
 
 SCHEMA = json.loads((Path(splitc.__file__).parent / "manifest.schema.json").read_bytes())
 VALIDATOR = Draft202012Validator(SCHEMA)
-PLAIN: dict[str, Any] = encode(manifests.manifest())  # type: ignore[assignment]
+EVERYTHING = (
+    *manifests.CUTS,
+    manifests.cloud_first("c3", head_s=0.1, tail_s=0.2, up=12, down=8),
+    manifests.staged("c4", first=1, times=3),
+)
+PLAIN: dict[str, Any] = encode(manifests.manifest(EVERYTHING))  # type: ignore[assignment]
 
 
 def is_valid(value: Any) -> bool:
@@ -38,8 +43,9 @@ def is_read(value: Any) -> bool:
 
 
 # Maps from any name: their keys are data.
-OPEN = {("generator",), ("model", "opsets"), ("model", "dims")}
-TABLES = [at for at in places(PLAIN) if isinstance(lookup(PLAIN, at), dict) and at not in OPEN]
+OPEN = {"generator", "opsets", "dims", "inputs", "outputs", "carry", "each"}
+TABLES = [at for at in places(PLAIN) if isinstance(lookup(PLAIN, at), dict) and not (at and at[-1] in OPEN)]
+OPTIONAL = {"notes", "codec", "side", "peak_bytes", "loop"}
 LEAVES = [at for at in places(PLAIN) if at and not isinstance(lookup(PLAIN, at), dict | list)]
 
 
@@ -75,12 +81,12 @@ def test_read_bundle_refuses_an_unknown_key(tiny: Tiny, tmp_path: Path) -> None:
 def test_both_agree_on_what_may_be_absent(at: Place) -> None:
     copy = deepcopy(PLAIN)
     del lookup(copy, at[:-1])[at[-1]]
-    assert is_valid(copy) == is_read(copy) == (at[-1] in ("notes", "codec", "side"))
+    assert is_valid(copy) == is_read(copy) == (at[-1] in OPTIONAL and at[-2:] != ("head", "peak_bytes"))
 
 
 def is_reference(at: Place) -> bool:
     """Whether the value names a file: that cuts name listed files is beyond a schema."""
-    return at == ("files",) or (at[0] in ("files", "cuts") and at[-1] in ("path", "file"))
+    return at == ("files",) or (at[0] in ("files", "cuts") and (at[-1] in ("path", "file") or "each" in at))
 
 
 @pytest.mark.parametrize("at", [at for at in LEAVES if not is_reference(at)], ids=label)

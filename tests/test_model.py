@@ -364,3 +364,9 @@ def test_sparse_weights_become_dense(tmp_path: Path) -> None:
     kept = built.graph.sparse_initializer[1]
     assert kept.values.data_type == TensorProto.FLOAT
     assert dense.numpy().nonzero()[1].tolist() == onnx.numpy_helper.to_array(kept.indices).tolist()
+
+
+def test_external_data_with_another_name_on_its_disk_is_refused(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    (tmp_path / "other").hardlink_to(tmp_path / "weights.bin")
+    assert "external data file 'weights.bin' has 2 names on its disk (hard links)" in refusal(path)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from splitc import inference
-from splitc.bundle import Bundle, read_bundle
+from splitc.bundle import Bundle, part_files, read_bundle
 from splitc.errors import BundleError
 from splitc.limits import LimitOptions
 from splitc.packing import Side, pack, pack_triton
@@ -35,7 +35,7 @@ def inner(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def names(bundle: Bundle, side: Side) -> set[str]:
     parts = [cut.head if side == "device" else cut.tail for cut in bundle.manifest.cuts]
-    return {part.file for part in parts if part is not None}
+    return {file for part in parts if part is not None for file in part_files(part)}
 
 
 @pytest.mark.parametrize("side", SIDES)

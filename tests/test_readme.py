@@ -27,10 +27,19 @@ def commands() -> list[str]:
     return [command for block in blocks() for command in block]
 
 
+def files() -> dict[str, str]:
+    """What a block marked ```toml holds, if its first line names the file to put it into."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```toml\n# (\S+\.toml)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return dict(found)
+
+
 def test_every_command_runs(tmp_path: Path) -> None:
     """Each block is one shell, in which a reader may leave something running for the next lines."""
     shell = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     shell["XDG_CACHE_HOME"] = str(tmp_path / "cache")  # what a reader keeps is for no other test
+    for name, text in files().items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
     for block in blocks():
         script = "\n".join(command for command in block if not EXEMPT.match(command))
         with (tmp_path / "said").open("w+", encoding="utf-8") as said:

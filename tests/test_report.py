@@ -10,6 +10,7 @@ import pytest
 from splitc.bundle import (
     BoundaryEntry,
     BoxEntry,
+    CallEntry,
     CheckEntry,
     CutEntry,
     FileEntry,
@@ -17,15 +18,18 @@ from splitc.bundle import (
     Manifest,
     ModelEntry,
     RegretEntry,
+    StageEntry,
     TailEntry,
     TargetEntry,
     TargetsEntry,
     TensorEntry,
+    part_files,
 )
 from splitc.outlook import outlook
 from splitc.quantity import Spread
-from splitc.report import render
+from splitc.report import render, sides
 from splitc.targets import Network
+from tests import manifests
 
 _VOID = {"meta", "br", "link", "img", "hr"}
 _CHECK = CheckEntry(seeds=3, max_abs=1e-6, max_rel=2e-7, tolerance=1e-4)
@@ -91,7 +95,7 @@ ALL_TAIL = cut(4, None, 0.012, 602_112)
 def sample(*cuts: CutEntry) -> Manifest:
     """A manifest with *cuts*, or with five usual ones."""
     cuts = cuts or (ALL_HEAD, *SPLITS, ALL_TAIL)
-    files = [part.file for entry in cuts for part in (entry.head, entry.tail) if part is not None]
+    files = [part_files(part)[0] for entry in cuts for part in (entry.head, entry.tail) if part is not None]
     head = TargetEntry("pixel7", "predicted", (0.49, 1.99), 0, "onnxruntime", None, "CPU", 4, "d1" * 32)
     tail = TargetEntry("local", "measured", None, 0, "onnxruntime", "1.23.0", "CPU", 8, "d2" * 32)
     return Manifest(
@@ -274,8 +278,8 @@ def test_results_without_any_error_are_called_identical() -> None:
 def test_many_boundary_tensors_are_folded() -> None:
     """Nine tensors stand behind one line, few stand open."""
     found = page(sample())
-    assert "9 boundary tensors, 360 kB" in found.text
-    assert "1 boundary tensors" not in found.text
+    assert "9 tensors, 360 kB" in found.text
+    assert "1 tensors" not in found.text
 
 
 def test_a_box_may_be_a_point() -> None:
@@ -283,7 +287,7 @@ def test_a_box_may_be_a_point() -> None:
     box = BoxEntry((1.0, 1.0), (1.0, 1.0), (6e6, 6e6), (24e6, 24e6), (0.02, 0.02))
     text = page(replace(sample(), box=box)).text
     assert "Uplink exactly 6 Mbit/s" in text
-    assert "Head slowdown exactly 1x" in text
+    assert "Device slowdown exactly 1x" in text
     assert "half to twice" in text
     assert "Outside this range: wifi, fibre, 3g." in text
 
@@ -340,3 +344,57 @@ def test_labels_of_close_networks_and_curves_do_not_overlap() -> None:
     assert rows["wifi"] == rows["lte"] != rows["fibre"]
     labels = sorted(float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)">c\d', html))
     assert all(after - before >= 16 for before, after in pairwise(labels))
+
+
+def test_a_cloud_first_cut_says_what_goes_up_and_what_comes_down() -> None:
+    """Its device is the one that finishes, and both ways have their tensors."""
+    cuts = (
+        manifests.cut("c0", head_s=0.1),
+        manifests.cloud_first("c1", head_s=0.01, tail_s=0.05, up=12, down=48),
+    )
+    found = page(manifests.manifest(cuts)).text
+    assert "c1 cloud-first split" in found
+    assert "~50 ms 25 to 100 ms 10 ms 9 to 12 ms 12 B 48 B 50 B 100 B" in found
+    assert "up x float32 [1, n], 12 B down b float32 [1, n], 48 B" in found
+    assert "what goes up to the cloud and, where the cloud comes first, down to the device" in found
+
+
+def test_a_pipeline_says_what_each_side_does() -> None:
+    """Below each cut, and once of all stages."""
+    split, longer = (manifests.staged("c1", first=first, times=9) for first in (3, 8))
+    cuts = (replace(split, id="c0", kind="all-head", head=longer.head, tail=None, boundary=()), split)
+    found = page(manifests.manifest(cuts)).text
+    assert "device: text, denoise 1-3 , then cloud: denoise 4-9" in found
+    assert "The pipeline Stages text, denoise 1-8 SHA-256" in found
+    assert "The model" not in found
+
+
+@pytest.mark.parametrize(
+    ("first", "times", "told"),
+    [
+        (3, 8, {"device": "text, denoise 1-3", "cloud": "denoise 4-8"}),
+        (1, 2, {"device": "text, denoise 1", "cloud": "denoise 2"}),
+    ],
+    ids=["several iterations", "one each"],
+)
+def test_iterations_are_counted_from_one(first: int, times: int, told: dict[str, str]) -> None:
+    assert sides(manifests.staged("c1", first=first, times=times)) == told
+
+
+def test_a_stage_that_is_cut_inside_is_told_as_two_halves() -> None:
+    """The same stage on both sides can only be that."""
+    text = StageEntry("text", (CallEntry("text.onnx", {}, {"z": "context"}),))
+    split = manifests.staged("c1", first=3, times=8)
+    assert split.tail is not None
+    assert split.head is not None
+    halved = replace(
+        split,
+        head=replace(split.head, stages=(text,)),
+        tail=replace(split.tail, stages=(text, *(split.tail.stages or ()))),
+    )
+    assert sides(halved) == {"device": "beginning of text", "cloud": "rest of text, denoise 4-8"}
+
+
+def test_whoever_begins_comes_first() -> None:
+    assert list(sides(manifests.staged("c1", first=3, times=8))) == ["device", "cloud"]
+    assert sides(manifests.cut("c1", head_s=0.1, tail_s=0.1)) == {}

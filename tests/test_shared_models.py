@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from splitc import inference
+from splitc.bundle import Direction
 from splitc.costs import Box, Costs, Limits
 from splitc.cuts import Cut
 from splitc.model import fix_dims, load
@@ -16,6 +17,7 @@ from tests import splitting
 FOLDER = Path(__file__).parents[2] / "shared" / "models"
 MODELS = sorted(path.stem for path in FOLDER.glob("*.onnx"))
 SAMPLES = 4
+DIRECTIONS: tuple[Direction, ...] = ("device-first", "cloud-first")
 DIMS: Mapping[str, Mapping[str, int]] = {
     "silero_vad": {"input:1": 576, "state:1": 1},
     "silero_vad_op18": {"sequence": 576},
@@ -65,20 +67,22 @@ def test_cuts_of_real_models_compose(name: str, tmp_path: Path) -> None:
     made = splitting.split(path, tmp_path, dims, feeds, simplified=True)
     against = splitting.whole(made, feeds)
     assert against is not None
-    found = {cut.head: cut for cut in prefixes(made)}
-    assert any(cut.kind == "split" for cut in found.values()) or len(made.graph.units) == 1
+    found = dict.fromkeys(prefixes(made))
+    assert {cut.direction for cut in found if cut.kind == "split"} == set(DIRECTIONS) or len(
+        made.graph.units
+    ) == 1
     if name in FRONTIER:
         best = frontier(made)
         assert any(cut.kind == "split" for cut in best) or name not in INNER
-        found |= {cut.head: cut for cut in best}
-    for number, cut in enumerate(found.values()):
+        found |= dict.fromkeys(best)
+    for number, cut in enumerate(found):
         splitting.check(made, cut, against, str(number))
 
 
 def prefixes(made: splitting.Split) -> list[Cut]:
     count = len(made.graph.units)
     ends = sorted({round(count * sample / SAMPLES) for sample in range(SAMPLES + 1)})
-    return [made.cut(frozenset(range(end))) for end in ends]
+    return [made.cut(frozenset(range(end)), direction) for direction in DIRECTIONS for end in ends]
 
 
 def frontier(made: splitting.Split) -> tuple[Cut, ...]:
@@ -88,4 +92,4 @@ def frontier(made: splitting.Split) -> tuple[Cut, ...]:
         for unit in made.graph.units
     )
     costs = Costs(made.graph, head_s, tuple(time / 10 for time in head_s))
-    return solve(costs, Box(), Limits(), max_cuts=8, regret=0.01).frontier
+    return solve(costs, Box(), Limits(), directions=DIRECTIONS, max_cuts=8, regret=0.01).frontier

@@ -19,8 +19,10 @@ from splitc.stacking import (
     give_batch,
     has_batch,
     made_up,
+    made_up_for,
     separates,
     stack,
+    time_alone,
     time_batches,
     trial,
 )
@@ -171,7 +173,14 @@ def test_larger_integers_stay_valid_as_indices() -> None:
 
 def test_an_unknown_size_is_not_guessed() -> None:
     with pytest.raises(ModelError, match="symbolic dimension"):
-        made_up(cut(1, "?"), {})
+        made_up(cut("?", "?"), {})
+    with pytest.raises(ModelError, match="symbolic dimension"):
+        made_up(cut("n", "?"), {})
+
+
+def test_the_only_size_without_a_name_follows_from_the_bytes() -> None:
+    wide = replace(manifests.CUTS[2], boundary=(BoundaryEntry("x", "int16", ("?", "n", 3), 2 * 5 * 4 * 3),))
+    assert made_up(wide, {"n": 4})["x"].shape == (5, 4, 3)
 
 
 def test_the_largest_batch_that_pays_is_among_those_timed(tmp_path: Path) -> None:
@@ -183,7 +192,32 @@ def test_the_largest_batch_that_pays_is_among_those_timed(tmp_path: Path) -> Non
     assert all(seconds > 0 for _, seconds in run_s)
 
 
+def test_a_cloud_first_cut_is_asked_for_what_is_uploaded() -> None:
+    made = made_up(manifests.cloud_first("c1", head_s=0.1, tail_s=0.2), {"n": 5})
+    assert {name: array.shape for name, array in made.items()} == {"x": (1, 5)}
+
+
+def test_a_request_alone_is_timed(tmp_path: Path) -> None:
+    session, tried = opened(plain, tmp_path)
+    assert 0 < time_alone(session, tried) < 1
+
+
 def test_batches_beyond_the_limit_are_not_tried(tmp_path: Path) -> None:
     session, tried = opened(plain, tmp_path)
     assert time_batches(session, tried, 1) == (1, ())
     assert all(size <= 3 for size, _ in time_batches(session, tried, 3)[1])
+
+
+def test_a_single_number_is_timed_but_never_joined(tmp_path: Path) -> None:
+    """As the time step of an iteration is."""
+    number = onnx.helper.make_tensor_value_info("step", TensorProto.FLOAT, [])
+    model = models.model(
+        [op("Mul", ["x", "step"], ["y"])], [floats("x", 1, 4), number], [floats("y", 1, 4)], []
+    )
+    assert not has_batch(model)
+    assert not give_batch(model)
+    inputs = (inference.Input("x", "float32", (1, 4)), inference.Input("step", "float32", ()))
+    feeds = tuple(made_up_for(inputs, {}, index) for index in range(6))
+    onnx.save_model(model, tmp_path / "m.onnx")
+    opened = inference.session(tmp_path / "m.onnx", threads=1)
+    assert time_alone(opened, Trial(feeds, tuple(inference.run(opened, feed) for feed in feeds), 1e-4)) > 0

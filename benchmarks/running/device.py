@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.running.cloud import HEADER, receive, timed_runs
 from benchmarks.running.programs import obey
 from splitc import inference
-from splitc.bundle import Manifest
+from splitc.bundle import Manifest, part_files
 from splitc.decision import Conditions, latency_s
 from splitc.inference import Feeds
 from splitc.runtime.session import Session
@@ -52,11 +52,11 @@ def close_session(name: str) -> None:
 def warm(name: str) -> None:
     """Run every head once, without the server: opening them is not what is measured."""
     session = _sessions[name]
-    heads = session._pair.heads  # noqa: SLF001 - an app's first minutes would do the same
+    parts = session._pair.parts  # noqa: SLF001 - an app's first minutes would do the same
     feeds = _feeds(session.manifest)
     for cut in session.manifest.cuts:
         if cut.head is not None:
-            heads.run(cut, feeds)
+            parts.run(cut, feeds)
 
 
 def requests(
@@ -66,7 +66,7 @@ def requests(
     most_s: float = 60.0,
     period_s: float = 0.0,
 ) -> list[Row]:
-    """Make requests for so many *seconds* and *least* in number, but no longer than *most_s*.
+    """Make requests for so many *seconds*, *least* of them without a fallback, but no longer than *most_s*.
 
     Args:
         period_s: one begins so long after the one before, or when that is done.
@@ -74,12 +74,14 @@ def requests(
     session = _sessions[name]
     feeds = _feeds(session.manifest)
     rows: list[Row] = []
+    whole = 0
     began_s = due_s = time.monotonic()
-    while (now_s := time.monotonic()) - began_s < (seconds if len(rows) >= least else most_s):
+    while (now_s := time.monotonic()) - began_s < (seconds if whole >= least else most_s):
         if due_s > now_s:
             time.sleep(due_s - now_s)
         at_s = time.monotonic() - began_s
         rows.append(_request(session, feeds) | {"at_s": at_s})
+        whole += rows[-1]["fallback"] is None
         due_s = max(due_s + period_s, time.monotonic())
     return rows
 
@@ -93,7 +95,7 @@ def _request(session: Session, feeds: Feeds) -> Row:
         "predicted_s": decision.latency_s,
         "latency_s": outcome.latency_s,
         "fallback": outcome.fallback,
-        "head_s": outcome.head_s,
+        "head_s": outcome.device_s,
         "exchange": asdict(outcome.exchange) if outcome.exchange is not None else None,
         "all_predicted_s": {cut.id: latency_s(cut, decision.conditions) for cut in cuts},
     }
@@ -105,7 +107,7 @@ def run_head(name: str, bundle: str, cut: str, seconds: float, pause_s: float) -
     head = next(entry.head for entry in manifest.cuts if entry.id == cut)
     if head is None:
         return 0.0
-    path = Path(bundle) / head.file
+    path = Path(bundle) / part_files(head)[0]
     if path not in _heads:
         _heads[path] = inference.session(path, threads=1)
     opened, feeds = _heads[path], _feeds(manifest)

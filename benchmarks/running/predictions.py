@@ -1,8 +1,9 @@
 """Is the prediction true? What the scheduler said of each cut against what requests took, over emulated networks.
 
-A session for each shipped cut, and one that chooses, make requests in turns, some in a row each. The first of a
-row follows a pause, in which TCP forgets how wide the link is, and is left out; so is the first half of the rows,
-in which the sessions learn.
+A session for each shipped cut, and one that chooses, make requests in turns: one each where a request takes long, else
+some in a row. So most requests follow a pause, as in an app, and what TCP forgets in it about the link is part of
+what is predicted and of what it takes. The first half of the turns, in which the sessions learn, is left out; so are
+requests that the device ended up doing alone, which are counted.
 """
 
 from collections import Counter
@@ -22,8 +23,8 @@ from splitc.testbed.bed import Bed
 
 NETWORKS = ("ethernet", "wifi", "5g", "lte")
 ERROR_LIMIT, REGRET_LIMIT = 0.10, 0.05
-ROUNDS = 4
-LEAST = 2
+ROUNDS = 8
+LEAST = 1
 FREE = "free"
 
 
@@ -110,7 +111,10 @@ def predicted(case: Case, rows: dict[str, Any]) -> list[Predicted]:
     """How far off each cut was."""
     found = []
     for cut in case.model.cuts:
-        own = [row for turn in rows[cut.id][ROUNDS // 2 :] for row in turn[1:]]
+        later = [row for turn in rows[cut.id][ROUNDS // 2 :] for row in turn]
+        own = [row for row in later if row["fallback"] is None]
+        if not own:
+            continue
         found.append(
             Predicted(
                 case.model.name,
@@ -118,7 +122,7 @@ def predicted(case: Case, rows: dict[str, Any]) -> list[Predicted]:
                 case.slowdown,
                 cut.id,
                 len(own),
-                sum(row["fallback"] is not None for row in own),
+                len(later) - len(own),
                 median(row["predicted_s"] for row in own),
                 median(row["latency_s"] for row in own),
             )
@@ -132,8 +136,9 @@ def settled(case: Case, rows: dict[str, Any], cuts: Iterable[Predicted]) -> Sett
     last = own[-max(1, len(own) // 3) :]
     cut, _ = Counter(row["cut"] for row in last).most_common(1)[0]
     measured_s = {item.cut: item.measured_s for item in cuts}
-    best = min(measured_s, key=measured_s.__getitem__)
     took_s = median(row["latency_s"] for row in last if row["cut"] == cut)
+    measured_s.setdefault(cut, took_s)
+    best = min(measured_s, key=measured_s.__getitem__)
     return Settled(
         case.model.name, case.network, case.slowdown, cut, best, measured_s[cut], measured_s[best], took_s
     )

@@ -84,13 +84,7 @@ class Program:
         if factor == 1:
             yield
             return
-        # What stops it and lets it go on must not wait for the core that it is on.
-        os.sched_setaffinity(0, {CLOUD_CORE})
-        try:
-            slowed = Slowed(self.process.pid, factor)
-        finally:
-            os.sched_setaffinity(0, _CORES)
-        with slowed:
+        with Slowed(self.process.pid, factor):
             yield
 
 

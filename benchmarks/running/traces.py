@@ -18,53 +18,20 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from benchmarks.running.models import TRACES, Compiled
-from benchmarks.running.networks import start, typical
+from benchmarks.running.cellular import Link
+from benchmarks.running.models import Compiled
+from benchmarks.running.networks import start
 from benchmarks.running.programs import DEVICE_CORE, PORT, Program, running, serving
-from splitc.decision import Conditions
 from splitc.testbed.bed import Bed
-from splitc.testbed.spec import LinkSpec, Trace
-from splitc.testbed.traces import read_trace, synthetic_trace
 
 PERIOD_S = 0.25
 SLA_FACTOR = 1.5  # of what the device alone takes, so that it can be met
 ADAPTIVE, WITH_SLA = "adaptive", "adaptive, told the SLA"
-_QUEUE_BYTES = 500_000
-_RTT_S = 0.04  # of a packet on an idle cellular link: recordings tell when packets leave, not how far they go
 _P95 = 0.95
 _WARM_S, _WARM_LEAST = 3.0, 6
 _ALONE_S = 6.0  # the device alone does not depend on the link
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link over time.
-
-    Attributes:
-        begin_s: where the stretch of a recorded trace begins: with good and bad spells in what follows.
-        expected: what a session is told to expect.
-    """
-
-    name: str
-    expected: Conditions
-    rtt_s: float
-    recorded: str | None = None
-    begin_s: float = 0.0
-    seed: int = 0
-    span: float = 4.0
-
-    def spec(self, seconds: float) -> LinkSpec:
-        """So many *seconds* of it."""
-        ways = [self._way(way, seconds) for way in ("up", "down")]
-        return LinkSpec(ways[0], ways[1], rtt_s=self.rtt_s, queue_bytes=_QUEUE_BYTES)
-
-    def _way(self, way: str, seconds: float) -> Trace:
-        if self.recorded is not None:
-            return _stretch(read_trace(TRACES / f"{self.recorded}.{way}"), self.begin_s, seconds)
-        typical_bps = self.expected.uplink_bps if way == "up" else self.expected.downlink_bps
-        return synthetic_trace(
-            typical_bps / self.span, typical_bps, typical_bps * self.span, seconds, self.seed
-        )
+_HEAD_S, _PAUSE_S = 1.0, 0.1  # each head at full speed, with caches as cold as between requests
+ALIKE, NEAR = 1.15, 1.3  # of the slowest device to the fastest; of each to what was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +44,25 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """The requests of one policy on a stretch of the link.
+
+    Attributes:
+        slowdown: how many times as long the device's heads took as before it was slowed down.
+    """
+
+    rows: list[dict[str, Any]]
+    slowdown: float
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """How one policy did.
 
     Attributes:
+        asked_slowdown: of the case.
+        slowdown: as in its stretch.
         by_time_mean_s, by_time_p95_s: weighted as the module tells.
-        slowdown: of the device, as its heads showed: if it differs much between policies, so did their chances.
     """
 
     case: str
@@ -90,7 +70,8 @@ class Policy:
     requests: int
     fallbacks: int
     cuts: dict[str, int]
-    slowdown: float | None
+    asked_slowdown: float
+    slowdown: float
     mean_s: float
     p95_s: float
     by_time_mean_s: float
@@ -98,14 +79,8 @@ class Policy:
     within_sla: float
 
 
-def _stretch(trace: Trace, begin_s: float, seconds: float) -> Trace:
-    begin_ms, end_ms = round(1000 * begin_s), round(1000 * (begin_s + seconds))
-    inside = [time_ms - begin_ms for time_ms in trace.opportunities_ms if begin_ms <= time_ms < end_ms]
-    return Trace((*inside, end_ms - begin_ms))
-
-
-def measure(cases: Sequence[Case], folder: Path, seconds: float) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """Run every policy of each case over so many *seconds* of its link; yield the requests of each policy."""
+def measure(cases: Sequence[Case], folder: Path, seconds: float) -> Iterator[tuple[Case, dict[str, Stretch]]]:
+    """Run every policy of each case over so many *seconds* of its link; yield what each did."""
     with Bed(cases[0].link.spec(seconds)) as bed:
         bundles = list(dict.fromkeys(case.model.folder for case in cases))
         with serving(bundles, folder, partial(bed.start, "cloud"), bed.cloud_address):
@@ -114,30 +89,34 @@ def measure(cases: Sequence[Case], folder: Path, seconds: float) -> Iterator[tup
                     yield case, _policies(bed, device, case, seconds)
 
 
-def _policies(bed: Bed, device: Program, case: Case, seconds: float) -> dict[str, Any]:
+def _policies(bed: Bed, device: Program, case: Case, seconds: float) -> dict[str, Stretch]:
     spec = case.link.spec(seconds)
-    found: dict[str, Any] = {}
-    for cut in case.model.cuts:
-        _open(bed, device, case, f"{cut.kind} {cut.id}", cut=cut.id)
+    names = {cut.id: f"{cut.kind} {cut.id}" for cut in case.model.cuts}
+    for cut, name in names.items():
+        _open(bed, device, case, name, cut=cut)
     _open(bed, device, case, ADAPTIVE)
+    full_s = {
+        cut.id: _head_s(device, case, ADAPTIVE, cut.id, _HEAD_S)
+        for cut in case.model.cuts
+        if cut.head is not None
+    }
+    alone = next(cut.id for cut in case.model.cuts if cut.kind == "all-head")
+    found: dict[str, Stretch] = {}
     with device.slowed(case.slowdown):
-        names = [f"{cut.kind} {cut.id}" for cut in case.model.cuts]
-        alone = names.index(next(name for name in names if name.startswith("all-head")))
-        names.insert(0, names.pop(alone))
-        for name in (*names, ADAPTIVE, WITH_SLA):
+        for name in (names.pop(alone), *names.values(), ADAPTIVE, WITH_SLA):
             if name == WITH_SLA:
                 sla_s = sla(found)
                 _open(bed, device, case, WITH_SLA, sla_s=sla_s, deadline_s=sla_s)
             bed.change(spec)
             device.ask("requests", name=name, seconds=_WARM_S, least=_WARM_LEAST, period_s=PERIOD_S)
             bed.change(spec)
-            found[name] = device.ask(
-                "requests",
-                name=name,
-                seconds=_ALONE_S if name == names[0] else seconds,
-                least=1,
-                period_s=PERIOD_S,
-            )
+            length_s = seconds if found else min(seconds, _ALONE_S)
+            rows = device.ask("requests", name=name, seconds=length_s, least=1, period_s=PERIOD_S)
+            if all(row["head_s"] is None for row in rows):
+                own = _head_s(device, case, name, alone, seconds=0.0) / full_s[alone]
+            else:
+                own = slowdown(rows, full_s)
+            found[name] = Stretch(rows, own)
             device.ask("close", name=name)
     return found
 
@@ -149,35 +128,49 @@ def _open(bed: Bed, device: Program, case: Case, name: str, **given: object) -> 
     device.ask("warm", name=name)
 
 
-def sla(rows: dict[str, Any]) -> float:
+def _head_s(device: Program, case: Case, name: str, cut: str, seconds: float) -> float:
+    """What a head takes without requests: a median of at least three runs."""
+    asked = {"bundle": str(case.model.folder), "cut": cut, "seconds": seconds, "pause_s": _PAUSE_S}
+    took_s: float = device.ask("head", name=name, **asked)
+    return took_s
+
+
+def slowdown(rows: Sequence[dict[str, Any]], full_s: Mapping[str, float]) -> float:
+    """How many times as long the heads of all *rows* took together as at full speed, in *full_s* by cut.
+
+    A short head falls between two stops or not: only sums of many tell.
+    """
+    took = [(row["head_s"], full_s[row["cut"]]) for row in rows if row["head_s"] is not None]
+    return float(sum(slowed_s for slowed_s, _ in took) / sum(fast_s for _, fast_s in took))
+
+
+def sla(stretches: Mapping[str, Stretch]) -> float:
     """A latency that the device alone meets."""
-    alone = next(rows[name] for name in rows if name.startswith("all-head"))
-    alone_s: float = median(row["latency_s"] for row in alone)
+    alone = next(stretch for name, stretch in stretches.items() if name.startswith("all-head"))
+    alone_s: float = median(row["latency_s"] for row in alone.rows)
     return SLA_FACTOR * alone_s
 
 
-def policies(case: Case, rows: dict[str, Any]) -> list[Policy]:
+def policies(case: Case, stretches: Mapping[str, Stretch]) -> list[Policy]:
     """How each policy did."""
-    sla_s = sla(rows)
+    sla_s = sla(stretches)
     title = f"{case.link.name}: {case.model.name}, device {case.slowdown:g}x slower, SLA {1e3 * sla_s:.0f} ms"
-    heads_s = {cut.id: cut.head.latency_s for cut in case.model.cuts if cut.head is not None}
-    return [_policy(title, name, own, sla_s, heads_s) for name, own in rows.items()]
+    return [_policy(case, title, name, stretch, sla_s) for name, stretch in stretches.items()]
 
 
-def _policy(
-    case: str, name: str, rows: Sequence[dict[str, Any]], sla_s: float, heads_s: Mapping[str, float]
-) -> Policy:
-    slowdowns = [row["head_s"] / heads_s[row["cut"]] for row in rows if row["head_s"] is not None]
+def _policy(case: Case, title: str, name: str, stretch: Stretch, sla_s: float) -> Policy:
+    rows = stretch.rows
     took_s = np.sort([row["latency_s"] for row in rows])
     weights = np.maximum(took_s, PERIOD_S)
     shares = np.cumsum(weights) / weights.sum()
     return Policy(
-        case,
+        title,
         name,
         len(rows),
         sum(row["fallback"] is not None for row in rows),
         dict(Counter(row["cut"] for row in rows)),
-        median(slowdowns) if slowdowns else None,
+        case.slowdown,
+        stretch.slowdown,
         float(np.mean(took_s)),
         float(np.percentile(took_s, 100 * _P95)),
         float(np.average(took_s, weights=weights)),
@@ -186,29 +179,24 @@ def _policy(
     )
 
 
-def recorded_links() -> list[Link]:
-    """Cellular links that were recorded while driving, if ../shared/traces is there."""
-    if not TRACES.is_dir():
-        return []
-    lte, umts = typical("lte"), typical("3g")
-    return [
-        Link("Verizon LTE", lte, _RTT_S, recorded="Verizon-LTE-short", begin_s=30),
-        Link("AT&T LTE", lte, _RTT_S, recorded="ATT-LTE-driving", begin_s=12),
-        Link("T-Mobile UMTS", umts, _RTT_S, recorded="TMobile-UMTS-driving", begin_s=10),
-    ]
-
-
-def made_up_link(network: str, seed: int) -> Link:
-    """A link that comes and goes around what is typical of *network*."""
-    usual = typical(network)
-    return Link(f"made up, around {network}, {seed}", usual, min(usual.rtt_s, _RTT_S), seed=seed)
+def why_void(rows: Sequence[Policy]) -> str | None:
+    """Why the policies cannot be compared; nothing if they can."""
+    fastest, *_, slowest = sorted(rows, key=lambda row: row.slowdown)
+    asked = fastest.asked_slowdown
+    if slowest.slowdown <= min(ALIKE * fastest.slowdown, NEAR * asked) and NEAR * fastest.slowdown >= asked:
+        return None
+    return (
+        f"the device was to be {asked:g}x slower, and was {fastest.slowdown:.1f}x during '{fastest.name}' and "
+        f"{slowest.slowdown:.1f}x during '{slowest.name}'; rerun when the machine is quiet"
+    )
 
 
 # --- tables ---
 
 
 def table(rows: Sequence[Policy]) -> Table:
-    found = Table(title=f"Adapts: {rows[0].case}; ms", title_justify="left")
+    why = why_void(rows)
+    found = Table(title=f"Adapts: {rows[0].case}; ms{'; void' if why else ''}", title_justify="left")
     for column in (
         "policy",
         "requests",
@@ -228,7 +216,7 @@ def table(rows: Sequence[Policy]) -> Table:
             str(row.requests),
             str(row.fallbacks),
             ", ".join(f"{cut} {count}" for cut, count in sorted(row.cuts.items())),
-            f"{row.slowdown:.1f}x" if row.slowdown is not None else "",
+            f"{row.slowdown:.1f}x",
             f"{1e3 * row.mean_s:.0f}",
             f"{1e3 * row.p95_s:.0f}",
             f"{1e3 * row.by_time_mean_s:.0f}",
@@ -239,7 +227,10 @@ def table(rows: Sequence[Policy]) -> Table:
 
 
 def verdict(rows: Sequence[Policy]) -> str:
-    """How the adaptive session compares with the best fixed choice in each."""
+    """How the adaptive session compares with the best fixed choice in each, if it can be compared."""
+    why = why_void(rows)
+    if why:
+        return f"adapts: void: {why}"
     fixed = [row for row in rows if row.name not in (ADAPTIVE, WITH_SLA)]
     own = next(row for row in rows if row.name == ADAPTIVE)
     told = next(row for row in rows if row.name == WITH_SLA)

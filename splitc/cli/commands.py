@@ -9,15 +9,20 @@ from rich.text import Text
 from splitc.analysis import Analysis, AnalysisOptions, analyse
 from splitc.bundle import read_bundle
 from splitc.cache import Cache, default_cache_folder
-from splitc.check import check_bundle
+from splitc.check import another_model, check_bundle, open_to_check
 from splitc.cli.examples import examples
-from splitc.cli.show import show_bundle
+from splitc.cli.show import bundle_facts, show_bundle
+from splitc.cli.show_pipeline import pipeline_facts, show_pipeline
 from splitc.cli.terminal import new_table, print_json, results, stages
 from splitc.cli.values import ANY_PATH, DIM, FILE, FOLDER
 from splitc.cuts import boundary
 from splitc.graph import Graph
+from splitc.pipeline.analyse import analyse_pipeline
+from splitc.pipeline.check import check_pipeline, is_of_pipeline
+from splitc.pipeline.load import load_pipeline
+from splitc.pipeline.spec import DESCRIPTION
+from splitc.pipeline.unroll import unroll
 from splitc.records import encode
-from splitc.samples import SAMPLES, write_sample
 from splitc.text import format_bytes
 
 _SHOWN_READERS = 3
@@ -39,14 +44,22 @@ _cache = click.option(
 
 
 @click.command(
-    epilog=examples("splitc inspect model.onnx --tensors", "splitc inspect artifacts/model-pixel7")
+    epilog=examples(
+        "splitc inspect model.onnx --tensors",
+        "splitc inspect pipeline.toml",
+        "splitc inspect artifacts/model-pixel7",
+    )
 )
 @click.argument("path", type=ANY_PATH, metavar="MODEL|BUNDLE")
 @_dims
 @_samples
 @_simplify
 @_cache
-@click.option("--tensors", is_flag=True, help="List every tensor that could cross, and those that cannot.")
+@click.option(
+    "--tensors",
+    is_flag=True,
+    help="List every tensor that could cross, and those that cannot; of a pipeline, every place to cut.",
+)
 @_json
 def inspect(
     path: Path,
@@ -57,58 +70,81 @@ def inspect(
     tensors: bool,
     as_json: bool,
 ) -> None:
-    """Show where a model could be cut and where not, or what a bundle holds."""
+    """Show where a model or a pipeline (.toml) could be cut and where not, or what a bundle holds."""
     if path.is_dir():
         manifest = read_bundle(path).manifest
         if as_json:
-            print_json(encode(manifest))
+            print_json(bundle_facts(manifest))
         else:
             show_bundle(manifest, results())
         return
     options = AnalysisOptions(dict(dims), samples, simplify)
+    cache = Cache(cache_dir or default_cache_folder())
+    if path.suffix == DESCRIPTION:
+        _inspect_pipeline(path, options, cache, tensors=tensors, as_json=as_json)
+        return
     with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
-        found = analyse(path, options, Path(folder), Cache(cache_dir or default_cache_folder()), progress)
+        found = analyse(path, options, Path(folder), cache, progress)
     if as_json:
         print_json(_analysis_facts(found))
     else:
         _show_analysis(found, tensors=tensors)
 
 
-@click.command(epilog=examples("splitc verify artifacts/model-pixel7 --model model.onnx"))
+def _inspect_pipeline(
+    path: Path, options: AnalysisOptions, cache: Cache, *, tensors: bool, as_json: bool
+) -> None:
+    with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
+        progress("Loading")
+        found = analyse_pipeline(load_pipeline(path), options, Path(folder), cache, progress)
+    if as_json:
+        print_json(pipeline_facts(found, unroll(found)))
+    else:
+        show_pipeline(found, unroll(found), results(), tensors=tensors)
+
+
+@click.command(
+    epilog=examples(
+        "splitc verify artifacts/model-pixel7 --model model.onnx",
+        "splitc verify artifacts/pipeline-pixel7 --model pipeline.toml",
+    )
+)
 @click.argument("bundle", type=ANY_PATH)
 @click.option(
-    "--model", type=FILE, help="Compare with this model.  [default: the bundle's all-head or all-tail cut]"
+    "--model",
+    type=FILE,
+    help="Compare with this model, or pipeline (.toml).  [default: the bundle's all-head or all-tail cut]",
 )
 @_samples
 @_json
 def verify(bundle: Path, model: Path | None, samples: tuple[Path, ...], as_json: bool) -> None:
     """Check a bundle's files, run every cut, and compare with the whole model."""
     with stages() as progress:
-        checked = check_bundle(bundle, model, samples, progress)
+        progress("Checking files")
+        opened = open_to_check(bundle)
+        is_pipeline = is_of_pipeline(opened.manifest)
+        if model is not None and (model.suffix == DESCRIPTION) != is_pipeline:
+            raise another_model(opened, model)
+        check = check_pipeline if is_pipeline else check_bundle
+        checked = check(opened, model, samples, progress)
     if as_json:
         print_json(
             {
                 "bundle": str(bundle),
                 "against": checked.against,
                 "cuts": {key: encode(value) for key, value in checked.cuts},
+                "notes": list(checked.notes),
             }
         )
         return
-    for key, check in checked.cuts:
+    for key, found in checked.cuts:
         click.echo(
-            f"{key}: error {check.max_rel:.1e} of the output's scale, allowed {check.tolerance:.0e}, {check.seeds} inputs"
+            f"{key}: error {found.max_rel:.1e} of the output's scale, allowed {found.tolerance:.0e}, "
+            f"{found.seeds} input{'s' if found.seeds != 1 else ''}"
         )
+    for note in checked.notes:
+        results().print(Text(f"note: {note}", style="yellow"))
     click.echo(f"{len(checked.cuts)} cuts agree with {checked.against}")
-
-
-@click.command(epilog=examples("splitc sample regnet_y_400mf -o regnet.onnx"))
-@click.argument("name", type=click.Choice(sorted(SAMPLES)), metavar="NAME")
-@click.option("-o", "--output", type=FILE, help="Where to write it.  [default: NAME.onnx]")
-def sample(name: str, output: Path | None) -> None:
-    """Write a model to try splitc on: regnet_y_400mf, regnet_y_4gf or tiny_cnn, with seeded random weights."""
-    path = output or Path(f"{name}.onnx")
-    write_sample(name, path)
-    click.echo(f"wrote {path} ({format_bytes(path.stat().st_size)})")
 
 
 def _analysis_facts(found: Analysis) -> dict[str, object]:

@@ -6,13 +6,22 @@ from typing import Any
 import click
 
 from splitc.analysis import AnalysisOptions
+from splitc.bundle import Direction
 from splitc.cache import Cache, default_cache_folder
 from splitc.cli.examples import examples
 from splitc.cli.show import compiled_facts, show_compiled
 from splitc.cli.terminal import print_json, results, stages
-from splitc.cli.values import BYTES, DIM, DURATION, ENERGY, FILE, FOLDER, NETWORK, TARGET
+from splitc.cli.values import ANY_PATH, BYTES, DIM, DURATION, ENERGY, FILE, FOLDER, NETWORK, TARGET
 from splitc.compile import CompileOptions, compile_model
 from splitc.limits import LimitOptions
+from splitc.pipeline.compile import compile_pipeline
+from splitc.pipeline.spec import DESCRIPTION
+
+_DIRECTIONS: dict[str, tuple[Direction, ...]] = {
+    "device-first": ("device-first",),
+    "cloud-first": ("cloud-first",),
+    "both": ("device-first", "cloud-first"),
+}
 
 
 @click.command(
@@ -21,11 +30,18 @@ from splitc.limits import LimitOptions
         "splitc compile model.onnx --device pixel7",
         "splitc compile model.onnx --device pixel7 --network lte --sla 100ms -o out/",
         "splitc compile model.onnx --device pixel7 --private image --max-head-weights 10MB",
+        "splitc compile pipeline.toml --device pixel7",
     ),
 )
 @click.argument("model", type=FILE)
 @click.option("--device", required=True, type=TARGET, help="Where heads run: a target's name or .toml file.")
 @click.option("--cloud", default="local", show_default=True, type=TARGET, help="Where tails run.")
+@click.option(
+    "--direction",
+    type=click.Choice(sorted(_DIRECTIONS)),
+    help="Which side begins where both work: of a cloud-first cut, the device runs the tail.  "
+    "[default: device-first; of a pipeline, both]",
+)
 @click.option("-o", "--output", type=FOLDER, help="Bundle folder.  [default: artifacts/<model>-<device>]")
 @click.option(
     "--network", "networks", multiple=True, type=NETWORK, help="Build for this network only; repeatable."
@@ -62,10 +78,19 @@ from splitc.limits import LimitOptions
 @click.option("--max-energy", type=ENERGY, help="Most energy of the device for one request (0.2J).")
 @click.option(
     "--device-profile",
-    type=FILE,
-    help="A profile recorded on the device, in place of a kept one or a prediction.",
+    "device_profiles",
+    multiple=True,
+    type=ANY_PATH,
+    help="A profile recorded on the device, in place of a kept one or a prediction; of a pipeline, repeatable, "
+    "or a folder of them.",
 )
-@click.option("--cloud-profile", type=FILE, help="The same, recorded on the cloud machine.")
+@click.option(
+    "--cloud-profile",
+    "cloud_profiles",
+    multiple=True,
+    type=ANY_PATH,
+    help="The same, recorded on the cloud machine.",
+)
 @click.option(
     "--simplify/--no-simplify", default=True, help="Clean the graph with onnxsim first.  [default: on]"
 )
@@ -81,10 +106,16 @@ from splitc.limits import LimitOptions
 @click.option("--no-cache", is_flag=True, help="Use nothing that was kept, measure anew, and keep nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def compile_command(model: Path, output: Path | None, as_json: bool, **given: Any) -> None:
-    """Split MODEL for a device: write heads, tails, weights and a manifest."""
+    """Split MODEL for a device: write heads, tails, weights and a manifest.
+
+    MODEL is an ONNX file, or a .toml that describes a pipeline of them.
+    """
+    is_pipeline = model.suffix == DESCRIPTION
+    given["direction"] = given["direction"] or ("both" if is_pipeline else "device-first")
+    build = compile_pipeline if is_pipeline else compile_model
     cache = Cache(None if given["no_cache"] else given["cache_dir"] or default_cache_folder())
     with stages() as progress:
-        compiled = compile_model(model, output, _options(given), cache, progress)
+        compiled = build(model, output, _options(given), cache, progress)
     if as_json:
         print_json(compiled_facts(compiled))
     else:
@@ -98,6 +129,7 @@ def _options(given: dict[str, Any]) -> CompileOptions:
         ),
         device=given["device"],
         cloud=given["cloud"],
+        directions=_DIRECTIONS[given["direction"]],
         networks=given["networks"],
         sla_s=given["sla"],
         max_cuts=given["max_cuts"],
@@ -111,7 +143,7 @@ def _options(given: dict[str, Any]) -> CompileOptions:
             max_payload_bytes=given["max_payload"],
             max_energy_j=given["max_energy"],
         ),
-        head_profile=given["device_profile"],
-        tail_profile=given["cloud_profile"],
+        device_profiles=given["device_profiles"],
+        cloud_profiles=given["cloud_profiles"],
         verify=given["verify"],
     )

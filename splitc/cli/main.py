@@ -22,12 +22,13 @@ _COMMANDS = {
     "verify": "splitc.cli.commands:verify",
     "profile": "splitc.cli.profile_command:profile",
     "calibrate": "splitc.cli.calibrate_command:calibrate_command",
-    "sample": "splitc.cli.commands:sample",
+    "sample": "splitc.cli.sample_command:sample_command",
     "targets": "splitc.cli.targets_command:targets",
     "pack": "splitc.cli.pack_command:pack_command",
     "serve": "splitc.cli.serve_command:serve_command",
     "run": "splitc.cli.run_command:run_command",
     "demo": "splitc.cli.demo_command:demo_command",
+    "simulate": "splitc.cli.simulate_command:simulate_command",
 }
 _EXTRAS = {"serve": "serve", "run": "serve"}  # which extra brings what a command needs, if not "compile"
 _FAILED, _MISUSED = 1, 2

@@ -18,6 +18,7 @@ from splitc.cli.terminal import new_table, print_json, results, stages
 from splitc.cli.values import COUNTS, DIMS, DURATION, FILE, FOLDER, TARGET
 from splitc.errors import ProfileError
 from splitc.measure.job import PROGRAM
+from splitc.pipeline.spec import DESCRIPTION, read_spec
 from splitc.profiles import Measurement, Profile, write_profile
 from splitc.recording import (
     Here,
@@ -103,6 +104,8 @@ def profile(model: Path, output: Path | None, cache_dir: Path | None, as_json: b
     The model is simplified first, as `splitc compile` cuts it. Profiles are kept for each number of threads and each
     size of the inputs; a newer one takes the place of an older one.
     """
+    if model.suffix == DESCRIPTION:
+        raise click.UsageError(f"{model} is a pipeline; profile its models one by one: {_models_of(model)}")
     options = _options(given)
     cache = Cache(cache_dir or default_cache_folder())
     with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
@@ -121,6 +124,11 @@ def _writer(output: Path | None) -> Callable[[Profile], None]:
 
 
 # --- what was asked for ---
+
+
+def _models_of(pipeline: Path) -> str:
+    steps = (step for stage in read_spec(pipeline).stage for step in stage.steps)
+    return ", ".join(dict.fromkeys(step.model for step in steps))
 
 
 def _options(given: Mapping[str, Any]) -> RecordOptions:

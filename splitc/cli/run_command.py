@@ -1,6 +1,7 @@
 """`splitc run`: run a bundle as an app would, and show what the scheduler chose and how long it took."""
 
 import contextlib
+import math
 import time
 import zipfile
 from collections import Counter
@@ -45,7 +46,7 @@ class _Row:
     cut: str
     requests: int
     in_cloud: int
-    predicted_s: float
+    predicted_s: float | None
     median_s: float
     p95_s: float
 
@@ -122,6 +123,8 @@ def run_command(
         deadline_s=given["deadline"],
         cut=None if given["cut"] == "auto" else given["cut"],
     ) as session:
+        if given["server"] is None:
+            _check_alone(session.manifest, given["cut"])
         feeds = _feeds(session.manifest, inputs)
         outcomes = list(_requests(session, feeds, repeat))
         seen = session.conditions()
@@ -142,6 +145,11 @@ def _requests(session: Session, feeds: Mapping[str, Array], repeat: int) -> Iter
 
 
 # --- what was asked for ---
+
+
+def _check_alone(manifest: Manifest, cut: str) -> None:
+    if any(entry.id == cut and entry.cloud is not None for entry in manifest.cuts):
+        raise click.UsageError(f"cut {cut} needs the cloud: add --server, or leave --cut out")
 
 
 def _start(network: str | None) -> Conditions | None:
@@ -204,7 +212,7 @@ def _facts(outcome: Outcome) -> dict[str, object]:
     return {
         "cut": outcome.decision.cut.id,
         "reason": outcome.decision.reason,
-        "predicted_s": outcome.decision.latency_s,
+        "predicted_s": outcome.decision.latency_s if math.isfinite(outcome.decision.latency_s) else None,
         "latency_s": outcome.latency_s,
         "finished": outcome.finished,
         "fallback": outcome.fallback,
@@ -233,14 +241,14 @@ def _show(outcomes: Sequence[Outcome], seen: Conditions, output: Path | None, co
 def _table(outcomes: Sequence[Outcome]) -> Table:
     numbers = ("requests", "in the cloud", "predicted", "median", "95th percentile")
     table = new_table("cut", "kind", *numbers, right=numbers)
-    kinds = {item.decision.cut.id: item.decision.cut.kind for item in outcomes}
+    kinds = {item.decision.cut.id: item.decision.cut.words for item in outcomes}
     for row in _rows(outcomes):
         table.add_row(
             row.cut,
             kinds[row.cut],
             str(row.requests),
             str(row.in_cloud),
-            format_seconds(row.predicted_s),
+            "-" if row.predicted_s is None else format_seconds(row.predicted_s),
             format_seconds(row.median_s),
             format_seconds(row.p95_s),
         )
@@ -251,11 +259,13 @@ def _rows(outcomes: Sequence[Outcome]) -> Iterator[_Row]:
     for cut in sorted({item.decision.cut.id for item in outcomes}):
         own = [item for item in outcomes if item.decision.cut.id == cut]
         took = [item.latency_s for item in own]
+        # No link was seen while the server is left alone.
+        predicted = [item.decision.latency_s for item in own if math.isfinite(item.decision.latency_s)]
         yield _Row(
             cut,
             len(own),
-            sum(item.finished == "cloud" for item in own),
-            median(item.decision.latency_s for item in own),
+            sum(item.exchange is not None for item in own),
+            median(predicted) if predicted else None,
             median(took),
             float(np.percentile(took, 95)),
         )

@@ -1,4 +1,4 @@
-"""`splitc serve`: serve the tails of bundles to the devices that run their heads."""
+"""`splitc serve`: serve what the cloud does of the cuts of bundles to the devices that do the rest."""
 
 import logging
 import sys
@@ -19,10 +19,14 @@ from splitc.inference import usable_cores
 from splitc.runtime.unpack import unpacked
 from splitc.server.app import application
 from splitc.server.logs import log_to_stderr
+from splitc.server.opening import open_parts
 from splitc.server.options import ListenOptions, ServerOptions
+from splitc.server.parts import File, Part
 from splitc.server.run import serve
-from splitc.server.tails import Tail, open_tails
 from splitc.text import format_seconds
+
+# Of its time that a machine shall be busy: beyond, queues grow fast.
+_UTILISATION = 0.85
 
 
 class _Replicas(click.ParamType[tuple[int, int]]):
@@ -46,6 +50,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
     epilog=examples(
         "splitc serve artifacts/regnet-pixel7",
         "splitc serve cloud.zip --host 0.0.0.0 --token-file token --tls-cert cert.pem --tls-key key.pem",
+        "splitc serve artifacts/regnet-pixel7 --price --utilisation 0.8",
         "splitc serve artifacts/regnet-pixel7 --ray --replicas 1..4 --threads 2",
         "curl http://127.0.0.1:8000/v2/health/ready",
     ),
@@ -61,7 +66,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
 @click.option(
     "--threads",
     type=click.IntRange(1),
-    help="Threads of the one tail that runs (with --ray: in each replica).  [default: one per core, over all]",
+    help="Threads of the one file that runs (with --ray: in each replica).  [default: one per core, over all]",
 )
 @click.option(
     "--max-batch",
@@ -78,7 +83,20 @@ class _Replicas(click.ParamType[tuple[int, int]]):
     help="Most requests that wait; more are refused at once.",
 )
 @click.option(
-    "--memory-limit", type=BYTES, help="Most memory that tails may take (4GB); those beyond are not offered."
+    "--price",
+    "is_priced",
+    is_flag=True,
+    help="Tell devices what a second of this machine is worth, so that together they ask for as much as it can do.",
+)
+@click.option(
+    "--utilisation",
+    type=click.FloatRange(0, 1, min_open=True),
+    help=f"With --price: the share of its time that it shall be busy.  [default: {_UTILISATION:g}]",
+)
+@click.option(
+    "--memory-limit",
+    type=BYTES,
+    help="Most memory that open files may take (4GB); others are opened when they are asked for.",
 )
 @click.option(
     "--max-request", type=BYTES, help="Largest request body (10MB).  [default: what the manifests allow]"
@@ -91,7 +109,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
     help="How long requests may take after SIGTERM.",
 )
 @click.option(
-    "--cache-dir", type=FOLDER, help="Where prepared tails are kept.  [default: the user's cache folder]"
+    "--cache-dir", type=FOLDER, help="Where prepared files are kept.  [default: the user's cache folder]"
 )
 @click.option(
     "--ray",
@@ -107,7 +125,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
 def serve_command(
     bundles: tuple[Path, ...], *, on_ray: bool, replicas: tuple[int, int] | None, as_json: bool, **given: Any
 ) -> None:
-    """Serve the tails of each BUNDLE (a folder or a packed .zip) over the Open Inference Protocol (KServe v2).
+    """Serve what the cloud does of each BUNDLE (a folder or a packed .zip) over the Open Inference Protocol (KServe v2).
 
     Logs one JSON line per event on stderr. SIGTERM and Ctrl-C end it when what was begun is done.
     """
@@ -115,6 +133,7 @@ def serve_command(
         token=token_in(given["token_file"]),
         max_queue=given["max_queue"],
         max_request_bytes=given["max_request"],
+        utilisation=_utilisation(given),
     )
     listen = _listen(given)
     if replicas is not None and not on_ray:
@@ -124,7 +143,7 @@ def serve_command(
     threads = given["threads"] or max(1, usable_cores() // most)
     cache = given["cache_dir"] or default_cache_folder()
     opening = partial(
-        open_tails,
+        open_parts,
         [_folder(path, cache).absolute() for path in bundles],
         threads=threads,
         max_batch=given["max_batch"],
@@ -132,15 +151,15 @@ def serve_command(
         cache_folder=(cache / "served").absolute(),
     )
     with stages() as progress:
-        tails = opening(say=progress)
-    say = _sayer(tails, as_json=as_json)
+        parts = opening(say=progress)
+    say = _sayer(parts, as_json=as_json)
     log_level = logging.DEBUG if given["verbose"] else logging.INFO
     log_to_stderr(log_level)
-    app = application(tails, options)
+    app = application(parts, options)
     if ray_serve is None:
         serve(app, listen, say)
         return
-    del app, tails  # the replicas open their own
+    del app, parts  # the replicas open their own
     scale = ray_serve.Scale(least=least, most=most, threads=threads)
     ray_serve.serve_on_ray(opening, options, listen, scale, log_level=log_level, say=say)
 
@@ -161,6 +180,12 @@ def _ray_serve(listen: ListenOptions) -> Any:
         ) from error
 
 
+def _utilisation(given: dict[str, Any]) -> float | None:
+    if given["utilisation"] is not None and not given["is_priced"]:
+        raise click.UsageError("--utilisation is for --price; give both or none")
+    return (given["utilisation"] or _UTILISATION) if given["is_priced"] else None
+
+
 def _listen(given: dict[str, Any]) -> ListenOptions:
     if (given["tls_cert"] is None) != (given["tls_key"] is None):
         raise click.UsageError("--tls-cert and --tls-key belong together; give both or none")
@@ -177,9 +202,9 @@ def _folder(path: Path, cache: Path) -> Path:
     return unpacked(path, cache / "bundles").folder if path.is_file() else path
 
 
-def _sayer(tails: Sequence[Tail], *, as_json: bool) -> Callable[[str], None]:
-    """Returns what prints where *tails* are served, at once, also into a pipe."""
-    facts, table = [_facts(tail) for tail in tails], _table(tails)
+def _sayer(parts: Sequence[Part], *, as_json: bool) -> Callable[[str], None]:
+    """Returns what prints where *parts* are served, at once, also into a pipe."""
+    facts, table = [_facts(part) for part in parts], _table(parts)
 
     def say(url: str) -> None:
         if as_json:
@@ -193,25 +218,42 @@ def _sayer(tails: Sequence[Tail], *, as_json: bool) -> Callable[[str], None]:
     return say
 
 
-def _facts(tail: Tail) -> dict[str, object]:
+def _facts(part: Part) -> dict[str, object]:
     return {
-        "model": tail.name,
-        "bundle": tail.bundle,
-        "kind": tail.cut.kind,
-        "max_batch": tail.max_batch,
-        "run_s": {str(batch): seconds for batch, seconds in tail.run_s},
+        "model": part.name,
+        "bundle": part.bundle,
+        "kind": part.cut.words,
+        "runs": [
+            {
+                "file": file.name,
+                "times": times,
+                "max_batch": file.max_batch,
+                "run_s": {str(batch): seconds for batch, seconds in file.run_s},
+            }
+            for file, times in _runs(part)
+        ],
     }
 
 
-def _table(tails: Sequence[Tail]) -> Table:
-    table = new_table("model", "kind", "inputs", "one run", "most as one", right=("one run", "most as one"))
-    for tail in tails:
-        alone_s = dict(tail.run_s).get(1)
+def _runs(part: Part) -> tuple[tuple[File, int], ...]:
+    """The files of a part, and how often each is run."""
+    if isinstance(part.runs, File):
+        return ((part.runs, 1),)
+    return tuple((file, part.runs.calls[name]) for name, file in part.runs.files.items())
+
+
+def _table(parts: Sequence[Part]) -> Table:
+    table = new_table(
+        "model", "kind", "inputs", "runs", "alone", "most as one", right=("runs", "alone", "most as one")
+    )
+    for part in parts:
+        runs = _runs(part)
         table.add_row(
-            tail.name,
-            tail.cut.kind,
-            ", ".join(entry.name for entry in tail.inputs),
-            format_seconds(alone_s) if alone_s is not None else "not known",
-            str(tail.max_batch),
+            part.name,
+            part.cut.words,
+            ", ".join(entry.name for entry in part.inputs),
+            str(sum(times for _, times in runs)),
+            format_seconds(part.alone_s) if part.alone_s is not None else "not known",
+            str(part.runs.max_batch if isinstance(part.runs, File) else part.runs.at_once),
         )
     return table

@@ -1,14 +1,17 @@
 """What a person sees of a bundle; the same facts, as plain values, for --json."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from splitc.bundle import CutEntry, HeadEntry, Manifest, TailEntry, TargetEntry
+from splitc.bundle import BoundaryEntry, CutEntry, Manifest, PartEntry, TargetEntry, TensorEntry
 from splitc.cli.terminal import new_table
 from splitc.compile import Compiled
 from splitc.outlook import Outlook, Range
 from splitc.records import encode
+from splitc.report import sides
 from splitc.text import (
     format_bytes,
     format_rate,
@@ -19,6 +22,9 @@ from splitc.text import (
 )
 
 _ESTIMATE = "~"
+_SHOWN_TENSORS = 4
+
+Tensors = Sequence[TensorEntry | BoundaryEntry]
 
 
 def compiled_facts(compiled: Compiled) -> dict[str, object]:
@@ -26,8 +32,21 @@ def compiled_facts(compiled: Compiled) -> dict[str, object]:
     return {
         "bundle": str(compiled.folder),
         "manifest": encode(compiled.manifest),
+        **_side_facts(compiled.manifest),
         "networks": [_outlook_facts(item) for item in compiled.outlooks],
     }
+
+
+def bundle_facts(manifest: Manifest) -> dict[str, object]:
+    """The manifest, and of a pipeline what each side does, for a machine."""
+    facts = encode(manifest)
+    assert isinstance(facts, dict), "a manifest is a record"
+    return facts | _side_facts(manifest)
+
+
+def _side_facts(manifest: Manifest) -> dict[str, object]:
+    found = {cut.id: sides(cut) for cut in manifest.cuts}
+    return {"sides": found} if any(found.values()) else {}
 
 
 def show_compiled(compiled: Compiled, console: Console) -> None:
@@ -47,9 +66,12 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
     """Print what a bundle holds."""
     model, targets = manifest.model, manifest.targets
     console.print(Text.assemble((model.name, "bold"), f": {targets.head.name} with {targets.tail.name}"))
-    console.print(f"  device: {_source(targets.head)}")
-    console.print(f"  cloud:  {_source(targets.tail)}")
+    console.print(
+        _indented(("device:", Text(_source(targets.head))), ("cloud:", Text(_source(targets.tail))))
+    )
     console.print(_cut_table(manifest))
+    console.print(_crossing_list(manifest))
+    console.print()
     regret = manifest.regret
     console.print(
         f"Inside the box the best shipped cut is at most {format_share(regret.certified)} slower than the best of all "
@@ -77,29 +99,79 @@ def _source(target: TargetEntry) -> str:
     low, high = target.interval
     if target.source == "predicted":
         return f"{text}; an estimate ({_ESTIMATE}): nine of ten real times are expected between {low:.3g}x and {high:.3g}x of it"
+    if target.source == "imported":  # of a whole run alone, the parts are predicted
+        return f"{text}; nine of ten real times are expected between {low:.3g}x and {high:.3g}x of these"
     return f"{text}; nine of ten runs took {low:.3g}x to {high:.3g}x of the median"
 
 
 def _cut_table(manifest: Manifest) -> Table:
-    numbers = ("head", "tail", "payload", "downlink", "head weights", "head memory", "error")
-    table = new_table("cut", "kind", *numbers, "boundary", right=numbers)
+    numbers = ("device", "cloud", "uplink\ndownlink", "weights\nmemory", "error")
+    table = _narrow_table("cut", "kind", *numbers, right=numbers, wraps=("kind",))
     for cut in manifest.cuts:
+        exchanged = f"{format_bytes(cut.uplink_bytes)}\n{format_bytes(cut.downlink_bytes)}"
         table.add_row(
             cut.id,
-            cut.kind,
-            _part(cut.head),
-            _part(cut.tail),
-            format_bytes(cut.uplink_bytes) if cut.tail else "-",
-            format_bytes(cut.downlink_bytes) if cut.tail else "-",
-            format_bytes(cut.head.weight_bytes) if cut.head else "-",
-            format_bytes(cut.head.peak_bytes) if cut.head else "-",
+            cut.words,
+            _part(cut.device),
+            _part(cut.cloud),
+            exchanged if cut.cloud else "-",
+            _memory(cut.device),
             f"{cut.check.max_rel:.0e}" if cut.check else "not run",
-            Text(_boundary(cut)),
         )
     return table
 
 
-def _part(part: HeadEntry | TailEntry | None) -> Text:
+def _narrow_table(*titles: str, right: tuple[str, ...], wraps: tuple[str, ...]) -> Table:
+    """A table that fits into 80 columns, where only the columns *wraps* may be broken, between words."""
+    table = new_table(*titles, right=right)
+    table.collapse_padding = True
+    for column in table.columns:
+        column.no_wrap = column.header not in wraps
+    return table
+
+
+def _crossing_list(manifest: Manifest) -> Table:
+    """Below the table, as names are long: what each side does of a pipeline, and what goes over the network."""
+    told = []
+    for cut in manifest.cuts:
+        lines = [", then ".join(f"{side}: {stages}" for side, stages in sides(cut).items())]
+        if cut.cloud is not None:
+            lines.append(f"up: {_tensors(cut.sent)}")
+        if cut.downloads is not None:
+            lines.append(f"down: {_tensors(cut.downloads)}")
+        if any(lines):
+            told.append((cut.id, Text("\n".join(line for line in lines if line))))
+    return _indented(*told)
+
+
+def _indented(*rows: tuple[str, Text]) -> Table:
+    """Paragraphs, each beside its name."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in rows:
+        grid.add_row(f" {name}", text)
+    return grid
+
+
+def _tensors(entries: Tensors) -> str:
+    told = [
+        f"{tensor.name} {tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
+        for tensor in entries[:_SHOWN_TENSORS]
+    ]
+    more = len(entries) - len(told)
+    return ", ".join(told) + (f" and {more} more" if more else "")
+
+
+def _memory(part: PartEntry | None) -> str:
+    """Of the device: its weights, and below them the memory that it needs at once."""
+    if part is None:
+        return "-"
+    peak = f"\n{format_bytes(part.peak_bytes)}" if part.peak_bytes is not None else ""
+    return f"{format_bytes(part.weight_bytes)}{peak}"
+
+
+def _part(part: PartEntry | None) -> Text:
     if part is None:
         return Text("-")
     range_s = part.interval and (part.interval[0] * part.latency_s, part.interval[1] * part.latency_s)
@@ -120,28 +192,24 @@ def _mark(cut: CutEntry) -> str:
     return _ESTIMATE if estimated else ""
 
 
-def _boundary(cut: CutEntry) -> str:
-    shown = [
-        f"{tensor.name} {tensor.dtype}[{', '.join(map(str, tensor.shape))}]" for tensor in cut.boundary[:2]
-    ]
-    more = len(cut.boundary) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
 def _network_table(manifest: Manifest, outlooks: tuple[Outlook, ...]) -> Table:
     marks = {cut.kind: _mark(cut) for cut in manifest.cuts if cut.kind != "split"}
-    numbers = ("up", "down", "RTT", "latency", "all-head", "all-tail")
-    table = new_table(
-        "network", "up", "down", "RTT", "best cut", "latency", "all-head", "all-tail", right=numbers
+    compared = ("all-head", "all-tail")
+    numbers = ("uplink\ndownlink", "latency", *compared)
+    table = _narrow_table(
+        "network\nRTT",
+        numbers[0],
+        "best cut",
+        *numbers[1:],
+        right=numbers,
+        wraps=("best cut", *compared),
     )
     for item in outlooks:
         given, cut = item.decision.conditions, item.decision.cut
         table.add_row(
-            item.network,
-            format_rate(given.uplink_bps),
-            format_rate(given.downlink_bps),
-            format_seconds(given.rtt_s),
-            f"{cut.id} {cut.kind}",
+            f"{item.network}\n{format_seconds(given.rtt_s)}",
+            f"{format_rate(given.uplink_bps)}\n{format_rate(given.downlink_bps)}",
+            f"{cut.id} {cut.words}",
             _ranged(_mark(cut), item.decision.latency_s, item.range_s),
             _ranged(marks.get("all-head", ""), item.all_head_s, item.all_head_range_s),
             _ranged(marks.get("all-tail", ""), item.all_tail_s, item.all_tail_range_s),
@@ -155,6 +223,7 @@ def _outlook_facts(item: Outlook) -> dict[str, object]:
         "conditions": encode(item.decision.conditions),
         "cut": item.decision.cut.id,
         "kind": item.decision.cut.kind,
+        "direction": item.decision.cut.direction,
         "reason": item.decision.reason,
         "latency_s": item.decision.latency_s,
         "latency_range_s": list(item.range_s) if item.range_s is not None else None,

@@ -1,4 +1,4 @@
-"""What a device asks of a server: to run a tail, or to show how fast the link is."""
+"""What a device asks of a server: to run its part of a cut, or to show how fast the link is."""
 
 import json
 import math
@@ -12,15 +12,14 @@ from splitc.errors import ServerRefused
 from splitc.inference import Value
 from splitc.runtime import wire
 from splitc.runtime.estimate import Exchange
+from splitc.runtime.probing import BARE_BYTES, DOWN_BYTES, UP_BYTES
 from splitc.runtime.transport import Reply, Transport
 from splitc.runtime.values import check_outputs
 
-# About what a request without a body takes.
-_BARE_BYTES = 200
-_PROBE_UP_BYTES = 1 << 16
-_PROBE_DOWN_BYTES = 1 << 14
 _OK, _NOT_FOUND, _BAD_METHOD = 200, 404, 405
 _SHOWN_CHARACTERS = 200
+PRICE = "splitc-price"
+"""The header with which a server says what a second of it costs, in seconds of latency; see `splitc.price`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +41,15 @@ class Client:
     def infer(
         self, cut: CutEntry, values: Mapping[str, Value], wanted: Sequence[TensorEntry], *, deadline_s: float
     ) -> Answer:
-        """Run the tail of *cut* on *values*; return the outputs *wanted* before `time.monotonic()` is *deadline_s*.
+        """Run the cloud's part of *cut* on *values*; return the outputs *wanted* before `time.monotonic()` is *deadline_s*.
 
         Raises:
             ServerRefused: the answer is an error.
             ProtocolError: the answer is not what the manifest promises.
             TransportError, DeadlineExceeded: there is none.
         """
-        assert cut.tail is not None, "nobody sends all-head"
         message = wire.encode_request(
-            {entry.name: values[entry.name] for entry in cut.boundary},
+            {entry.name: values[entry.name] for entry in cut.sent},
             [entry.name for entry in wanted],
             timeout_s=deadline_s - time.monotonic(),
         )
@@ -66,7 +64,7 @@ class Client:
             raise refusal(reply)
         outputs = wire.decode_response(reply.body, wire.json_size(reply.headers.get(wire.JSON_SIZE.lower())))
         check_outputs(wanted, outputs)
-        return Answer(outputs, _exchange(reply, message.nbytes, cut.tail.latency_s))
+        return Answer(outputs, _exchange(reply, message.nbytes, cut.cloud_s))
 
     def probe(self, *, deadline_s: float) -> Iterator[Exchange]:
         """Send little, for the round trip, then more, for the rates, where the server takes part.
@@ -77,12 +75,12 @@ class Client:
         reply = self._transport.exchange("GET", "/v2/health/live", {}, (), deadline_s=deadline_s)
         if reply.status != _OK:
             raise refusal(reply)
-        yield _exchange(reply, _BARE_BYTES, None)
+        yield _exchange(reply, BARE_BYTES, None)
         path, headers = (
-            f"/splitc/probe?bytes={_PROBE_DOWN_BYTES}",
+            f"/splitc/probe?bytes={DOWN_BYTES}",
             {"Content-Type": "application/octet-stream"},
         )
-        body = bytes(_PROBE_UP_BYTES)
+        body = bytes(UP_BYTES)
         reply = self._transport.exchange("POST", path, headers, (body,), deadline_s=deadline_s)
         if reply.status == _OK:
             yield _exchange(reply, len(body), None)
@@ -100,7 +98,10 @@ def refusal(reply: Reply) -> ServerRefused:
     shown = "".join(letter if letter.isprintable() else "?" for letter in words[:_SHOWN_CHARACTERS])
     after_s = _number(reply.headers.get("retry-after", ""))
     return ServerRefused(
-        f"the server answered {reply.status}: {shown}", status=reply.status, retry_after_s=after_s
+        f"the server answered {reply.status}: {shown}",
+        status=reply.status,
+        retry_after_s=after_s,
+        price=_price(reply),
     )
 
 
@@ -115,19 +116,24 @@ def _exchange(reply: Reply, uplink_bytes: int, tail_s: float | None) -> Exchange
         queue_s=said_s.get("queue"),
         compute_s=said_s.get("compute"),
         tail_s=tail_s,
+        price=_price(reply),
     )
+
+
+def _price(reply: Reply) -> float | None:
+    return _number(reply.headers.get(PRICE, ""))
 
 
 def server_times(header: str) -> dict[str, float]:
     """Seconds by name from a Server-Timing header (W3C); what makes no sense in it is left out."""
     found: dict[str, float] = {}
     for metric in header.split(","):
-        name, *parameters = (part.strip() for part in metric.split(";"))
-        for parameter in parameters:
+        name, _, parameters = metric.partition(";")
+        for parameter in parameters.split(";"):
             key, _, text = parameter.partition("=")
             value = _number(text) if key.strip() == "dur" else None
             if value is not None:
-                found[name] = value / 1000
+                found[name.strip()] = value / 1000
     return found
 
 

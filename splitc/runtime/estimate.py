@@ -26,7 +26,8 @@ class Exchange:
         wait_s: from the first byte sent to the first byte of the answer.
         download_s: from the first to the last byte of the answer.
         recv_s, queue_s, compute_s: what the server said; None if it did not.
-        tail_s: the manifest's time of the tail that ran; None for a probe.
+        tail_s: the manifest's time of what ran in the cloud; None for a probe.
+        price: what the cloud asked for a second of it, in seconds of latency; None if it did not say.
     """
 
     uplink_bytes: int
@@ -37,6 +38,7 @@ class Exchange:
     queue_s: float | None
     compute_s: float | None
     tail_s: float | None
+    price: float | None = None
 
 
 class Estimator:
@@ -49,16 +51,18 @@ class Estimator:
         self._head, self._tail = _Slowdown(start.head_slowdown), _Slowdown(start.tail_slowdown)
         self._link = Link(uplink_bps=start.uplink_bps, downlink_bps=start.downlink_bps, rtt_s=start.rtt_s)
         self._queue = _Queue(start.queue_s)
+        self._price = start.price
         self._exchanged_s: float | None = None
         self._now_s: float | None = None
 
-    def head_ran(self, expected_s: float, took_s: float) -> None:
-        """Learn from a run of a head, right after the decision for it."""
+    def device_ran(self, expected_s: float, took_s: float) -> None:
+        """Learn from a run on the device, right after the decision for it."""
         self._head.ran(expected_s, took_s, self._now_s)
 
     def exchanged(self, exchange: Exchange, now_s: float) -> None:
         """Learn from an answered request or probe; what the server said is used where it is possible."""
         self._now_s = now_s
+        self._price = exchange.price or 0.0
         told = _possible(exchange)
         if told.queue_s is not None:
             self._queue.seen(told.queue_s, now_s)
@@ -70,12 +74,25 @@ class Estimator:
             network_s=told.wait_s - self._server_s(told, now_s),
             recv_s=told.recv_s,
             download_s=told.download_s,
+            idle_s=self.link_age_s(now_s) - told.wait_s - told.download_s,
             now_s=now_s,
         )
         self._exchanged_s = now_s
 
-    def refused(self, retry_after_s: float, now_s: float) -> None:
+    def took_longer(
+        self, uplink_bytes: int, downlink_bytes: int, tail_s: float, than_s: float, now_s: float
+    ) -> None:
+        """Learn that no answer came in *than_s* to a request whose tail takes *tail_s* in the manifest.
+
+        What the server does not explain, the link is blamed for, until something is exchanged.
+        """
+        self._now_s = now_s
+        server_s = self._queue.now(now_s) + self._tail.now(now_s) * tail_s
+        self._link.took_longer(uplink_bytes, downlink_bytes, than_s - server_s)
+
+    def refused(self, retry_after_s: float, price: float | None, now_s: float) -> None:
         """The server is overloaded: its queue is at least that long until then."""
+        self._price = price or 0.0
         self._queue.refused(retry_after_s, now_s)
 
     def conditions(self, now_s: float) -> Conditions:
@@ -88,7 +105,13 @@ class Estimator:
             queue_s=self._queue.now(now_s),
             head_slowdown=self._head.now(now_s),
             tail_slowdown=self._tail.now(now_s),
+            price=self._price,
         )
+
+    @property
+    def link_in_doubt(self) -> bool:
+        """Whether another exchange would settle what is believed of the link; see `Link.in_doubt`."""
+        return self._link.in_doubt
 
     def link_age_s(self, now_s: float) -> float:
         """Seconds since anything was seen of the link; infinite if nothing ever was."""

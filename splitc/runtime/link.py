@@ -21,8 +21,9 @@ _OUTDATED = 1.0  # the same after a long pause: a factor of 2.7
 _WIDENING = 0.3  # per second
 _NOISE = 0.09  # one exchange differs from the next by 30 %
 _DOUBT = 1.5  # so many standard deviations are believed of a first surprise; of a second one nearly all
-_PACKET_BYTES = 1448  # of payload: time from the first packet to the last is that of all but one
-_FIRST_WINDOW_BYTES = 10 * _PACKET_BYTES  # RFC 6928
+PACKET_BYTES = 1448  # of payload: time from the first packet to the last is that of all but one
+FIRST_WINDOW_BYTES = 10 * PACKET_BYTES  # RFC 6928
+WINDOW_OPEN_S = 0.2  # the shortest timeout of TCP; after a pause of one, it begins again (RFC 5681, 4.1)
 LEAST_SHARE = 0.1  # of a time tells something; less may be chance, or a proxy that received for the server
 
 
@@ -31,24 +32,39 @@ class Link:
 
     def __init__(self, *, uplink_bps: float, downlink_bps: float, rtt_s: float) -> None:
         byte_s = (8 / _RATES_BPS[1], 8 / _RATES_BPS[0])
-        self._up = _Belief(8 / max(uplink_bps, _RATES_BPS[0]), byte_s)
-        self._down = _Belief(8 / max(downlink_bps, _RATES_BPS[0]), byte_s)
+        self._up = _Way(8 / max(uplink_bps, _RATES_BPS[0]), byte_s)
+        self._down = _Way(8 / max(downlink_bps, _RATES_BPS[0]), byte_s)
         self._rtt_s = _Belief(rtt_s, _RTTS_S)
+        self._slower = 1.0
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether what is believed rests on a guess or one surprise, which another exchange would settle."""
+        return self._slower > 1 or any(belief.doubted for belief in (self._up, self._down, self._rtt_s))
 
     @property
     def uplink_bps(self) -> float:
         """Believed rate from the device to the server."""
-        return 8 / self._up.value
+        return 8 / (self._slower * self._up.value)
 
     @property
     def downlink_bps(self) -> float:
         """Believed rate from the server to the device."""
-        return 8 / self._down.value
+        return 8 / (self._slower * self._down.value)
 
     @property
     def rtt_s(self) -> float:
         """Believed time from a request without content to its answer."""
-        return self._rtt_s.value
+        return self._slower * self._rtt_s.value
+
+    def took_longer(self, uplink_bytes: int, downlink_bytes: int, than_s: float) -> None:
+        """Believe that such a request and its answer, which did not come, take *than_s* on the link at least.
+
+        That is a guess, since nobody knows what it was that took so long: all of the link counts as so much slower,
+        until the next exchange tells how it is.
+        """
+        expected_s = self._rtt_s.value + uplink_bytes * self._up.value + downlink_bytes * self._down.value
+        self._slower = max(self._slower, than_s / expected_s)
 
     def exchanged(
         self,
@@ -58,30 +74,37 @@ class Link:
         network_s: float,
         recv_s: float | None,
         download_s: float,
+        idle_s: float,
         now_s: float,
     ) -> None:
         """Learn from a request and its answer.
 
         *network_s* is the wait for the answer's first byte less what the server needed; *recv_s* how long the
-        server received, if it said so; *download_s* from the answer's first to its last byte.
+        server received, if it said so; *download_s* from the answer's first to its last byte; *idle_s*
+        how long nothing was exchanged before: meanwhile TCP forgets how wide the link is.
         """
+        self._slower = 1.0
+        self._up.began(idle_s)
+        self._down.began(idle_s + network_s)
         round_trips_s = 0.0
-        if downlink_bytes > 2 * _PACKET_BYTES:
-            size_bytes = downlink_bytes - _PACKET_BYTES
-            round_trips_s = self._learn_rate(self._down, size_bytes, download_s, self.rtt_s, now_s)
+        if downlink_bytes > 2 * PACKET_BYTES:
+            size_bytes = downlink_bytes - PACKET_BYTES
+            round_trips_s = self._learn_rate(self._down, size_bytes, download_s, self._rtt_s.value, now_s)
         network_s = max(network_s, _RTTS_S[0])
         recv_s = recv_s or 0.0
-        rest_s = _less(network_s - recv_s, min(downlink_bytes, _PACKET_BYTES) * self._down.value)
-        apart = LEAST_SHARE * network_s <= recv_s < network_s and uplink_bytes > 2 * _PACKET_BYTES
+        rest_s = _less(network_s - recv_s, min(downlink_bytes, PACKET_BYTES) * self._down.value)
+        apart = LEAST_SHARE * network_s <= recv_s < network_s and uplink_bytes > 2 * PACKET_BYTES
         if apart:
-            self._sent_apart(uplink_bytes - _PACKET_BYTES, rest_s + round_trips_s, recv_s, now_s)
+            self._sent_apart(uplink_bytes - PACKET_BYTES, rest_s + round_trips_s, recv_s, now_s)
         else:
             self._sent(uplink_bytes, recv_s + rest_s + round_trips_s, now_s)
+        self._up.window_bytes += uplink_bytes
+        self._down.window_bytes += downlink_bytes
 
     def _sent_apart(self, size_bytes: int, rtt_s: float, recv_s: float, now_s: float) -> None:
         """Learn from an upload and a round trip that the server's figures tell apart."""
         round_trips_s = self._learn_rate(self._up, size_bytes, recv_s, rtt_s, now_s)
-        rtt_s = _less(rtt_s, _PACKET_BYTES * self._up.value) + round_trips_s
+        rtt_s = _less(rtt_s, PACKET_BYTES * self._up.value) + round_trips_s
         _learn(((self._rtt_s, 1.0),), rtt_s, self._rtt_s.value, _NOISE, now_s)
 
     def _sent(self, size_bytes: int, network_s: float, now_s: float) -> None:
@@ -94,16 +117,14 @@ class Link:
         to_blame = tuple(part for part in parts if part[1] >= LEAST_SHARE)
         _learn(to_blame, network_s, expected_s, noise, now_s)
 
-    def _learn_rate(
-        self, way: "_Belief", size_bytes: int, took_s: float, rtt_s: float, now_s: float
-    ) -> float:
+    def _learn_rate(self, way: "_Way", size_bytes: int, took_s: float, rtt_s: float, now_s: float) -> float:
         """Learn a rate, and return what of the time was round trips.
 
         Where TCP's slow start explains most of the time, the rate is believed as far as it can be true.
         """
         expected_s = size_bytes * way.value
-        slow_start_s = _slow_start_s(size_bytes, way.value, rtt_s)
-        least_s = max(took_s - slow_start_s, 0.0) if slow_start_s >= took_s / 2 else took_s
+        waiting_s = slow_start_s(size_bytes, way.window_bytes, way.value, rtt_s)
+        least_s = max(took_s - waiting_s, 0.0) if waiting_s >= took_s / 2 else took_s
         sending_s = clamp(expected_s, (least_s, took_s))
         _learn(((way, 1.0),), sending_s, expected_s, _NOISE + self._unsure(max(expected_s, sending_s)), now_s)
         return took_s - sending_s
@@ -132,6 +153,20 @@ class _Belief:
     def correct(self, error: float, gain: float, share: float) -> None:
         self.value = clamp(self.value * math.exp(gain * error), self._limits)
         self.variance *= 1 - gain * share
+
+
+class _Way(_Belief):
+    """Of one direction, the time of a byte.
+
+    Attributes:
+        window_bytes: what TCP sends before it waits for an acknowledgement, if nothing is lost.
+    """
+
+    window_bytes = FIRST_WINDOW_BYTES
+
+    def began(self, idle_s: float) -> None:
+        if idle_s >= WINDOW_OPEN_S:
+            self.window_bytes = FIRST_WINDOW_BYTES
 
 
 _Parts = tuple[tuple[_Belief, float], ...]
@@ -163,9 +198,9 @@ def _variance(parts: _Parts, noise: float) -> float:
     return sum(share**2 * belief.variance for belief, share in parts) + noise
 
 
-def _slow_start_s(size_bytes: int, byte_s: float, rtt_s: float) -> float:
-    """How long an idle TCP connection waits for acknowledgements until its window covers a round trip."""
-    waiting_s, window_bytes = 0.0, _FIRST_WINDOW_BYTES
+def slow_start_s(size_bytes: int, window_bytes: int, byte_s: float, rtt_s: float) -> float:
+    """How long a TCP connection waits for acknowledgements until its window covers a round trip."""
+    waiting_s = 0.0
     while size_bytes > window_bytes and window_bytes * byte_s < rtt_s:
         waiting_s += rtt_s - window_bytes * byte_s
         size_bytes -= window_bytes

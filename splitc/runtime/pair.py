@@ -1,9 +1,9 @@
-"""The two sides of a pair, as one process runs them: the head here, the tail there, all of it here if that fails."""
+"""The two sides of a pair, as one process runs them: one part here, one there, all of it here if that fails."""
 
 import os
 import time
-from collections.abc import Iterable
-from concurrent.futures import Future, as_completed, wait
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,20 +11,17 @@ from typing import Any
 from splitc.bundle import CutEntry, TensorEntry
 from splitc.decision import Decision
 from splitc.errors import DeadlineExceeded, RuntimeFailure
-from splitc.inference import Value
+from splitc.inference import Interrupt, Value
 from splitc.runtime.client import Answer
 from splitc.runtime.cloud import Cloud
 from splitc.runtime.estimate import Exchange
-from splitc.runtime.parts import Heads
+from splitc.runtime.lateness import patience
+from splitc.runtime.parts import DeviceParts
+from splitc.runtime.program import made_by
 from splitc.runtime.workers import beside
 
-# An answer is late after so many times what it should take, plus what a new connection or a pause may cost.
-_LATE_FACTOR, _LATE_S = 2.0, 0.1
-# So long it is waited for by others than the caller: it may only be slow, and then says how slow.
-_GIVE_UP_FACTOR, _GIVE_UP_S = 4.0, 0.5
-# Where the device cannot do without the server, it waits as long as a person might.
-_ALONE_S = 30.0
-_LONGEST_S = 60.0
+# What comes so soon after the deadline still tells how slow the link is.
+_AFTERWARDS_S = 0.5
 
 Values = dict[str, Value]
 
@@ -34,127 +31,179 @@ class Done:
     """The values that were made, and how.
 
     Attributes:
-        head_s: what the head of the chosen cut took, None if it has none.
-        exchange: None if the device finished.
-        fallback: why the device finished what the cloud should have, None if it did not have to.
+        device_s: what the device's part of the chosen cut took, None if it has none or did not come to it.
+        exchange: None if the device did it alone.
+        fallback: why the device did what the cloud should have, None if it did not have to.
     """
 
     values: Values
-    head_s: float | None
+    device_s: float | None
     exchange: Exchange | None = None
     fallback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """When an answer is late, and when it is given up; `time.monotonic()`."""
+    """When the device begins as well, when an answer is late, when it is given up; `time.monotonic()`."""
 
+    alone_s: float
     late_s: float
     give_up_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """What the device made of it all, and why it did."""
+
+    values: Values
+    reason: str
+
+
 class Pair:
-    """Heads and a server in one process; for several threads.
+    """The device's parts and a server in one process; for several threads.
+
+    Args:
+        hedges: while answers are late now and then, let the device begin at the same time as the cloud.
 
     Attributes:
         process: which one; after a fork, `inherit`.
     """
 
     def __init__(
-        self, heads: Heads, cloud: Cloud, all_head: CutEntry | None, outputs: Iterable[TensorEntry]
+        self,
+        parts: DeviceParts,
+        cloud: Cloud,
+        all_head: CutEntry | None,
+        outputs: Iterable[TensorEntry],
+        *,
+        hedges: bool,
     ) -> None:
         self.process = os.getpid()
-        self.heads = heads
+        self.parts = parts
         self.cloud = cloud
         self._all_head = all_head
         self._outputs = tuple(outputs)
+        self._hedges = hedges
 
     def inherit(self) -> "Pair":
         """The same for a forked process."""
-        return Pair(self.heads, self.cloud.inherit(), self._all_head, self._outputs)
+        return Pair(self.parts, self.cloud.inherit(), self._all_head, self._outputs, hedges=self._hedges)
 
     def run(self, decision: Decision, inputs: Values, deadline_s: float | None) -> Done:
         """Run the chosen cut on *inputs*; the result is wanted before `time.monotonic()` is *deadline_s*.
 
         Raises:
             RuntimeFailure: the cloud did not do its part, and there is no all-head cut.
-            ModelError: ONNX Runtime cannot run a head on these inputs.
+            ModelError: ONNX Runtime cannot run the device's part on these inputs.
         """
         cut, alone = decision.cut, self._all_head
-        if cut.tail is not None and not decision.conditions.uplink_bps and alone is not None:
+        if cut.cloud is None:
+            return Done(*self._on_device(cut, inputs))
+        if not decision.conditions.uplink_bps and alone is not None:
             return self._alone(alone, inputs, None, "the server is left alone for a while")
-        made, head_s = self._run_head(cut, inputs) if cut.head is not None else ({}, None)
-        values = inputs | made
-        if cut.tail is None:
-            return Done(values, head_s)
+        values, device_s = inputs, None
+        if cut.device is not None and not cut.is_cloud_first:
+            values, device_s = self._on_device(cut, values)
         try:
             first = self._in_cloud(decision, inputs, values, deadline_s)
         except RuntimeFailure as failure:
             if alone is None:
                 raise
-            return self._alone(alone, inputs, head_s, str(failure))
-        if isinstance(first, Answer):
-            return Done(values | first.outputs, head_s, first.exchange)
-        return Done(inputs | first, head_s, fallback="the server was late")
+            return self._alone(alone, inputs, device_s, str(failure))
+        if isinstance(first, _Alone):
+            return Done(first.values, device_s, fallback=first.reason)
+        values = values | first.outputs
+        if cut.is_cloud_first:
+            values, device_s = self._on_device(cut, values)
+        return Done(values, device_s, first.exchange)
 
-    def _alone(self, all_head: CutEntry, inputs: Values, head_s: float | None, reason: str) -> Done:
-        made, _ = self._run_head(all_head, inputs)
-        return Done(inputs | made, head_s, fallback=reason)
+    def _alone(self, all_head: CutEntry, inputs: Values, device_s: float | None, reason: str) -> Done:
+        values, _ = self._on_device(all_head, inputs)
+        return Done(values, device_s, fallback=reason)
 
-    def _run_head(self, cut: CutEntry, inputs: Values) -> tuple[Values, float]:
-        values, took_s = self.heads.run(cut, inputs)
-        assert cut.head is not None, "it just ran"
-        self.cloud.head_ran(cut.head.latency_s, took_s)
-        return values, took_s
+    def _on_device(
+        self, cut: CutEntry, values: Values, interrupt: Interrupt | None = None
+    ) -> tuple[Values, float]:
+        """Run the device's part of *cut*; return *values* and what it made, and the seconds that took."""
+        made, took_s = self.parts.run(cut, values, interrupt)
+        self.cloud.device_ran(cut.device_s, took_s)
+        return values | made, took_s
 
     def _in_cloud(
         self, decision: Decision, inputs: Values, values: Values, deadline_s: float | None
-    ) -> Answer | Values:
-        """What the server makes of *values*; if it is late, that or what the device makes of *inputs*.
+    ) -> Answer | _Alone:
+        """What the server makes of *values*; or all that the device makes of *inputs*, if that is there first.
 
         Raises:
             RuntimeFailure: there is no answer; the device did not try yet.
         """
         limits = self._limits(decision, deadline_s)
-        wanted = [entry for entry in self._outputs if entry.name not in values]
+        wanted = self._wanted(decision.cut, values)
         offload = self.cloud.offload(decision.cut, values, wanted, deadline_s=limits.give_up_s)
         try:
-            if wait([offload], limits.late_s - time.monotonic()).done:
+            if wait([offload], limits.alone_s - time.monotonic()).done:
                 return offload.result()
-            self.cloud.leave_behind(offload)
             if self._all_head is None:
+                self.cloud.leave_behind(offload)
                 raise DeadlineExceeded(
                     "the server did not answer in time, and the bundle holds no all-head cut"
                 )
-            return self._first(offload, beside(partial(self._run_head, self._all_head, inputs)))
+            return self._first(offload, self._all_head, inputs, limits.late_s)
         finally:
             # The error in it would hold this frame, which holds it: tensors would stay until the next collection.
             del offload
 
-    def _first(self, offload: Future[Answer], local: Future[tuple[Values, float]]) -> Answer | Values:
-        """Whichever comes first; the other goes on, and what it tells is learned."""
+    def _wanted(self, cut: CutEntry, values: Values) -> Sequence[TensorEntry]:
+        """What the cloud's part of *cut* is to make of *values*."""
+        if cut.downloads is not None:
+            return cut.downloads
+        if (
+            cut.cloud is not None and cut.cloud.stages is not None
+        ):  # may make anew what the device made for it
+            made = made_by(cut.cloud)
+            return [entry for entry in self._outputs if entry.name in made]
+        return [entry for entry in self._outputs if entry.name not in values]
+
+    def _first(
+        self, offload: Future[Answer], all_head: CutEntry, inputs: Values, late_s: float
+    ) -> Answer | _Alone:
+        """Let the device do it all as well; return what comes first.
+
+        A run of the device that comes second is ended; an exchange goes on, and what it tells is learned.
+        """
+        interrupt = Interrupt()
+        local = beside(partial(self._on_device, all_head, inputs, interrupt))
         both: list[Future[Any]] = [offload, local]
+        if not wait(both, late_s - time.monotonic(), FIRST_COMPLETED).done:
+            self.cloud.was_late()
+            self.cloud.leave_behind(offload)
         for future in as_completed(both):
             if future is offload and offload.exception() is None:
+                interrupt.set()
                 return offload.result()
             if future is local:
                 break
-        return local.result()[0]
+        if offload.done():
+            return _Alone(local.result()[0], str(offload.exception()))
+        self.cloud.leave_behind(offload)
+        is_late = time.monotonic() >= late_s
+        return _Alone(local.result()[0], "the server was late" if is_late else "the device was faster")
 
     def _limits(self, decision: Decision, deadline_s: float | None) -> _Limits:
-        conditions, head, now_s = decision.conditions, decision.cut.head, time.monotonic()
-        expected_s = decision.latency_s - (conditions.head_slowdown * head.latency_s if head else 0.0)
-        late_s = now_s + min(_LATE_FACTOR * expected_s + _LATE_S, _LONGEST_S)
-        give_up_s = now_s + min(_GIVE_UP_FACTOR * expected_s + _GIVE_UP_S, _LONGEST_S)
-        here_s = 0.0
-        if self._all_head is None:
-            late_s = max(give_up_s, now_s + _ALONE_S)
-        elif self._all_head.head is not None:
-            here_s = conditions.head_slowdown * self._all_head.head.latency_s
+        now_s = time.monotonic()
+        usual = patience(decision, self._all_head)
+        late_s, give_up_s = now_s + usual.late_s, now_s + usual.give_up_s
         if deadline_s is not None:
             if deadline_s <= now_s:
                 raise DeadlineExceeded("no time was left for the server")
+            here_s = 0.0
+            if self._all_head is None:
+                give_up_s = min(give_up_s, deadline_s + _AFTERWARDS_S)
+            else:
+                here_s = decision.conditions.head_slowdown * self._all_head.device_s
             # A device that cannot make it anyway leaves all of the time to the server, which may.
             late_s = min(late_s, deadline_s - here_s if deadline_s - here_s > now_s else deadline_s)
+        begins_at_once = self._hedges and self._all_head is not None and not self.cloud.is_steady()
         # One exchange that outlives its caller tells enough; more would pile up while the server is silent.
-        return _Limits(late_s, max(late_s, give_up_s) if self.cloud.is_usable() else late_s)
+        give_up_s = max(late_s, give_up_s) if self.cloud.is_usable() else late_s
+        return _Limits(min(now_s, late_s) if begins_at_once else late_s, late_s, give_up_s)

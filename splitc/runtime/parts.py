@@ -1,4 +1,4 @@
-"""Heads as sessions of ONNX Runtime: opened when first needed, then kept."""
+"""What the device runs of each cut, as sessions of ONNX Runtime: opened when first needed, then kept."""
 
 import os
 import time
@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 
+import numpy as np
 from onnxruntime import InferenceSession
 
 from splitc import inference
-from splitc.bundle import Bundle, CutEntry, HeadEntry
-from splitc.errors import ModelError
-from splitc.inference import Value
+from splitc.bundle import Bundle, CutEntry, PartEntry, part_files
+from splitc.errors import BundleError, ModelError
+from splitc.inference import Interrupt, Value
+from splitc.runtime.program import Array, Call, Program, part_program, run_program
 from splitc.runtime.workers import beside
+
+_ARRAY = ".npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class _Opened:
 
 
 class _Slot:
-    """Where a head will be: one thread opens it, others wait for that one."""
+    """Where a session will be: one thread opens it, others wait for that one."""
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -37,58 +41,99 @@ class _Slot:
         return untouched
 
 
-class Heads:
-    """The heads of *bundle*; may be used from several threads, and after a fork.
+class DeviceParts:
+    """The device's parts of the cuts of *bundle*; may be used from several threads, and after a fork.
 
     Args:
-        threads: of each head; as in the manifest if None, but not more than there are cores.
+        threads: of each session; as in the manifest if None, but not more than there are cores.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self._bundle = bundle
         self._threads = threads or min(bundle.manifest.targets.head.threads, inference.usable_cores())
+        self._programs = {
+            cut.id: _program(bundle, cut, cut.device)
+            for cut in bundle.manifest.cuts
+            if cut.device is not None
+        }
+        self._arrays: dict[str, Array] = {}
         # By process, too: the threads of a session do not survive a fork, nor may a child close it.
         self._slots: dict[tuple[int, str], _Slot] = {}
 
-    def run(self, cut: CutEntry, inputs: Mapping[str, Value]) -> tuple[dict[str, Value], float]:
-        """Run the head of *cut*; return what it made, by name, and the seconds that took without opening it.
+    def run(
+        self, cut: CutEntry, values: Mapping[str, Value], interrupt: Interrupt | None = None
+    ) -> tuple[dict[str, Value], float]:
+        """Run the device's part of *cut*; return what it made, by name, and the seconds that took without opening it.
 
         Raises:
-            ModelError: ONNX Runtime cannot open it, or not run it on *inputs*.
+            ModelError: ONNX Runtime cannot open it, or not run it on *values*; or *interrupt* was set.
+            BundleError: an array of values is not what it should be.
         """
-        opened = self._open(_head(cut))
-        feeds = {name: inputs[name] for name in opened.inputs if name in inputs}
+        opened = {file: self._open(file) for file in _models(_device(cut))}
+
+        def call(wanted: Call) -> Mapping[str, Value]:
+            one = opened[wanted.file]
+            feeds = {name: wanted.feeds[name] for name in one.inputs if name in wanted.feeds}
+            return inference.run(one.session, feeds, wanted.outputs, interrupt)
+
         began_s = time.monotonic()
-        values = inference.run(opened.session, feeds)
-        return values, time.monotonic() - began_s
+        made = run_program(self._programs[cut.id], values, call, self._array)
+        return made, time.monotonic() - began_s
 
     def is_ready(self, cut: CutEntry) -> bool:
-        """Whether *cut* can start without opening anything."""
-        return cut.head is None or self._slot(cut.head).opened is not None
+        """Whether the device's part of *cut* can start without opening anything."""
+        return cut.device is None or all(self._slot(file).opened for file in _models(cut.device))
 
     def preload(self, *cuts: CutEntry) -> None:
-        """Open the heads of *cuts*, in turn, in another thread; `run` will find again what fails there."""
-        heads = [cut.head for cut in cuts if cut.head is not None and self._slot(cut.head).is_untouched()]
-        if heads:
-            beside(partial(self._load, heads))
+        """Open the device's parts of *cuts*, in turn, in another thread; `run` will find again what fails there."""
+        files = [file for cut in cuts if cut.device is not None for file in _models(cut.device)]
+        wanted = [file for file in files if self._slot(file).is_untouched()]
+        if wanted:
+            beside(partial(self._load, wanted))
 
-    def _load(self, heads: Iterable[HeadEntry]) -> None:
-        for head in heads:
+    def _load(self, files: Iterable[str]) -> None:
+        for file in files:
             with suppress(ModelError):
-                self._open(head)
+                self._open(file)
 
-    def _slot(self, head: HeadEntry) -> _Slot:
-        return self._slots.setdefault((os.getpid(), head.file), _Slot())
+    def _slot(self, file: str) -> _Slot:
+        return self._slots.setdefault((os.getpid(), file), _Slot())
 
-    def _open(self, head: HeadEntry) -> _Opened:
-        slot = self._slot(head)
+    def _open(self, file: str) -> _Opened:
+        slot = self._slot(file)
         with slot.lock:
             if slot.opened is None:
-                session = inference.session(self._bundle.path(head.file), threads=self._threads)
+                session = inference.session(self._bundle.path(file), threads=self._threads)
                 slot.opened = _Opened(session, tuple(item.name for item in session.get_inputs()))
             return slot.opened
 
+    def _array(self, file: str) -> Array:
+        if file not in self._arrays:
+            self._arrays[file] = read_array(self._bundle, file)
+        return self._arrays[file]
 
-def _head(cut: CutEntry) -> HeadEntry:
-    assert cut.head is not None, "nobody runs the head of all-tail"
-    return cut.head
+
+def read_array(bundle: Bundle, file: str) -> Array:
+    """Read the values of each iteration from *file* of *bundle*.
+
+    Raises:
+        BundleError: it holds no array.
+    """
+    try:
+        array: Array = np.load(bundle.path(file), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BundleError(f"{bundle.path(file)}: holds no array; compile the bundle again") from error
+    return array
+
+
+def _program(bundle: Bundle, cut: CutEntry, part: PartEntry) -> Program:
+    return part_program(cut, part, [entry.name for entry in bundle.manifest.model.outputs])
+
+
+def _models(part: PartEntry) -> list[str]:
+    return [file for file in part_files(part) if not file.endswith(_ARRAY)]
+
+
+def _device(cut: CutEntry) -> PartEntry:
+    assert cut.device is not None, "the device has no part in all-tail"
+    return cut.device

@@ -5,19 +5,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import random
 from types import TracebackType
 from typing import Literal, Self
 
 from splitc.bundle import Bundle, CutEntry, Manifest, read_bundle
-from splitc.decision import Conditions, Decision, decide, latency_s
+from splitc.decision import Conditions, Decision, aim, decide, latency_s
 from splitc.errors import BundleError, RuntimeFailure
 from splitc.inference import Value
+from splitc.price import personal
 from splitc.runtime.breaker import Breaker
 from splitc.runtime.client import Client
 from splitc.runtime.cloud import Cloud
 from splitc.runtime.estimate import Estimator, Exchange, middle_of
 from splitc.runtime.pair import Pair
-from splitc.runtime.parts import Heads
+from splitc.runtime.parts import DeviceParts
+from splitc.runtime.probing import link_matters
 from splitc.runtime.transport import DEFAULT_MAX_REPLY_BYTES, HttpTransport, Transport
 from splitc.runtime.unpack import unpacked
 from splitc.runtime.values import checked_inputs
@@ -26,7 +29,7 @@ from splitc.runtime.values import checked_inputs
 # dimensions are symbolic, the sizes are those of one choice.
 _LARGER = 16
 _SMALL_BYTES = 1 << 20  # always, for what is around the tensors
-# A cut whose head is open may be so many times slower than the best one, whose head is being opened.
+# A cut that is open may be so many times slower than the best one, which is being opened.
 _GOOD_ENOUGH = 2.0
 
 
@@ -39,16 +42,16 @@ class Outcome:
         decision: the cut that was chosen, what was predicted of it, and why.
         finished: where the outputs were made.
         latency_s: what the request took.
-        head_s: what the head of the chosen cut took, None if it has none.
-        exchange: what was sent and how that went; None if the device finished.
-        fallback: why the device finished what the cloud should have, None if it did not have to.
+        device_s: what the device's part of the chosen cut took, None if it has none or did not come to it.
+        exchange: what was sent and how that went; None if the device did it alone.
+        fallback: why the device did what the cloud should have, None if it did not have to.
     """
 
     outputs: dict[str, Value]
     decision: Decision
     finished: Literal["cloud", "device"]
     latency_s: float
-    head_s: float | None
+    device_s: float | None
     exchange: Exchange | None
     fallback: str | None
 
@@ -110,10 +113,11 @@ class Session:
         estimator = Estimator(start if start is not None else middle_of(self.manifest.box))
         client = Client(found, transport) if transport is not None else None
         self._pair = Pair(
-            Heads(found, threads=threads),
+            DeviceParts(found, threads=threads),
             Cloud(client, estimator, Breaker()),
             self._all_head,
             self.manifest.model.outputs,
+            hedges=cut is None,
         )
         self._preload()
 
@@ -148,14 +152,15 @@ class Session:
         allowed_s = self._deadline_s if deadline_s is None else deadline_s
         pair = self._here()
         decision = self._decide(pair, self._sla_s if sla_s is None else sla_s)
-        pair.cloud.look(idle=decision.cut.tail is None and self._link_matters(decision.conditions))
+        is_alone = self._cut is None and decision.cut.cloud is None
+        pair.cloud.look(idle=is_alone and link_matters(self.manifest, decision.conditions))
         done = pair.run(decision, given, None if allowed_s is None else began_s + allowed_s)
         return Outcome(
             outputs={entry.name: done.values[entry.name] for entry in self.manifest.model.outputs},
             decision=decision,
-            finished="device" if done.exchange is None else "cloud",
+            finished="device" if done.exchange is None or decision.cut.is_cloud_first else "cloud",
             latency_s=time.monotonic() - began_s,
-            head_s=done.head_s,
+            device_s=done.device_s,
             exchange=done.exchange,
             fallback=done.fallback,
         )
@@ -182,46 +187,38 @@ class Session:
         return self._pair
 
     def _decide(self, pair: Pair, sla_s: float | None) -> Decision:
-        """The best cut, or one that is good enough while the head of the best one is opened."""
+        """The best cut, or one that is good enough while the files of the best one are opened."""
         conditions = self._conditions(pair)
         if self._cut is not None:
             return Decision(self._cut, latency_s(self._cut, conditions), conditions, "asked for")
-        best = decide(self.manifest, conditions, sla_s)
-        if pair.heads.is_ready(best.cut):
+        best = aim(self.manifest.cuts, conditions, sla_s)
+        if pair.parts.is_ready(best.cut):
             return best
-        pair.heads.preload(best.cut)
-        ready = tuple(cut for cut in self.manifest.cuts if pair.heads.is_ready(cut))
+        pair.parts.preload(best.cut)
+        ready = tuple(cut for cut in self.manifest.cuts if pair.parts.is_ready(cut))
         if not ready:
             return best
-        second = decide(replace(self.manifest, cuts=ready), conditions, sla_s)
+        second = aim(ready, conditions, sla_s)
         if second.latency_s > _GOOD_ENOUGH * best.latency_s:
             return best
-        return replace(second, reason=f"{second.reason} while the head of {best.cut.id} is opened")
-
-    def _link_matters(self, conditions: Conditions) -> bool:
-        """Whether the best link of the box would change the choice; if not, probes would only cost the user's data."""
-        if self._cut is not None:
-            return False
-        box = self.manifest.box
-        best = replace(
-            conditions, uplink_bps=box.uplink_bps[1], downlink_bps=box.downlink_bps[1], rtt_s=box.rtt_s[0]
-        )
-        return decide(self.manifest, best).cut.tail is not None
+        return replace(second, reason=f"{second.reason} while {best.cut.id} is opened")
 
     def _conditions(self, pair: Pair) -> Conditions:
         """What to decide on: no link, if the server is to be left alone and the device can do without it."""
         found = pair.cloud.conditions()
+        if found.price:
+            found = replace(found, price=personal(found.price, random()))  # noqa: S311 - no secret
         if self._all_head is None or pair.cloud.is_usable():
             return found
         return replace(found, uplink_bps=0.0)
 
     def _preload(self) -> None:
-        """Open the head that the first request will probably take, then the one that any may fall back on."""
-        heads = self._pair.heads
+        """Open what the first request will probably take, then what any may fall back on."""
+        parts = self._pair.parts
         likely = (
             self._cut if self._cut is not None else decide(self.manifest, self._conditions(self._pair)).cut
         )
-        heads.preload(*(cut for cut in (likely, self._all_head) if cut is not None))
+        parts.preload(*(cut for cut in (likely, self._all_head) if cut is not None))
 
 
 def _read(path: Path, cache_folder: Path | None) -> Bundle:

@@ -8,6 +8,7 @@ import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -71,7 +72,12 @@ def datatype_of(array: Array) -> str:
     Raises:
         ProtocolError: the protocol has none.
     """
-    return datatype("string" if array.dtype.kind in "OU" else array.dtype.name)
+    return _datatype_of(array.dtype)
+
+
+@lru_cache  # numpy takes long to name a dtype
+def _datatype_of(dtype: np.dtype[Any]) -> str:
+    return datatype("string" if dtype.kind in "OU" else dtype.name)
 
 
 def declared(where: str, datatype_name: object, shape: object) -> Declared:

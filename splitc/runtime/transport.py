@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -21,9 +20,9 @@ from splitc.runtime.connection import Buffer, Connection, Reply, remaining_s
 __all__ = ["DEFAULT_MAX_REPLY_BYTES", "HttpTransport", "Reply", "Transport"]
 
 DEFAULT_MAX_REPLY_BYTES = 1 << 26
-_MAX_IDLE = 4
+MAX_IDLE = 4
 # Routers between forget silent connections without telling either end, some after a minute.
-_MAX_IDLE_S = 50.0
+MAX_IDLE_S = 50.0
 # One packet less: what is small goes out with the head.
 _JOINED_BYTES = 1 << 14
 
@@ -88,13 +87,9 @@ class HttpTransport:
         self._tls = _tls(ca_file) if secure else None
         self._max_reply_bytes = max_reply_bytes
         name = f"[{self._host}]" if ":" in self._host else self._host
-        self._headers = {
-            "Host": f"{name}:{self._port}",
-            "User-Agent": "splitc",
-            "Accept-Encoding": "identity",
-        }
+        self._headers = f"Host: {name}:{self._port}\r\nUser-Agent: splitc\r\nAccept-Encoding: identity\r\n"
         if token is not None:
-            self._headers["Authorization"] = f"Bearer {_checked_token(token)}"
+            self._headers += f"Authorization: Bearer {_checked_token(token)}\r\n"
         self._closed = False
         self._pool = _Pool()
 
@@ -138,7 +133,7 @@ class HttpTransport:
 
     def _kept(self, pool: _Pool) -> Connection | None:
         """The connection used last, if it can be used again: its window is the widest."""
-        oldest_s = time.monotonic() - _MAX_IDLE_S
+        oldest_s = time.monotonic() - MAX_IDLE_S
         while pool.idle:
             try:
                 connection = pool.idle.pop()
@@ -172,12 +167,14 @@ class HttpTransport:
                 method, request, deadline_s=deadline_s, max_reply_bytes=self._max_reply_bytes
             )
             reusable = connection.reusable
-        except (OSError, HTTPException, ValueError) as error:
+        except ProtocolError as error:
+            raise ProtocolError(f"{self._host}:{self._port}: {error}") from error
+        except OSError as error:
             _close_all(pool.idle)  # where a network is gone, all connections through it are
             raise self._failure(error, deadline_s, sent=connection.sent) from error
         finally:
             pool.busy.discard(connection)
-            if reusable and len(pool.idle) < _MAX_IDLE:
+            if reusable and len(pool.idle) < MAX_IDLE:
                 pool.idle.append(connection)
             else:
                 connection.close()
@@ -189,10 +186,9 @@ class HttpTransport:
         self, method: str, path: str, headers: Mapping[str, str], body: Sequence[Buffer]
     ) -> list[Buffer]:
         """Head and body in as few pieces as need no copy of anything large."""
-        lines = [f"{method} {self._prefix}{path} HTTP/1.1"]
         length = {"Content-Length": str(sum(memoryview(part).nbytes for part in body))} if body else {}
-        lines += [f"{name}: {value}" for name, value in (self._headers | dict(headers) | length).items()]
-        head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        own = "".join([f"{name}: {value}\r\n" for name, value in {**headers, **length}.items()])
+        head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._headers}{own}\r\n".encode("latin-1")
         if body and memoryview(body[0]).nbytes <= _JOINED_BYTES:
             return [head + bytes(body[0]), *body[1:]]
         return [head, *body]
@@ -202,10 +198,8 @@ class HttpTransport:
         server = f"{self._host}:{self._port}"
         if isinstance(error, TimeoutError) and time.monotonic() >= deadline_s:
             return DeadlineExceeded(f"{server} did not answer in time")
-        if isinstance(error, OSError | IncompleteRead | RemoteDisconnected | UnicodeError):
-            what = "broke the connection" if sent else "cannot be reached"
-            return TransportError(f"{server} {what} ({_reason(error)})", sent=sent)
-        return ProtocolError(f"{server} does not answer in HTTP ({_reason(error)})")
+        what = "broke the connection" if sent else "cannot be reached"
+        return TransportError(f"{server} {what} ({_reason(error)})", sent=sent)
 
 
 def _connect(host: str, port: int, tls: ssl.SSLContext | None, deadline_s: float) -> socket.socket:

@@ -32,6 +32,7 @@ JSON_SIZE = "Inference-Header-Content-Length"
 _MAX_TIMEOUT_US = 2**53
 _US_PER_S = 1_000_000
 _WORD_BYTES = 8
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ def _width(array: Array) -> int:
 
 
 def _message(content: fields.Object, buffers: Sequence[Buffer]) -> Message:
-    text = json.dumps(content, separators=(",", ":")).encode()
+    text = _JSON.encode(content).encode()
     # Spaces after JSON mean nothing; they align what follows.
     padding = b" " * (-len(text) % _WORD_BYTES if buffers else 0)
     return Message(text + padding, tuple(buffers))

@@ -1,1 +1,1 @@
-"""The cloud side: tails of bundles, served over the Open Inference Protocol v2."""
+"""The cloud side: what it does of the cuts of bundles, served over the Open Inference Protocol v2."""

@@ -1,10 +1,11 @@
-"""The tail server as a plain ASGI application: the Open Inference Protocol v2 over HTTP."""
+"""The server of what the cloud does of cuts, as a plain ASGI application: the Open Inference Protocol v2 over HTTP."""
 
 import asyncio
 import hmac
 import logging
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 
@@ -13,13 +14,14 @@ from splitc.runtime.tensors import datatype
 from splitc.server import routes
 from splitc.server.batching import Batcher
 from splitc.server.exchange import ClientGone, Exchange, Receive, Refusal, Scope, Send
-from splitc.server.infer import Inference, Served, serve_tail
+from splitc.server.infer import Inference, Served, serve_part
 from splitc.server.limits import MAX_HEAD_BYTES
 from splitc.server.logs import LOGGER, Once, tell
 from splitc.server.metrics import Metrics
 from splitc.server.options import ServerOptions
+from splitc.server.parts import Part
+from splitc.server.pricing import Meter
 from splitc.server.routes import Endpoint, Route, find_route
-from splitc.server.tails import Tail
 
 _PROBE_BYTES = 256 << 10
 _PROBE_QUERY = re.compile(rb"(?:bytes=(\d{1,9}))?")
@@ -30,28 +32,38 @@ _CLOSING_S = 1.0
 _LOGGED = {"token", "malformed", "size", "slow", "bundle", "input", "failed", "head"}
 
 
-def application(tails: Sequence[Tail], options: ServerOptions) -> "Application":
-    """Make the ASGI application that serves *tails*.
+def application(
+    parts: Sequence[Part], options: ServerOptions, *, clock: Callable[[], float] = time.monotonic
+) -> "Application":
+    """Make the ASGI application that serves *parts*.
+
+    Args:
+        clock: monotonic seconds, by which the price changes.
 
     Raises:
-        ProtocolError: a tail has a tensor that the protocol lacks.
+        ProtocolError: a part has a tensor that the protocol lacks.
     """
-    return Application(tails, options)
+    return Application(parts, options, clock)
 
 
 class Application:
-    """Serves tails; `drain` has it take no new work."""
+    """Serves parts of cuts; `drain` has it take no new work."""
 
-    def __init__(self, tails: Sequence[Tail], options: ServerOptions) -> None:
+    def __init__(self, parts: Sequence[Part], options: ServerOptions, clock: Callable[[], float]) -> None:
         self._options = options
         self._draining = False
         self._in_flight = 0
         self._once = Once()
-        self._metrics = Metrics(queued=lambda: len(self._batcher), in_flight=lambda: self._in_flight)
+        self._meter = Meter(parts, options.utilisation, clock) if options.utilisation is not None else None
+        self._metrics = Metrics(
+            queued=lambda: len(self._batcher),
+            in_flight=lambda: self._in_flight,
+            price=self._meter.price if self._meter is not None else None,
+        )
         self._batcher = Batcher(max_queue=options.max_queue, on_run=self._metrics.ran)
-        self._inference = Inference(options, self._batcher, self._metrics)
-        self._served = {tail.name: serve_tail(tail, options) for tail in tails}
-        self._metadata = {tail.name: _metadata(tail) for tail in tails}
+        self._inference = Inference(options, self._batcher, self._metrics, self._meter)
+        self._served = {part.name: serve_part(part, options) for part in parts}
+        self._metadata = {part.name: _metadata(part) for part in parts}
         self._noise = os.urandom(_PROBE_BYTES)  # which nothing on the way can compress
         self._handlers: dict[Endpoint, Callable[[Exchange, Route], Awaitable[None]]] = {
             "server": self._server,
@@ -80,7 +92,8 @@ class Application:
         elif scope["type"] == "http":
             self._in_flight += 1
             try:
-                await self._serve(Exchange(scope, receive, send))
+                header = self._meter.header if self._meter is not None else None
+                await self._serve(Exchange(scope, receive, send, header))
             finally:
                 self._in_flight -= 1
         else:
@@ -204,7 +217,7 @@ class Application:
         await exchange.answer(200, [*kind, timing], memoryview(self._noise)[:wanted])
 
     async def _model(self, exchange: Exchange, route: Route) -> None:
-        bundle = self._find(exchange, route).tail.bundle
+        bundle = self._find(exchange, route).part.bundle
         await exchange.answer_json(200, self._metadata[route.model], [("splitc-bundle", bundle)])
 
     async def _model_ready(self, exchange: Exchange, route: Route) -> None:
@@ -222,13 +235,13 @@ def _ends() -> Refusal:
     return Refusal(503, "drain", "this server is about to end", closes=True, retry_after=1)
 
 
-def _metadata(tail: Tail) -> dict[str, object]:
+def _metadata(part: Part) -> dict[str, object]:
     return {
-        "name": tail.name,
+        "name": part.name,
         "versions": [routes.VERSION],
         "platform": "onnxruntime_onnx",
-        "inputs": [_described(entry) for entry in tail.inputs],
-        "outputs": [_described(entry) for entry in tail.outputs],
+        "inputs": [_described(entry) for entry in part.inputs],
+        "outputs": [_described(entry) for entry in part.outputs],
     }
 
 

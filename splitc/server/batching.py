@@ -1,23 +1,22 @@
 """One thread that computes, and the bounded queue before it.
 
-Nothing waits for company: while the thread computes, requests pile up; once it is free it takes the oldest,
-and with it what is queued for the same tail in the same shape. What a request waits for is then at most
-what came before it and one batch.
+Nothing waits for company: while the thread computes, requests pile up; once it is free it takes what waits longest,
+and with it what is queued for the same file in the same shape. A request of one run waits at most for what came
+before it and one batch. One of many runs is back in the queue after each, before the thread takes the next batch, so
+that iterations of several requests run as one, whichever iteration each has come to (Yu et al., "Orca: a distributed
+serving system for transformer-based generative models", OSDI 2022, section 3).
 """
 
 import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from splitc.errors import DeadlineExceeded, ModelError, RuntimeFailure
+from splitc.errors import DeadlineExceeded, RuntimeFailure
 from splitc.runtime.tensors import Array
-from splitc.server.limits import rows
-from splitc.server.tails import Tail
+from splitc.server.jobs import Job, OnRun, Ran, next_batch, run_batch
+from splitc.server.parts import Part
 
 # How much the last run counts for the estimate of the next.
 _NEWEST = 0.25
@@ -31,52 +30,15 @@ class QueueFull(RuntimeFailure):
         self.retry_after_s = retry_after_s
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a request came to: its outputs, its time in the queue, and that of the run that it was part of."""
-
-    outputs: Mapping[str, Array]
-    queue_s: float
-    compute_s: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """A request that is queued or running.
-
-    Attributes:
-        deadline_s: when nobody waits for it any more, as `time.monotonic` has it; infinite if that is not known.
-        waits: whether it found the thread busy.
-        rows: how many of a batch it takes; all of them where it runs alone.
-    """
-
-    tail: Tail
-    inputs: Mapping[str, Array]
-    outputs: tuple[str, ...]
-    deadline_s: float
-    waits: bool
-    rows: int
-    future: asyncio.Future[Ran | Exception]
-    queued_s: float = field(default_factory=time.monotonic)
-
-    def joins(self, oldest: "Job") -> bool:
-        """Whether it can be part of a batch with *oldest*."""
-        return (
-            self.tail is oldest.tail
-            and self.outputs == oldest.outputs
-            and all(array.shape[1:] == oldest.inputs[name].shape[1:] for name, array in self.inputs.items())
-        )
-
-
 class Batcher:
     """The queue and its thread, which starts with the first request.
 
     Args:
-        max_queue: how many requests may wait.
-        on_run: told the name of the tail, the requests and the seconds of each run.
+        max_queue: how many requests may wait to begin.
+        on_run: told of each run.
     """
 
-    def __init__(self, *, max_queue: int, on_run: Callable[[str, int, float], None]) -> None:
+    def __init__(self, *, max_queue: int, on_run: OnRun) -> None:
         self._max_queue = max_queue
         self._on_run = on_run
         self._changed = threading.Condition()
@@ -86,8 +48,8 @@ class Batcher:
         self._thread: threading.Thread | None = None
 
     def __len__(self) -> int:
-        """How many requests wait."""
-        return len(self._queue)
+        """How many requests wait to begin."""
+        return sum(not job.has_begun for job in self._queue)
 
     def check_room(self) -> None:
         """See whether there is a place, before a request is read for nothing.
@@ -99,30 +61,32 @@ class Batcher:
             self._check_room()
 
     def submit(
-        self, tail: Tail, inputs: Mapping[str, Array], outputs: tuple[str, ...], deadline_s: float = math.inf
+        self, part: Part, inputs: Mapping[str, Array], outputs: tuple[str, ...], deadline_s: float = math.inf
     ) -> Job:
         """Queue a request; call it on the event loop that awaits the job's future, which is never cancelled.
 
         Raises:
             QueueFull: there is no place.
+            BundleError: the part cannot begin.
         """
         future: asyncio.Future[Ran | Exception] = asyncio.get_running_loop().create_future()
         with self._changed:
             self._check_room()
             waits = self._busy or bool(self._queue)
-            job = Job(tail, inputs, outputs, deadline_s, waits, rows(tail, inputs), future)
+            job = Job(part, inputs, outputs, deadline_s, waits, future)
             self._queue.append(job)
             self._start()
             self._changed.notify()
         return job
 
     def withdraw(self, job: Job) -> bool:
-        """Take *job* out of the queue; False if it is too late for that."""
+        """Take *job* out of the queue, or have it end with the run that it is part of; False if it would end anyway."""
         with self._changed:
-            if job not in self._queue:
-                return False
-            self._queue.remove(job)
-            return True
+            if job in self._queue:
+                self._queue.remove(job)
+                return True
+            job.is_given_up = job.is_series
+            return job.is_given_up
 
     def close(self, within_s: float = math.inf) -> None:
         """Work off what is queued, as far as that takes no longer; nothing may be submitted from here on."""
@@ -135,13 +99,16 @@ class Batcher:
     # --- under the lock ---
 
     def _check_room(self) -> None:
-        if len(self._queue) >= self._max_queue or self._closed:
-            raise QueueFull(max(1, math.ceil(sum(map(self._job_s, self._queue)))))
+        if self._closed or (len(self._queue) >= self._max_queue and len(self) >= self._max_queue):
+            raise QueueFull(max(1, math.ceil(sum(map(self._left_s, self._queue)))))
+
+    def _left_s(self, job: Job) -> float:
+        """What is left to do of it, about."""
+        return max(self._job_s(job) - job.share_s, 0.0)
 
     def _job_s(self, job: Job) -> float:
-        """What a request to that tail took lately; before the first, what the manifest says."""
-        said = job.tail.cut.tail
-        return self._expected_s.get(job.tail.name, said.latency_s if said is not None else 0.0)
+        """What a request to that part took lately; before the first, what the manifest says."""
+        return self._expected_s.get(job.part.name, job.part.cut.cloud_s)
 
     def _start(self) -> None:
         if self._thread is None:
@@ -158,12 +125,24 @@ class Batcher:
         batch = self._take()
         if not batch:
             return False
-        began_s = time.monotonic()
-        outcomes = run_batch(batch, self._on_run)
+        again: list[Job] = []
+        done: list[tuple[Job, Ran | Exception]] = []
+        for job, ran in zip(batch, run_batch(batch, self._on_run), strict=True):
+            outcome = job.go_on(ran, len(batch))
+            if outcome is None:
+                again.append(job)
+            else:
+                done.append((job, outcome))
+        self._queue_again(again)
         # Without the lock: only this thread writes, and a late estimate does no harm.
-        self._learn(batch, time.monotonic() - began_s)
-        _deliver(batch, outcomes)
+        self._learn(done)
+        _deliver(done)
         return True
+
+    def _queue_again(self, jobs: Sequence[Job]) -> None:
+        if jobs:
+            with self._changed:
+                self._queue = [*self._queue, *(job for job in jobs if not job.is_given_up)]
 
     def _take(self) -> list[Job]:
         """Wait for the next batch; none is left when the queue is closed."""
@@ -176,6 +155,8 @@ class Batcher:
             batch = next_batch(self._queue)
             self._queue = [job for job in self._queue if job not in batch]
             self._busy = bool(batch)
+            for job in batch:
+                job.has_begun = True
             return batch
 
     def _drop_late(self) -> None:
@@ -183,72 +164,32 @@ class Batcher:
         late = [job for job in self._queue if job.deadline_s <= now_s]
         if late:
             self._queue = [job for job in self._queue if job.deadline_s > now_s]
-            _deliver(late, [too_late()] * len(late))
+            _deliver([(job, too_late(job)) for job in late])
 
-    def _learn(self, batch: Sequence[Job], took_s: float) -> None:
-        share_s, before_s = took_s / len(batch), self._job_s(batch[0])
-        self._expected_s[batch[0].tail.name] = before_s + _NEWEST * (share_s - before_s)
+    def _learn(self, done: Sequence[tuple[Job, Ran | Exception]]) -> None:
+        for job, outcome in done:
+            if isinstance(outcome, Ran):
+                before_s = self._job_s(job)
+                self._expected_s[job.part.name] = before_s + _NEWEST * (job.share_s - before_s)
 
 
-def too_late() -> DeadlineExceeded:
+def too_late(job: Job) -> DeadlineExceeded:
     """What becomes of a request that nobody waits for any more."""
-    return DeadlineExceeded("the time that the request allows passed before its computation began")
+    end = "was done" if job.has_begun else "began"
+    return DeadlineExceeded(f"the time that the request allows passed before its computation {end}")
 
 
-def next_batch(queue: Sequence[Job]) -> list[Job]:
-    """The oldest of *queue*, and those that run with it: as many rows as its tail takes, in order."""
-    if not queue:
-        return []
-    oldest, *others = queue
-    batch, total = [oldest], oldest.rows
-    for job in others:
-        if job.joins(oldest) and total + job.rows <= oldest.tail.max_batch:
-            batch.append(job)
-            total += job.rows
-    return batch
-
-
-def run_batch(batch: Sequence[Job], on_run: Callable[[str, int, float], None]) -> list[Ran | Exception]:
-    """Run *batch* as one; one by one if that fails, so that a bad request harms no other."""
-    began_s = time.monotonic()
-    try:
-        made = _run_together(batch)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer to this request
-        if len(batch) == 1:
-            return [error]
-        return [outcome for job in batch for outcome in run_batch([job], on_run)]
-    compute_s = time.monotonic() - began_s
-    on_run(batch[0].tail.name, len(batch), compute_s)
-    return [Ran(outputs, began_s - job.queued_s, compute_s) for job, outputs in zip(batch, made, strict=True)]
-
-
-def _run_together(batch: Sequence[Job]) -> list[Mapping[str, Array]]:
-    first = batch[0]
-    if len(batch) == 1:
-        return [first.tail.run(first.inputs, first.outputs)]
-    joined = {name: np.concatenate([job.inputs[name] for job in batch]) for name in first.inputs}
-    made = first.tail.run(joined, first.outputs)
-    ends = np.cumsum([job.rows for job in batch]).tolist()
-    for name, array in made.items():
-        if array.ndim == 0 or array.shape[0] != ends[-1]:
-            raise ModelError(f"output '{name}' of '{first.tail.name}' does not follow axis 0 of its inputs")
-    # Slices along axis 0 are views, and lie in memory as they are sent.
-    starts = [0, *ends[:-1]]
-    return [
-        {name: array[start:end] for name, array in made.items()}
-        for start, end in zip(starts, ends, strict=True)
-    ]
-
-
-def _deliver(jobs: Sequence[Job], outcomes: Sequence[Ran | Exception]) -> None:
+def _deliver(done: Sequence[tuple[Job, Ran | Exception]]) -> None:
     """Hand over all outcomes at once: waking the event loop costs more than the rest."""
+    if not done:
+        return
 
     def tell() -> None:
-        for job, outcome in zip(jobs, outcomes, strict=True):
+        for job, outcome in done:
             if not job.future.done():
                 job.future.set_result(outcome)
 
     try:
-        jobs[0].future.get_loop().call_soon_threadsafe(tell)
+        done[0][0].future.get_loop().call_soon_threadsafe(tell)
     except RuntimeError:
         return  # the loop is closed: the server was ended by force

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 # In a server's scope: it takes memoryviews where the standard knows bytes only, so nothing need be copied.
 VIEWS = "splitc.views"
+# In a server's scope: its "watch" takes what to call when the client goes away, or None, so no task waits for that.
+GONE = "splitc.gone"
 _ALIGNMENT = 64
 _JOINED_BYTES = 64 << 10
 
@@ -46,12 +49,17 @@ class ClientGone(Exception):  # noqa: N818 - no error of ours
 class Exchange:
     """A request whose head has arrived.
 
+    Args:
+        also: makes a header that goes with every answer.
+
     Attributes:
         model: the model that it is about, once that is known to exist.
         receive_s: from its head to its last byte.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, also: Callable[[], tuple[str, str]] | None = None
+    ) -> None:
         self.began_s = time.monotonic()
         self.method: str = scope["method"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -62,9 +70,14 @@ class Exchange:
         self.model = ""
         self.receive_s = 0.0
         self.received_bytes = self.sent_bytes = self.status = 0
-        self._views = VIEWS in (scope.get("extensions") or {})
+        extensions = scope.get("extensions") or {}
+        self._views = VIEWS in extensions
+        self._watch: Callable[[Callable[[], None] | None], None] | None = extensions.get(GONE, {}).get(
+            "watch"
+        )
         self._receive = receive
         self._send = send
+        self._also = also
 
     def header(self, name: str) -> str | None:
         """The value of a request header, given in lower case."""
@@ -135,14 +148,32 @@ class Exchange:
         self.received_bytes += len(chunk)
         return chunk, message.get("more_body", False)
 
-    async def disconnected(self) -> None:
-        """Return when the client went away; only after its body was received."""
+    @contextmanager
+    def watched(self, gone: Callable[[], None]) -> Iterator[None]:
+        """Call *gone* if the client goes away during the block; only after its body was received."""
+        if self._watch is not None:
+            self._watch(gone)
+            try:
+                yield
+            finally:
+                self._watch(None)
+            return
+        disconnected = asyncio.ensure_future(self._disconnected())
+        disconnected.add_done_callback(lambda task: None if task.cancelled() else gone())
+        try:
+            yield
+        finally:
+            disconnected.cancel()
+
+    async def _disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def answer(self, status: int, headers: Iterable[tuple[str, str]], *parts: Buffer) -> None:
         """Send an answer; large parts are sent as they are, small ones together."""
         self.status = status
+        if self._also is not None:
+            headers = (*headers, self._also())
         encoded = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
         pieces = [] if self.method == "HEAD" else _joined(parts)
@@ -180,7 +211,7 @@ def _path(scope: Scope) -> bytes:
 def _aligned(size_bytes: int, aligned_at: int) -> memoryview:
     """Memory that nothing was written to yet: a claimed size costs none before the bytes arrive."""
     memory = np.empty(size_bytes + _ALIGNMENT, np.uint8)
-    start = -(memory.ctypes.data + aligned_at) % _ALIGNMENT
+    start = -(memory.__array_interface__["data"][0] + aligned_at) % _ALIGNMENT
     return memory[start : start + size_bytes].data
 
 

@@ -2,19 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from splitc.errors import DeadlineExceeded, InputError, ModelError, ProtocolError
 from splitc.runtime.wire import InferRequest, Message, decode_request, encode_response, json_size
-from splitc.server.batching import Batcher, Job, QueueFull, Ran, too_late
+from splitc.server.batching import Batcher, QueueFull, too_late
 from splitc.server.exchange import ClientGone, Exchange, Refusal
+from splitc.server.jobs import Job, Ran
 from splitc.server.limits import SizeLimits, check_inputs, size_limits, wanted_outputs
 from splitc.server.metrics import Metrics
 from splitc.server.options import ServerOptions
-from splitc.server.tails import Tail
+from splitc.server.parts import Part
+from splitc.server.pricing import Meter
 
 # More JSON than this is read and written beside the event loop, which would stand still meanwhile.
 _QUICK_JSON_BYTES = 32 << 10
@@ -24,28 +25,31 @@ _FOREVER = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A tail, and how large requests to it may be."""
+    """What the cloud does of a cut, and how large requests for it may be."""
 
-    tail: Tail
+    part: Part
     limits: SizeLimits
 
 
-def serve_tail(tail: Tail, options: ServerOptions) -> Served:
-    """Prepare *tail*.
+def serve_part(part: Part, options: ServerOptions) -> Served:
+    """Prepare *part*.
 
     Raises:
         ProtocolError: it has a tensor that the protocol lacks.
     """
-    return Served(tail, size_limits(tail, options.max_request_bytes))
+    return Served(part, size_limits(part, options.max_request_bytes))
 
 
 class Inference:
     """What inferences share: the queue, and memory for bodies."""
 
-    def __init__(self, options: ServerOptions, batcher: Batcher, metrics: Metrics) -> None:
+    def __init__(
+        self, options: ServerOptions, batcher: Batcher, metrics: Metrics, meter: Meter | None
+    ) -> None:
         self._options = options
         self._batcher = batcher
         self._metrics = metrics
+        self._meter = meter
         self._held_bytes = 0
         # Of long JSON, one at a time: while it is parsed it takes many times its bytes.
         self._long_json = asyncio.Lock()
@@ -57,8 +61,10 @@ class Inference:
             Refusal: it cannot be served.
             ClientGone: nobody waits for the answer.
         """
-        tail = served.tail
-        _check_bundle(exchange, tail)
+        part = served.part
+        _check_bundle(exchange, part)
+        if self._meter is not None:
+            self._meter.asked(part.name)
         with _refusals():
             self._batcher.check_room()
             json_bytes = json_size(exchange.header("inference-header-content-length"))
@@ -66,16 +72,16 @@ class Inference:
             declared = exchange.declared_bytes()
             with self._holding(limit_bytes if declared is None else min(declared, limit_bytes)):
                 request = await self._request(exchange, json_bytes, limit_bytes)
-                check_inputs(tail, request.inputs)
-                ran = await self._run(exchange, tail, request)
-            message = await self._encode(tail, ran, request)
+                check_inputs(part, request.inputs)
+                ran = await self._run(exchange, part, request)
+            message = await self._encode(part, ran, request)
         await exchange.answer(
             200,
-            [*message.headers().items(), ("splitc-bundle", tail.bundle), _timing(exchange, ran)],
+            [*message.headers().items(), ("splitc-bundle", part.bundle), _timing(exchange, ran)],
             message.json,
             *message.buffers,
         )
-        self._metrics.served(tail.name, receive_s=exchange.receive_s, queue_s=ran.queue_s)
+        self._metrics.served(part.name, receive_s=exchange.receive_s, queue_s=ran.queue_s)
 
     async def _request(self, exchange: Exchange, json_bytes: int | None, limit_bytes: int) -> InferRequest:
         if exchange.header("content-encoding") not in (None, "identity"):
@@ -101,48 +107,53 @@ class Inference:
         async with self._long_json:
             return await asyncio.to_thread(decode_request, body, json_bytes)
 
-    async def _encode(self, tail: Tail, ran: Ran, request: InferRequest) -> Message:
+    async def _encode(self, part: Part, ran: Ran, request: InferRequest) -> Message:
         binary = request.binary
         as_text = [
             array.size for name, array in ran.outputs.items() if binary is not None and name not in binary
         ]
         if sum(as_text) <= _QUICK_JSON_BYTES // _NUMBER_BYTES:
-            return encode_response(tail.name, ran.outputs, request)
+            return encode_response(part.name, ran.outputs, request)
         async with self._long_json:
-            return await asyncio.to_thread(encode_response, tail.name, ran.outputs, request)
+            return await asyncio.to_thread(encode_response, part.name, ran.outputs, request)
 
-    async def _run(self, exchange: Exchange, tail: Tail, request: InferRequest) -> Ran:
-        outputs = wanted_outputs(tail, request.outputs)
+    async def _run(self, exchange: Exchange, part: Part, request: InferRequest) -> Ran:
+        outputs = wanted_outputs(part, request.outputs)
         deadline_s = _FOREVER if request.timeout_s is None else exchange.began_s + request.timeout_s
-        job = self._batcher.submit(tail, request.inputs, outputs, deadline_s)
-        if job.waits:  # else it is too late to take it back
-            await self._watch(exchange, job)
-        outcome = await job.future
+        job = self._batcher.submit(part, request.inputs, outputs, deadline_s)
+        # If it neither waits nor goes on after this run, it is too late to take it back.
+        outcome = await (self._watch(exchange, job) if job.waits or job.is_series else job.future)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    async def _watch(self, exchange: Exchange, job: Job) -> None:
-        """Wait while *job* is queued, and as long as somebody waits for it."""
-        gone = asyncio.ensure_future(exchange.disconnected())
-        events: set[asyncio.Future[Any]] = {gone, job.future}
-        remaining_s = None if job.deadline_s == _FOREVER else max(0.0, job.deadline_s - time.monotonic())
-        try:
-            await asyncio.wait(events, timeout=remaining_s, return_when=asyncio.FIRST_COMPLETED)
+    async def _watch(self, exchange: Exchange, job: Job) -> Ran | Exception:
+        """Wait for *job*, and take it back once nobody else waits for it."""
+
+        def withdraw(reason: Callable[[], Exception]) -> None:
             if not job.future.done() and self._batcher.withdraw(job):
-                raise ClientGone if gone.done() else too_late()
+                job.future.set_result(reason())
+
+        timer = None
+        if job.deadline_s != _FOREVER:
+            remaining_s = job.deadline_s - time.monotonic()
+            timer = asyncio.get_running_loop().call_later(remaining_s, withdraw, lambda: too_late(job))
+        try:
+            with exchange.watched(lambda: withdraw(ClientGone)):
+                return await job.future
         finally:
-            gone.cancel()
+            if timer is not None:
+                timer.cancel()
 
 
-def _check_bundle(exchange: Exchange, tail: Tail) -> None:
+def _check_bundle(exchange: Exchange, part: Part) -> None:
     asked = exchange.header("splitc-bundle")
-    if asked is not None and asked.strip().lower() != tail.bundle:
+    if asked is not None and asked.strip().lower() != part.bundle:
         raise Refusal(
             412,
             "bundle",
-            f"model '{tail.name}' is of bundle {tail.bundle}, not of the one that the request is for",
-            splitc_bundle=tail.bundle,
+            f"model '{part.name}' is of bundle {part.bundle}, not of the one that the request is for",
+            splitc_bundle=part.bundle,
         )
 
 

@@ -1,4 +1,4 @@
-"""What a request to a tail may be: how large, and which inputs and outputs.
+"""What a request may be: how large, and which inputs and outputs.
 
 What a manifest states exactly is held to exactly; where dimensions are symbolic, requests may be several times
 as large as the one that the manifest describes.
@@ -6,12 +6,16 @@ as large as the one that the manifest describes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
 
 from splitc.bundle import TensorEntry
 from splitc.errors import InputError
 from splitc.records import did_you_mean
 from splitc.runtime.tensors import Array, datatype, datatype_of
-from splitc.server.tails import Tail
+from splitc.server.parts import File, Part
 
 MAX_HEAD_BYTES = 64 << 10
 _JSON_BYTES = 64 << 10  # names, shapes and parameters
@@ -38,9 +42,9 @@ class SizeLimits:
         return min(min(json_bytes, self.text_bytes) + self.raw_bytes, self.total_bytes)
 
 
-def size_limits(tail: Tail, max_request_bytes: int | None) -> SizeLimits:
-    """What requests to *tail* may have; never more than *max_request_bytes* together."""
-    raw_bytes = sum(map(_raw_bytes, tail.inputs))
+def size_limits(part: Part, max_request_bytes: int | None) -> SizeLimits:
+    """What requests to *part* may have; never more than *max_request_bytes* together."""
+    raw_bytes = sum(map(_raw_bytes, part.inputs))
     text_bytes = min(_JSON_BYTES + _NUMBER_BYTES * raw_bytes, _MAX_TEXT_BYTES)
     total_bytes = text_bytes + raw_bytes
     return SizeLimits(
@@ -58,26 +62,31 @@ def _raw_bytes(entry: TensorEntry) -> int:
     return entry.bytes
 
 
-def check_inputs(tail: Tail, inputs: Mapping[str, Array]) -> None:
-    """See that *tail* can be asked for what *inputs* are.
+def check_inputs(part: Part, inputs: Mapping[str, Array]) -> None:
+    """See that *part* can be asked for what *inputs* are.
 
     Raises:
         InputError: one is missing, unknown, or of another datatype or shape; names what is wanted.
     """
-    known = {entry.name for entry in tail.inputs}
+    known = {entry.name for entry in part.inputs}
     unknown = next((name for name in inputs if name not in known), None)
     if unknown is not None:
-        raise InputError(f"model '{tail.name}' has no input '{unknown[:100]}'; give {_wanted(tail)}")
+        raise InputError(f"model '{part.name}' has no input '{unknown[:100]}'; give {_wanted(part)}")
     sizes: dict[str, int] = {}
-    for entry in tail.inputs:
+    for entry in part.inputs:
         if entry.name not in inputs:
-            raise InputError(f"input '{entry.name}' of model '{tail.name}' is missing; give {_wanted(tail)}")
+            raise InputError(f"input '{entry.name}' of model '{part.name}' is missing; give {_wanted(part)}")
         array = inputs[entry.name]
-        if datatype_of(array) != datatype(entry.dtype) or not _fits(array.shape, entry.shape, sizes):
+        if not _has_datatype(array.dtype, entry.dtype) or not _fits(array.shape, entry.shape, sizes):
             raise InputError(
-                f"input '{entry.name}' of model '{tail.name}' is {datatype_of(array)} {list(array.shape)}, "
+                f"input '{entry.name}' of model '{part.name}' is {datatype_of(array)} {list(array.shape)}, "
                 f"but {_described(entry)} is wanted{_sizes(entry, sizes)}"
             )
+
+
+@lru_cache  # numpy takes long to name a dtype
+def _has_datatype(dtype: np.dtype[Any], name: str) -> bool:
+    return datatype_of(np.empty(0, dtype)) == datatype(name)
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...], sizes: dict[str, int]) -> bool:
@@ -88,8 +97,8 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...], sizes: dict[str
     )
 
 
-def _wanted(tail: Tail) -> str:
-    return ", ".join(f"'{entry.name}' {_described(entry)}" for entry in tail.inputs)
+def _wanted(part: Part) -> str:
+    return ", ".join(f"'{entry.name}' {_described(entry)}" for entry in part.inputs)
 
 
 def _described(entry: TensorEntry) -> str:
@@ -102,23 +111,25 @@ def _sizes(entry: TensorEntry, sizes: Mapping[str, int]) -> str:
     return f" with {', '.join(known)}" if known else ""
 
 
-def wanted_outputs(tail: Tail, names: tuple[str, ...] | None) -> tuple[str, ...]:
+def wanted_outputs(part: Part, names: tuple[str, ...] | None) -> tuple[str, ...]:
     """The outputs to compute: all of them where *names* is None.
 
     Raises:
-        InputError: *tail* has no such output.
+        InputError: *part* has no such output.
     """
-    known = tuple(entry.name for entry in tail.outputs)
+    known = tuple(entry.name for entry in part.outputs)
     if names is None:
         return known
     unknown = next((name for name in names if name not in known), None)
     if unknown is not None:
         hint = did_you_mean(unknown[:100], known)
-        raise InputError(f"model '{tail.name}' has no output '{unknown[:100]}'{hint}")
+        raise InputError(f"model '{part.name}' has no output '{unknown[:100]}'{hint}")
     return names
 
 
-def rows(tail: Tail, inputs: Mapping[str, Array]) -> int:
-    """How many rows of a batch *inputs* take; all that *tail* has where they must run alone."""
+def rows(file: File, inputs: Mapping[str, Array]) -> int:
+    """How many rows of a batch *inputs* take; all that *file* has where they must run alone."""
+    if file.max_batch == 1:
+        return 1
     sizes = {array.shape[0] if array.ndim else 0 for array in inputs.values()}
-    return sizes.pop() if len(sizes) == 1 and 0 not in sizes else tail.max_batch
+    return sizes.pop() if len(sizes) == 1 and 0 not in sizes else file.max_batch

@@ -12,10 +12,12 @@ class ServerOptions:
 
     Attributes:
         token: what clients must know; None to serve anyone.
-        max_queue: how many requests may wait for the compute thread.
+        max_queue: how many requests may wait for the compute thread to begin with them.
         max_request_bytes: a limit on bodies besides those that follow from the manifests.
         max_held_bytes: how much the bodies of all requests may take together.
         receive_s: how long a body may take to arrive.
+        utilisation: the share of its time that the compute thread shall be busy, to which the price brings it; None
+            for no price.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -23,6 +25,7 @@ class ServerOptions:
     max_request_bytes: int | None = None
     max_held_bytes: int = 1 << 30
     receive_s: float = 60.0
+    utilisation: float | None = None
 
     def __post_init__(self) -> None:
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token):
@@ -31,6 +34,8 @@ class ServerOptions:
             raise RuntimeFailure("the token begins or ends with spaces; take them away")
         if self.max_queue < 1:
             raise RuntimeFailure(f"the queue must have at least one place, not {self.max_queue}")
+        if self.utilisation is not None and not 0 < self.utilisation <= 1:
+            raise RuntimeFailure(f"the utilisation must be above 0 and at most 1, not {self.utilisation:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Tails as this machine runs them best: optimised once, on one file of weights, kept in a cache folder.
+"""ONNX files as this machine runs them best: optimised once, on one file of weights, kept in a cache folder.
 
 A session that optimises for itself holds weights of its own: as loaded, and as its kernels want them.
 What ONNX Runtime saves after that (fused graph, reordered convolution weights, packed matrices) is only
@@ -20,7 +20,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,81 +30,113 @@ from splitc import inference
 
 # isort: split
 
-from splitc.bundle import Bundle, CutEntry, FileEntry, file_entry
+from splitc.bundle import Bundle, FileEntry, file_entry
 from splitc.errors import ModelError
 from splitc.records import RecordError, decode, encode
-from splitc.stacking import Trial, agrees, give_batch, has_batch, separates, time_batches, trial
+from splitc.server.files import CloudFile, cloud_files
+from splitc.stacking import (
+    Trial,
+    agrees,
+    give_batch,
+    has_batch,
+    separates,
+    time_alone,
+    time_batches,
+    trial_for,
+)
 from splitc.weights import WEIGHTS, collect, load
 
 _INDEX = "prepared.json"
-_SAVED = "tail.onnx"
-_VERSION = 1  # of what is kept, and of how it is made
+_SAVED = "saved.onnx"
+_VERSION = 2  # of what is kept, and of how it is made
 _INLINE_BYTES = 1024
+
+BatchTimes = tuple[tuple[int, float], ...]
+"""Median seconds of a run by batch size, of the sizes that were tried, smallest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What tails are prepared for: threads of a run, and how many requests may at most run as one."""
+    """What files are prepared for: threads of a run, and how many requests may at most run as one."""
 
     threads: int
     max_batch: int
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedTail:
-    """A tail in the cache.
+class PreparedFile:
+    """An ONNX file in the cache, under its name in the bundle.
 
     Attributes:
         optimised: False where the optimised form cannot be saved: it is then optimised each time it is opened.
-        max_batch: how many requests may run as one.
-        run_s: median seconds of a run by batch size, of the sizes that were tried.
+        max_batch: how many requests may run as one; 1 where none can, or it does not pay.
+        run_s: empty where no request could be made up.
     """
 
-    cut: str
     file: str
     optimised: bool
     max_batch: int
-    run_s: tuple[tuple[int, float], ...]
+    run_s: BatchTimes
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All tails of a bundle, and the files that they lie in."""
+    """Every ONNX file that the cloud runs of a bundle, and what they lie in."""
 
-    tails: tuple[PreparedTail, ...]
+    models: tuple[PreparedFile, ...]
     files: tuple[FileEntry, ...]
+
+
+def batch_times(
+    bundle: Bundle, cache_folder: Path, settings: Settings, say: Callable[[str], None]
+) -> dict[str, BatchTimes]:
+    """What batches of each ONNX file that the cloud runs of *bundle* take on this machine, up to the largest that pays.
+
+    As `splitc serve` measures it, and from its cache where it has. A file that must run alone has the time of
+    one request; one for which no request can be made up is not there.
+
+    Raises:
+        ModelError, OSError: as of `prepare`.
+    """
+    _, prepared = prepare(bundle, cache_folder, settings, say)
+    return {
+        item.file: tuple((size, run_s) for size, run_s in item.run_s if size <= item.max_batch)
+        for item in prepared.models
+        if item.run_s
+    }
 
 
 def prepare(
     bundle: Bundle, cache_folder: Path, settings: Settings, say: Callable[[str], None]
 ) -> tuple[Path, Prepared]:
-    """Return where the tails of *bundle* lie prepared for this machine; they are prepared if they are not.
+    """Return where what the cloud runs of *bundle* lies prepared for this machine; it is prepared if it is not.
 
     Raises:
-        ModelError: ONNX Runtime refuses a tail.
+        ModelError: ONNX Runtime refuses a file.
         OSError: the cache folder cannot be written.
     """
+    wanted = cloud_files(bundle)
     key = [
         _VERSION,
         bundle.digest,
-        _contents(bundle),
+        _contents(bundle, wanted),
         inference.RUNTIME_VERSION,
         _processor(),
         encode(settings),
     ]
-    folder = cache_folder / "tails" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    folder = cache_folder / "files" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     with _lock(folder):
         found = _read(folder)
         if found is None:
-            say(f"Preparing the tails of {bundle.manifest.model.name} for this machine, once")
-            found = _write(folder, bundle, settings)
+            say(f"Preparing what the cloud runs of {bundle.manifest.model.name} for this machine, once")
+            found = _write(folder, bundle, wanted, settings)
     return folder, found
 
 
-def _contents(bundle: Bundle) -> list[str]:
-    """Digests of the tails and of their weights: what was packed from a bundle may hold fewer of these."""
-    wanted = {WEIGHTS, *(cut.tail.file for cut in bundle.manifest.cuts if cut.tail is not None)}
-    return [entry.sha256 for entry in bundle.manifest.files if entry.path in wanted]
+def _contents(bundle: Bundle, wanted: Sequence[CloudFile]) -> list[str]:
+    """Digests of the files and of their weights: what was packed from a bundle may hold fewer of these."""
+    names = {WEIGHTS, *(item.file for item in wanted)}
+    return [entry.sha256 for entry in bundle.manifest.files if entry.path in names]
 
 
 def _processor() -> str:
@@ -142,27 +174,26 @@ def _read(folder: Path) -> Prepared | None:
     return found if whole else None
 
 
-def _write(folder: Path, bundle: Bundle, settings: Settings) -> Prepared:
+def _write(folder: Path, bundle: Bundle, wanted: Sequence[CloudFile], settings: Settings) -> Prepared:
     """Prepare in a folder beside *folder*, which then takes its place."""
     partial, scratch = folder.with_suffix(".partial"), folder.with_suffix(".scratch")
-    tails: list[PreparedTail] = []
+    models: list[PreparedFile] = []
 
     def sources() -> Iterator[tuple[str, Path]]:
-        for cut in bundle.manifest.cuts:
-            if cut.tail is not None:
-                with _empty(scratch):  # one at a time: each may be as large as the model
-                    tail, path = _prepare_tail(bundle, cut, cut.tail.file, scratch, settings)
-                    tails.append(tail)
-                    yield tail.file, path
+        for item in wanted:
+            with _empty(scratch):  # one at a time: each may be as large as the model
+                prepared, path = _prepare_file(item, bundle.path(item.file), scratch, settings)
+                models.append(prepared)
+                yield item.file, path
 
     with _empty(partial):
         collect(sources(), partial)
         files = tuple(file_entry(partial, path.name) for path in sorted(partial.iterdir()))
-        prepared = Prepared(tuple(tails), files)
-        (partial / _INDEX).write_text(json.dumps(encode(prepared), indent=1), encoding="utf-8")
+        found = Prepared(tuple(models), files)
+        (partial / _INDEX).write_text(json.dumps(encode(found), indent=1), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # damaged, else it would have been used
         partial.rename(folder)
-    return prepared
+    return found
 
 
 @contextmanager
@@ -176,30 +207,33 @@ def _empty(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepare_tail(
-    bundle: Bundle, cut: CutEntry, file: str, scratch: Path, settings: Settings
-) -> tuple[PreparedTail, Path]:
-    """Return the fastest form of a tail that does what the tail does, and where it lies."""
-    source = bundle.path(file)
+def _prepare_file(
+    item: CloudFile, source: Path, scratch: Path, settings: Settings
+) -> tuple[PreparedFile, Path]:
+    """Return the fastest form of a file that does what the file does, and where it lies."""
     try:
-        tried = trial(source, cut, bundle.manifest.model.dims, settings.threads)
+        tried = trial_for(source, item.inputs, item.dims, settings.threads, item.tolerance)
     except (
         ModelError
     ):  # no values can be made up for it: then one request at a time, as ONNX Runtime saves it
         tried = None
-    run_s: tuple[tuple[int, float], ...] = ()
+    run_s: BatchTimes = ()
     if tried is not None and settings.max_batch > 1:
         path, max_batch, run_s = _batched(source, scratch / "batched", tried, settings)
         if path is not None and max_batch > 1:
-            return PreparedTail(cut.id, file, optimised=True, max_batch=max_batch, run_s=run_s), path
+            return PreparedFile(item.file, optimised=True, max_batch=max_batch, run_s=run_s), path
     path = _saved(source.read_bytes(), source.parent, scratch / "alone", tried, settings.threads)
-    alone = PreparedTail(cut.id, file, optimised=path is not None, max_batch=1, run_s=run_s)
+    if tried is not None:
+        level = inference.UNCHANGED if path is not None else inference.FASTEST
+        opened = inference.session(path or source, threads=settings.threads, level=level)
+        run_s = run_s or ((1, time_alone(opened, tried)),)
+    alone = PreparedFile(item.file, optimised=path is not None, max_batch=1, run_s=run_s)
     return alone, path if path is not None else source
 
 
 def _batched(
     source: Path, folder: Path, tried: Trial, settings: Settings
-) -> tuple[Path | None, int, tuple[tuple[int, float], ...]]:
+) -> tuple[Path | None, int, BatchTimes]:
     """A form that takes several requests as one, how many pay, and what was timed; (None, 1, ()) if there is none."""
     proto = load(source)
     if not (has_batch(proto) or give_batch(proto)):

@@ -9,7 +9,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from splitc.server.exchange import VIEWS, Exchange, Receive, Scope, Send
+from splitc.server.exchange import GONE, VIEWS, Exchange, Receive, Scope, Send
 from splitc.server.limits import MAX_HEAD_BYTES
 from splitc.server.options import ListenOptions
 
@@ -43,6 +43,7 @@ class Protocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._refused = False
+        self._gone: Callable[[], None] | None = None
 
     # --- what asyncio calls ---
 
@@ -58,6 +59,8 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all waiting."""
         super().connection_lost(exc)
+        if self._gone is not None:
+            self._gone()
         self._unset_keepalive_if_required()  # uvicorn leaves the timer running where the peer reset the connection
         self._stop(self._timer)
         self._stop(self._send_timer)
@@ -87,7 +90,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request has come."""
         super().on_message_begin()
-        self.scope["extensions"] = {VIEWS: {}}
+        self.scope["extensions"] = {VIEWS: {}, GONE: {"watch": self._watch}}
         self._in_head, self._head_bytes = True, 0
         self._expect_within(self._listen.head_s)
 
@@ -97,6 +100,17 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._expect_within(self._listen.request_s)
 
+    def on_body(self, body: bytes) -> None:
+        """A part of its body has come: alone it is handed on as it is, where uvicorn would copy it twice."""
+        cycle = self.cycle
+        if not cycle.body and not cycle.response_complete:
+            cycle.body = body  # type: ignore[assignment]
+            cycle.message_event.set()
+            return
+        if isinstance(cycle.body, bytes):
+            cycle.body = bytearray(cycle.body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """All of it has come."""
         super().on_message_complete()
@@ -105,6 +119,17 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
         self._refuse(400, msg)
+
+    # --- what the application calls ---
+
+    def _watch(self, gone: Callable[[], None] | None) -> None:
+        self._gone = gone
+        if gone is None:
+            return
+        if self.transport.is_closing():
+            gone()
+        else:
+            self.flow.resume_reading()  # else the end of the connection would not be seen
 
     # --- limits ---
 

@@ -1,4 +1,4 @@
-"""The application as a Ray Serve deployment: a replica is a process that opens the tails for itself.
+"""The application as a Ray Serve deployment: a replica is a process that opens its files for itself.
 
 How many replicas there are, on which machines, and which of them answers is Ray's business.
 """
@@ -19,9 +19,10 @@ from ray import serve
 from splitc.errors import RuntimeFailure
 from splitc.server.app import Application, application
 from splitc.server.logs import log_to_stderr, tell
+from splitc.server.opening import Say
 from splitc.server.options import ListenOptions, ServerOptions
+from splitc.server.parts import Part
 from splitc.server.ray_cluster import ADDRESS, free_port, ray_serve
-from splitc.server.tails import Say, Tail
 
 _NAME = "splitc"
 _ANY = "0.0.0.0"  # noqa: S104 - to compare with
@@ -31,9 +32,9 @@ _AT_ONCE = 4096
 
 
 class Opening(Protocol):
-    """Opens the tails in the process that calls it; can be pickled."""
+    """Opens the parts in the process that calls it; can be pickled."""
 
-    def __call__(self, *, say: Say) -> Sequence[Tail]:
+    def __call__(self, *, say: Say) -> Sequence[Part]:
         """Open them; *say* is told what is prepared and what is left out."""
 
 
@@ -43,7 +44,7 @@ class Scale:
 
     Attributes:
         least, most: Ray chooses between them by how many requests each has.
-        threads: of the one tail that runs in a replica; so many cores are reserved for it.
+        threads: of the one file that runs in a replica; so many cores are reserved for it.
     """
 
     least: int
@@ -94,7 +95,7 @@ def _deployment(
     return (
         serve.deployment(serve.ingress(build)())
         .options(
-            name="tails",
+            name="parts",
             max_ongoing_requests=_AT_ONCE,
             graceful_shutdown_timeout_s=listen.drain_s,
             ray_actor_options={"num_cpus": scale.threads},

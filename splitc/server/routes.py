@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
@@ -40,6 +41,7 @@ class Route:
     model: str = ""
 
 
+@lru_cache(maxsize=128)
 def find_route(path: bytes) -> Route | None:
     """What *path*, still percent-encoded, asks for; None if there is nothing."""
     model = ""

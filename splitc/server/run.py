@@ -1,6 +1,7 @@
 """The application on uvicorn, uvloop and httptools: a process that listens, and ends in good order."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -32,7 +33,10 @@ def serve(app: Application, listen: ListenOptions, say: Callable[[str], None]) -
     Raises:
         RuntimeFailure: the address or the certificate cannot be used.
     """
-    Server(app, listen, say).run()
+    server = Server(app, listen, say)
+    gc.collect()
+    gc.freeze()  # what is there now stays, so that no collection need look through it while somebody waits
+    server.run()
 
 
 class Server(uvicorn.Server):

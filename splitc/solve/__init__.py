@@ -1,12 +1,14 @@
 """From costs to the cuts that are worth shipping."""
 
+from collections.abc import Sequence
+
+from splitc.bundle import Direction
 from splitc.costs import Box, Costs, Limits
 from splitc.cuts import Cut, CutSet, make_cut, meets_budgets
-from splitc.solve.budgets import budget_oracle, has_budgets
 from splitc.solve.certify import certified_regret
+from splitc.solve.either import best_oracle
 from splitc.solve.frontier import frontier
-from splitc.solve.mincut import min_cut_oracle
-from splitc.solve.pins import make_pins
+from splitc.solve.pins import device_reasons
 from splitc.solve.select import select
 from splitc.solve.space import make_space
 
@@ -16,21 +18,30 @@ _NO_LIMITS = Limits()
 
 
 def solve(
-    costs: Costs, box: Box, limits: Limits = _NO_LIMITS, *, max_cuts: int = 8, regret: float = 0.01
+    costs: Costs,
+    box: Box,
+    limits: Limits = _NO_LIMITS,
+    *,
+    directions: Sequence[Direction] = ("device-first",),
+    max_cuts: int = 8,
+    regret: float = 0.01,
 ) -> CutSet:
     """Find the fewest cuts, at most *max_cuts*, that are nowhere in *box* worse than *regret*.
 
-    All-head and all-tail are always among them when *limits* allow (of `max_cuts=1`, all-head).
+    All-head and all-tail are always among them when *limits* allow (of `max_cuts=1`, all-head). Splits are
+    of one of *directions*; of two that cost the same, the one that is device-first.
 
     Raises:
         NoFeasibleCut: pins, privacy or budgets leave no cut.
         TargetError: an energy limit is set, but *costs* know no energy.
-        ValueError: *box*, *max_cuts* or *regret* make no sense.
+        ValueError: *box*, *directions*, *max_cuts* or *regret* make no sense.
     """
     if max_cuts < 1 or not regret >= 0:
         raise ValueError(f"max_cuts must be at least 1 and regret at least 0, not {max_cuts} and {regret}")
-    space = make_space(costs.graph, box)
-    oracle = budget_oracle(costs, limits) if has_budgets(limits) else min_cut_oracle(costs, limits)
+    if not directions:
+        raise ValueError("at least one direction is needed")
+    space = make_space(costs.graph, box, directions)
+    oracle = best_oracle(costs, limits, sorted(set(directions), reverse=True))  # device-first comes first
     extremes = _extremes(costs, limits)
     all_head = next((cut for cut in extremes if cut.kind == "all-head"), None)
     best = frontier(space, oracle, all_head)
@@ -40,7 +51,6 @@ def solve(
 
 def _extremes(costs: Costs, limits: Limits) -> list[Cut]:
     """All-head and all-tail, as far as they are feasible."""
-    pins = make_pins(costs.graph, limits)
-    heads = [frozenset(range(len(costs.graph.units)))] if not pins.tail else []
-    heads += [frozenset()] if not pins.head else []
+    heads = [frozenset(range(len(costs.graph.units)))] if not limits.pin_tail else []
+    heads += [frozenset()] if not device_reasons(costs.graph, limits) else []
     return [cut for cut in (make_cut(costs, head) for head in heads) if meets_budgets(costs, cut, limits)]

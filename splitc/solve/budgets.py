@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from splitc.bundle import Direction
 from splitc.costs import Costs, Limits
-from splitc.cuts import Cut, energy_j, make_cut, meets_budgets
+from splitc.cuts import Cut, energy_j, meets_budgets, place
 from splitc.errors import NoFeasibleCut
-from splitc.solve.mincut import better_of, latency_s, min_cut_oracle
+from splitc.solve.mincut import better_of, ends, latency_s, min_cut_oracle
 from splitc.solve.pins import Pins, make_pins
 from splitc.solve.program import best_cut, make_program
 from splitc.solve.space import FloatArray, Oracle
@@ -28,29 +29,29 @@ def has_budgets(limits: Limits) -> bool:
     return bool(_budgets(limits))
 
 
-def budget_oracle(costs: Costs, limits: Limits) -> Oracle:
+def budget_oracle(costs: Costs, limits: Limits, direction: Direction = "device-first") -> Oracle:
     """Prepare the program of *costs* and *limits* once.
 
     Raises:
-        NoFeasibleCut: pins exclude each other; raised by the oracle: budgets exclude everything.
+        NoFeasibleCut: pins exclude each other, or pins and budgets everything.
     """
-    pins = make_pins(costs.graph, limits)
-    relaxed = min_cut_oracle(costs, limits)
-    program = make_program(costs, limits, pins)
-    ends = [
-        make_cut(costs, head) for head in (pins.head, frozenset(range(len(costs.graph.units))) - pins.tail)
-    ]
-    ends = [cut for cut in ends if meets_budgets(costs, cut, limits)]
+    pins = make_pins(costs.graph, limits, direction)
+    relaxed = min_cut_oracle(costs, limits, direction)
+    program = make_program(costs, limits, pins, direction)
+    feasible = [cut for cut in ends(costs, pins, direction) if meets_budgets(costs, cut, limits)]
+    if not feasible:
+        found = best_cut(program, np.zeros(4))
+        if found is None:
+            raise _no_feasible_cut(costs, limits, pins, direction)
+        feasible.append(found)
 
     def oracle(prices: FloatArray) -> Cut:
         cut = relaxed(prices)
         if meets_budgets(costs, cut, limits):
             return cut
-        fixed_s = prices[0] * costs.head_fixed_s + prices[1] * costs.tail_fixed_s
+        fixed_s = prices[0] * costs.device_fixed_s + prices[1] * costs.cloud_fixed_s
         best = best_cut(program, prices, at_least_s=max(latency_s(cut, prices) - fixed_s, 0.0))
-        if best is None and not ends:
-            raise _no_feasible_cut(costs, limits)
-        return better_of(best or ends[0], ends, prices)
+        return better_of(best or feasible[0], feasible, prices)
 
     return oracle
 
@@ -60,13 +61,12 @@ def _budgets(limits: Limits) -> dict[str, float]:
     return {name: limit for name, limit in named.items() if limit is not None}
 
 
-def _no_feasible_cut(costs: Costs, limits: Limits) -> NoFeasibleCut:
+def _no_feasible_cut(costs: Costs, limits: Limits, pins: Pins, direction: Direction) -> NoFeasibleCut:
     """Name the budget that alone excludes everything, or all of them if only together they do."""
-    pins = make_pins(costs.graph, limits)
-    pinned = bool(pins.head or pins.tail)
+    pinned = bool(pins.device or pins.cloud)
     with_pins = " with these pins" if pinned else ""
     for name, limit in _budgets(limits).items():
-        least = _least(costs, limits, pins, name)
+        least = _least(costs, limits, pins, direction, name)
         if least > limit:
             flag, what = _FLAGS[name]
             return NoFeasibleCut(
@@ -79,13 +79,13 @@ def _no_feasible_cut(costs: Costs, limits: Limits) -> NoFeasibleCut:
     return NoFeasibleCut(f"no cut meets {flags} together{with_pins}, though each alone can be met; raise one")
 
 
-def _least(costs: Costs, limits: Limits, pins: Pins, name: str) -> float:
+def _least(costs: Costs, limits: Limits, pins: Pins, direction: Direction, name: str) -> float:
     """The least that any cut needs of one budget, the others aside."""
     if name == "max_head_weight_bytes":
-        return make_cut(costs, pins.head).head_weight_bytes
+        return place(costs, pins.device, direction).device_weight_bytes
     if name == "max_head_peak_bytes":
-        return _least_peak_bytes(costs, limits, pins)
-    cheapest = min_cut_oracle(costs, limits)
+        return _least_peak_bytes(costs, limits, pins, direction)
+    cheapest = min_cut_oracle(costs, limits, direction)
     if name == "max_payload_bytes":
         return cheapest(np.array([0.0, 0.0, 1.0, 0.0])).uplink_bytes
     assert costs.energy is not None  # meets_budgets has already looked
@@ -93,15 +93,15 @@ def _least(costs: Costs, limits: Limits, pins: Pins, name: str) -> float:
     return energy_j(costs, cheapest(np.array(prices)))
 
 
-def _least_peak_bytes(costs: Costs, limits: Limits, pins: Pins) -> int:
+def _least_peak_bytes(costs: Costs, limits: Limits, pins: Pins, direction: Direction) -> int:
     """By bisection: the peak is a maximum that no row states as one number."""
     free = replace(limits, max_head_weight_bytes=None, max_payload_bytes=None, max_energy_j=None)
-    low, high = -1, make_cut(costs, pins.head).head_peak_bytes
+    low, high = -1, place(costs, pins.device, direction).device_peak_bytes
     while high - low > 1:
         middle = (low + high) // 2
-        program = make_program(costs, replace(free, max_head_peak_bytes=middle), pins)
+        program = make_program(costs, replace(free, max_head_peak_bytes=middle), pins, direction)
         cut = best_cut(program, np.zeros(4))
-        low, high = (middle, high) if cut is None else (low, cut.head_peak_bytes)
+        low, high = (middle, high) if cut is None else (low, cut.device_peak_bytes)
     return high
 
 

@@ -20,9 +20,10 @@ _TIE = 1e-11  # two cuts closer than this are one; far below TOLERANCE, or a dro
 
 
 def frontier(space: Space, oracle: Oracle, all_head: Cut | None) -> tuple[Cut, ...]:
-    """Find the fewest cuts whose best is the best possible everywhere: all-head, then by growing tail.
+    """Find the fewest cuts whose best is the best possible everywhere: all-head, then by growing cloud time.
 
-    *all_head* is None when it is not feasible. Of cuts with the same costs only one is returned.
+    *all_head* is None when it is not feasible. Of cuts with the same costs only one is returned: one that is
+    device-first, if there is any.
     """
     fixed = _all_head_functions(space, all_head)
     cuts = [] if len(fixed) else [oracle(space.oracle_prices(np.ones(len(space.low) - 1)))]
@@ -81,19 +82,22 @@ def _is_among(point: FloatArray, points: FloatArray) -> bool:
 
 
 def _needed(space: Space, envelope: Envelope, fixed: FloatArray, cuts: list[Cut]) -> list[Cut]:
-    """Without *cuts* that are best only on the rim of where another one is best, by growing tail."""
-    order = sorted(cuts, key=lambda cut: (cut.tail_s, cut.uplink_bytes, len(cut.head), sorted(cut.head)))
+    """Without *cuts* that are best only on the rim of where another one is best, by growing cloud time."""
+    order = sorted(cuts, key=lambda cut: (cut.cloud_s, preference(cut), sorted(cut.device)))
     functions = np.vstack([fixed, space.scaled_amounts(order)[:, :-1]])
     values = envelope.values
     best = functions @ envelope.points.T <= values + _TIE * (values + space.low[-1])
     kept = np.ones(len(functions), dtype=bool)
-    doubtful = sorted(
-        range(len(order)), key=lambda at: (order[at].uplink_bytes, len(order[at].head)), reverse=True
-    )
+    doubtful = sorted(range(len(order)), key=lambda at: preference(order[at]), reverse=True)
     for row in (at + len(fixed) for at in doubtful):
         kept[row] = False
         kept[row] = not np.any(np.all(best[kept] >= best[row], axis=1))
     return [cut for cut, keep in zip(order, kept[len(fixed) :], strict=True) if keep]
+
+
+def preference(cut: Cut) -> tuple[int, bool, int]:
+    """Of cuts that are as good, the one with the least of this is kept."""
+    return cut.uplink_bytes, cut.direction == "cloud-first", len(cut.device)
 
 
 def _wins_somewhere(space: Space, all_head: Cut, others: list[Cut]) -> bool:

@@ -1,12 +1,19 @@
 """The best cut under one set of prices: a minimum s-t cut.
 
-The source side is the head. Besides s and t there is one vertex per unit, and one per tensor with several
+The source side is the device. Besides s and t there is one vertex per unit, and one per tensor with several
 readers, so that fan-out is paid once:
 
-    s -> unit      tail price: the unit's tail time and the outputs that it would have to return
-    unit -> t      head price
-    unit -> reader, or unit -> tensor -> readers      uplink price (a model input starts at s)
-    reader -> unit      infinite: the head contains all predecessors of its units
+    s -> unit      cloud price: the unit's time there, and downlink price: the model outputs that it makes
+    unit -> t      device price
+    producer -> reader, or producer -> tensor -> readers      uplink price (a model input starts at s)
+    reader -> producer      infinite: the device has all predecessors of its units
+
+A cloud-first cut keeps the other end of the model on the device, which sends model inputs only and receives
+what crosses. The last two kinds of arcs are then turned round for all tensors but model inputs:
+
+    reader -> producer, or readers -> tensor -> producer      downlink price; nothing for a model output,
+                                                              which has its price already
+    producer -> reader      infinite: the device has all successors of its units
 
 What a run costs besides its units is paid by every split alike, and by all-head and all-tail on their one
 side only. It is left out of the network: if that prefers all-head or all-tail, no split is better; and if
@@ -23,8 +30,9 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
+from splitc.bundle import Direction
 from splitc.costs import Costs, Limits
-from splitc.cuts import Cut, make_cut
+from splitc.cuts import Cut, place
 from splitc.solve.pins import Pins, make_pins
 from splitc.solve.space import BoolArray, FloatArray, IntArray, Oracle
 
@@ -56,29 +64,34 @@ class _Network:
     to_sink: IntArray
 
 
-def min_cut_oracle(costs: Costs, limits: Limits) -> Oracle:
+def min_cut_oracle(costs: Costs, limits: Limits, direction: Direction = "device-first") -> Oracle:
     """Prepare the network of *costs* once; budgets in *limits* are not looked at.
 
-    Among equally good cuts the oracle returns the one with the smallest head.
+    Among equally good cuts the oracle returns the one with the fewest units on the device.
 
     Raises:
         NoFeasibleCut: pins exclude each other.
     """
-    pins = make_pins(costs.graph, limits)
-    network = _make_network(costs, pins)
-    everything = frozenset(range(len(costs.graph.units)))
-    fallbacks = [make_cut(costs, pins.head), make_cut(costs, everything - pins.tail)]
+    pins = make_pins(costs.graph, limits, direction)
+    network = _make_network(costs, pins, direction)
+    fallbacks = ends(costs, pins, direction)
     known: dict[bytes, Cut] = {}
 
     def oracle(prices: FloatArray) -> Cut:
         bound_s = min(latency_s(cut, prices) for cut in fallbacks)
-        in_head = _solve(network, prices, bound_s)
-        key = in_head.tobytes()
+        on_device = _solve(network, prices, bound_s)
+        key = on_device.tobytes()
         if key not in known:
-            known[key] = make_cut(costs, frozenset(np.flatnonzero(in_head).tolist()))
+            known[key] = place(costs, frozenset(np.flatnonzero(on_device).tolist()), direction)
         return better_of(known[key], fallbacks, prices)
 
     return oracle
+
+
+def ends(costs: Costs, pins: Pins, direction: Direction) -> list[Cut]:
+    """The cuts with as little and as much as possible on the device."""
+    everything = frozenset(range(len(costs.graph.units)))
+    return [place(costs, device, direction) for device in (pins.device, everything - pins.cloud)]
 
 
 def better_of(cut: Cut, others: Iterable[Cut], prices: FloatArray) -> Cut:
@@ -89,17 +102,17 @@ def better_of(cut: Cut, others: Iterable[Cut], prices: FloatArray) -> Cut:
 
 
 def latency_s(cut: Cut, prices: FloatArray) -> float:
-    """Latency at prices (head, tail, uplink, downlink), without the round trip."""
+    """Latency at prices (device, cloud, uplink, downlink), without the round trip."""
     return float(
-        prices[0] * cut.head_s
-        + prices[1] * cut.tail_s
+        prices[0] * cut.device_s
+        + prices[1] * cut.cloud_s
         + prices[2] * cut.uplink_bytes
         + prices[3] * cut.downlink_bytes
     )
 
 
 def _solve(network: _Network, prices: FloatArray, bound_s: float) -> BoolArray:
-    """Units of the best head; *bound_s* is the latency of some feasible cut."""
+    """Units on the device in the best cut; *bound_s* is the latency of some feasible cut."""
     capacity = network.prices @ prices
     paid_anyway = np.minimum(capacity[network.from_source], capacity[network.to_sink])
     capacity[network.from_source] -= paid_anyway
@@ -134,7 +147,7 @@ def _reachable(network: _Network, open_arcs: BoolArray) -> BoolArray:
     return reached
 
 
-def _make_network(costs: Costs, pins: Pins) -> _Network:
+def _make_network(costs: Costs, pins: Pins, direction: Direction) -> _Network:
     source = len(costs.graph.units)
     sink = source + 1
     paid: dict[tuple[int, int], list[float]] = {}
@@ -144,24 +157,32 @@ def _make_network(costs: Costs, pins: Pins) -> _Network:
         paid.setdefault(arc, [0.0] * 4)[price] += amount
 
     for unit in range(source):
-        pay((unit, sink), 0, costs.head_s[unit])
-        pay((source, unit), 1, costs.tail_s[unit])
+        pay((unit, sink), 0, costs.device_s[unit])
+        pay((source, unit), 1, costs.cloud_s[unit])
     vertices = sink + 1
     for tensor in costs.graph.tensors:
+        nbytes, made = tensor.nbytes or 0, tensor.producer is not None
         start = source if tensor.producer is None else tensor.producer
-        if tensor.is_output and tensor.producer is not None:
-            pay((source, start), 3, tensor.nbytes or 0)
-        if len(tensor.consumers) == 1:
-            pay((start, tensor.consumers[0]), 2, tensor.nbytes or 0)
-        elif tensor.consumers:
-            pay((start, vertices), 2, tensor.nbytes or 0)
-            infinite.update((vertices, reader) for reader in tensor.consumers)
+        if made and tensor.is_output:
+            pay((source, start), 3, nbytes)
+        comes_down = made and direction == "cloud-first"
+        if made:
+            infinite.update(_arc(reader, start, turned=comes_down) for reader in tensor.consumers)
+        if comes_down and tensor.is_output:
+            continue
+        crossing = tensor.consumers[0] if len(tensor.consumers) == 1 else vertices
+        if tensor.consumers:
+            pay(_arc(start, crossing, turned=comes_down), 3 if comes_down else 2, nbytes)
+        if len(tensor.consumers) > 1:
+            infinite.update(_arc(vertices, reader, turned=comes_down) for reader in tensor.consumers)
             vertices += 1
-        if tensor.producer is not None:
-            infinite.update((reader, start) for reader in tensor.consumers)
-    infinite.update((source, unit) for unit in pins.head)
-    infinite.update((unit, sink) for unit in pins.tail)
+    infinite.update((source, unit) for unit in pins.device)
+    infinite.update((unit, sink) for unit in pins.cloud)
     return _sorted_network(paid, infinite, source, vertices)
+
+
+def _arc(start: int, end: int, *, turned: bool) -> tuple[int, int]:
+    return (end, start) if turned else (start, end)
 
 
 def _sorted_network(

@@ -1,49 +1,49 @@
 """Which units have no choice, and why."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
+from splitc.bundle import Direction
 from splitc.costs import Limits
 from splitc.errors import NoFeasibleCut
 from splitc.graph import Graph
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """Units without a choice: with one in the head come its predecessors, in the tail its successors."""
+    """Units without a choice, and what must be with them in one direction.
 
-    head: frozenset[int]
-    tail: frozenset[int]
+    With a unit of the machine that comes first come its predecessors, with one of the other its successors.
+    """
+
+    device: frozenset[int]
+    cloud: frozenset[int]
 
 
-def make_pins(graph: Graph, limits: Limits) -> Pins:
+def make_pins(graph: Graph, limits: Limits, direction: Direction) -> Pins:
     """Spread pins, privacy and unsendable inputs over the graph.
 
     Raises:
         NoFeasibleCut: a unit would have to be on both sides.
     """
-    reasons = _head_reasons(graph, limits)
-    why_head: dict[int, tuple[int, str]] = {}
-    for unit in reversed(range(len(graph.units))):
-        if unit in reasons:
-            why_head[unit] = (unit, reasons[unit])
-        if unit in why_head:
-            for producer in _producers(graph, unit):
-                why_head.setdefault(producer, why_head[unit])
-    tail: set[int] = set()
-    for unit in range(len(graph.units)):
-        if unit in limits.pin_tail or not tail.isdisjoint(_producers(graph, unit)):
-            tail.add(unit)
-    for unit in sorted(limits.pin_tail & why_head.keys()):
-        cause, reason = why_head[unit]
-        needs = "" if cause == unit else f", which needs '{graph.units[unit].name}'"
-        raise NoFeasibleCut(
-            f"no cut has '{graph.units[unit].name}' in the tail, because {reason} keeps "
-            f"'{graph.units[cause].name}' in the head{needs}; drop one of the two"
-        )
-    return Pins(frozenset(why_head), frozenset(tail))
+    forward, backward = range(len(graph.units)), range(len(graph.units))[::-1]
+    upstream, downstream = (backward, _producers), (forward, _consumers)
+    with_device, with_cloud = (
+        (upstream, downstream) if direction == "device-first" else (downstream, upstream)
+    )
+    reasons = {unit: (unit, reason) for unit, reason in device_reasons(graph, limits).items()}
+    why_device = _spread(graph, reasons, *with_device)
+    cloud = _spread(graph, dict.fromkeys(limits.pin_tail), *with_cloud)
+    for unit in sorted(limits.pin_tail & why_device.keys()):
+        raise _conflict(graph, unit, *why_device[unit], direction)
+    return Pins(frozenset(why_device), frozenset(cloud))
 
 
-def _head_reasons(graph: Graph, limits: Limits) -> dict[int, str]:
+def device_reasons(graph: Graph, limits: Limits) -> dict[int, str]:
+    """Units that must themselves be on the device, and why."""
     reasons = dict.fromkeys(limits.pin_head, "--pin-head")
     for index in sorted(limits.private):
         tensor = graph.tensors[index]
@@ -55,6 +55,34 @@ def _head_reasons(graph: Graph, limits: Limits) -> dict[int, str]:
     return reasons
 
 
+def _spread(
+    graph: Graph,
+    given: dict[int, _T],
+    order: Iterable[int],
+    neighbours: Callable[[Graph, int], set[int]],
+) -> dict[int, _T]:
+    """Hand each unit's value on to its *neighbours* that have none; these come later in *order*."""
+    spread = dict(given)
+    for unit in order:
+        if unit in spread:
+            for neighbour in neighbours(graph, unit):
+                spread.setdefault(neighbour, spread[unit])
+    return spread
+
+
 def _producers(graph: Graph, unit: int) -> set[int]:
     made = (graph.tensors[tensor].producer for tensor in graph.units[unit].inputs)
     return {producer for producer in made if producer is not None}
+
+
+def _consumers(graph: Graph, unit: int) -> set[int]:
+    return {reader for tensor in graph.units[unit].outputs for reader in graph.tensors[tensor].consumers}
+
+
+def _conflict(graph: Graph, unit: int, cause: int, reason: str, direction: Direction) -> NoFeasibleCut:
+    name, other = graph.units[unit].name, graph.units[cause].name
+    needs = f", which needs '{name}'" if direction == "device-first" else f", which '{name}' needs"
+    return NoFeasibleCut(
+        f"no cut has '{name}' in the cloud, because {reason} keeps '{other}' on the device"
+        f"{'' if cause == unit else needs}; drop one of the two"
+    )

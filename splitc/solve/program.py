@@ -1,8 +1,8 @@
 """Cuts under hard limits as a mixed-integer program.
 
-Variables: x[unit], 1 in the head; y[tensor], 1 if it crosses; z[weight], 1 if the head holds it.
-Rows read `matrix @ variables <= limit`. Peak memory takes one row per unit, each as long as the model, so
-these rows are added only when a solution breaks them.
+Variables: x[unit], 1 on the device; y[tensor], 1 if it crosses; z[weight], 1 if the device holds it.
+Rows read `matrix @ variables <= limit`. Peak memory takes at least one row per unit, each as long as the
+model, so these rows are added only when a solution breaks them.
 """
 
 from dataclasses import dataclass, field
@@ -11,11 +11,13 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, vstack
 
+from splitc.bundle import Direction
 from splitc.costs import Costs, Limits
-from splitc.cuts import Cut, make_cut, meets_budgets
+from splitc.cuts import Cut, alive_bytes, meets_budgets, place
 from splitc.graph import Graph
+from splitc.solve.peak import alive_while
 from splitc.solve.pins import Pins
-from splitc.solve.space import BoolArray, FloatArray, IntArray
+from splitc.solve.space import FloatArray
 
 _INFEASIBLE = 2  # a status of scipy.optimize.milp
 
@@ -25,49 +27,49 @@ class Program:
     """A program that learns: `best_cut` appends the rows that it needed, which are valid at any prices.
 
     Attributes:
-        producer: (tensors,) unit that makes each, -1 for a model input.
-        last_reader: (tensors,) -1 without a reader; a model output waits for the end and has the number of
-        units. nbytes: (tensors,).
-        returned_bytes: (units,) model outputs that each makes.
+        sent_bytes, received_bytes: (tensors,) what the device sends and receives when a tensor crosses; a
+            model output that crosses has been returned, and costs nothing more.
+        returned_bytes: (units,) model outputs that the device receives of each unit in the cloud.
+        weight_bytes: (weights,).
+        peak_rows: the unit and coefficients of each row on peak memory.
     """
 
     costs: Costs
     limits: Limits
     pins: Pins
-    producer: IntArray
-    last_reader: IntArray
-    nbytes: FloatArray
+    direction: Direction
+    sent_bytes: FloatArray
+    received_bytes: FloatArray
     returned_bytes: FloatArray
     weight_bytes: FloatArray
     matrix: csr_array
     limit: FloatArray
-    peak_rows: set[int] = field(default_factory=set)
+    peak_rows: set[tuple[int, bytes]] = field(default_factory=set)
 
 
-def make_program(costs: Costs, limits: Limits, pins: Pins) -> Program:
+def make_program(costs: Costs, limits: Limits, pins: Pins, direction: Direction = "device-first") -> Program:
     """Write down closure, crossing, shared weights, and all budgets but peak memory."""
     graph = costs.graph
-    units, tensors = len(graph.units), graph.tensors
-    returned = np.zeros(units)
+    tensors = graph.tensors
+    nbytes = np.array([tensor.nbytes or 0 for tensor in tensors], dtype=np.float64)
+    goes_up = np.array([direction == "device-first" or tensor.producer is None for tensor in tensors])
+    returned = np.zeros(len(graph.units))
     for tensor in tensors:
         if tensor.is_output and tensor.producer is not None:
             returned[tensor.producer] += tensor.nbytes or 0
+    matrix, limit = _structure(graph, direction)
     program = Program(
         costs=costs,
         limits=limits,
         pins=pins,
-        producer=np.array([-1 if t.producer is None else t.producer for t in tensors], dtype=np.intp),
-        last_reader=np.array(
-            [units if t.is_output else max(t.consumers, default=-1) for t in tensors], dtype=np.intp
-        ),
-        nbytes=np.array([t.nbytes or 0 for t in tensors], dtype=np.float64),
+        direction=direction,
+        sent_bytes=np.where(goes_up, nbytes, 0.0),
+        received_bytes=np.where(goes_up | np.array([t.is_output for t in tensors]), 0.0, nbytes),
         returned_bytes=returned,
-        weight_bytes=np.array([w.nbytes for w in graph.weights], dtype=np.float64),
-        matrix=csr_array((0, units + len(tensors) + len(graph.weights))),
-        limit=np.empty(0),
+        weight_bytes=np.array([weight.nbytes for weight in graph.weights], dtype=np.float64),
+        matrix=matrix,
+        limit=limit,
     )
-    matrix, limit = _structure(graph)
-    program.matrix, program.limit = matrix, limit
     for row, constant, most in _budget_rows(program):
         _append(program, row, most - constant)
     return program
@@ -80,15 +82,15 @@ def best_cut(program: Program, prices: FloatArray, at_least_s: float = 0.0) -> C
     """
     objective = _row(
         program,
-        x=prices[0] * np.array(program.costs.head_s)
-        - prices[1] * np.array(program.costs.tail_s)
+        x=prices[0] * np.array(program.costs.device_s)
+        - prices[1] * np.array(program.costs.cloud_s)
         - prices[3] * program.returned_bytes,
-        y=prices[2] * program.nbytes,
+        y=prices[2] * program.sent_bytes + prices[3] * program.received_bytes,
     )
     # HiGHS is content with an absolute gap of 1e-6: a latency of about 1000 makes that 1e-9.
     objective *= 1e3 / at_least_s if at_least_s > 0 else 1.0
-    while (head := _solve(program, objective)) is not None:
-        cut = make_cut(program.costs, head)
+    while (device := _solve(program, objective)) is not None:
+        cut = place(program.costs, device, program.direction)
         if meets_budgets(program.costs, cut, program.limits):
             return cut
         _exclude(program, cut)
@@ -97,8 +99,8 @@ def best_cut(program: Program, prices: FloatArray, at_least_s: float = 0.0) -> C
 
 def _solve(program: Program, objective: FloatArray) -> frozenset[int] | None:
     lower, upper = np.zeros(len(objective)), np.ones(len(objective))
-    lower[sorted(program.pins.head)] = 1.0
-    upper[sorted(program.pins.tail)] = 0.0
+    lower[sorted(program.pins.device)] = 1.0
+    upper[sorted(program.pins.cloud)] = 0.0
     units = len(program.returned_bytes)
     result = milp(
         objective,
@@ -117,7 +119,7 @@ def _solve(program: Program, objective: FloatArray) -> frozenset[int] | None:
 def _row(
     program: Program, *, x: FloatArray | None = None, y: FloatArray | None = None, z: FloatArray | None = None
 ) -> FloatArray:
-    blanks = (program.returned_bytes, program.nbytes, program.weight_bytes)
+    blanks = (program.returned_bytes, program.sent_bytes, program.weight_bytes)
     return np.concatenate(
         [np.zeros(len(b)) if part is None else part for part, b in zip((x, y, z), blanks, strict=True)]
     )
@@ -130,17 +132,21 @@ def _append(program: Program, row: FloatArray, limit: float) -> None:
     program.limit = np.append(program.limit, limit / scale)
 
 
-def _structure(graph: Graph) -> tuple[csr_array, FloatArray]:
-    """Closure x[reader] <= x[producer], crossing y >= x[producer] - x[reader], and z >= x[unit]."""
+def _structure(graph: Graph, direction: Direction) -> tuple[csr_array, FloatArray]:
+    """Closure x[reader] <= x[producer], crossing y >= x[producer] - x[reader], and z >= x[unit].
+
+    The first two are turned round for cloud-first cuts; a model input is on the device in any case.
+    """
     units, tensors = len(graph.units), len(graph.tensors)
+    sign = 1.0 if direction == "device-first" else -1.0
     rows: list[tuple[dict[int, float], float]] = []
     for at, tensor in enumerate(graph.tensors):
         for reader in tensor.consumers:
             if tensor.producer is None:
                 rows.append(({units + at: -1.0, reader: -1.0}, -1.0))
             else:
-                rows.append(({units + at: -1.0, reader: -1.0, tensor.producer: 1.0}, 0.0))
-                rows.append(({reader: 1.0, tensor.producer: -1.0}, 0.0))
+                rows.append(({units + at: -1.0, reader: -sign, tensor.producer: sign}, 0.0))
+                rows.append(({reader: sign, tensor.producer: -sign}, 0.0))
     for at, unit in enumerate(graph.units):
         rows.extend(({at: 1.0, units + tensors + weight: -1.0}, 0.0) for weight in unit.weights)
     entries = [
@@ -153,41 +159,37 @@ def _structure(graph: Graph) -> tuple[csr_array, FloatArray]:
 
 
 def _budget_rows(program: Program) -> list[tuple[FloatArray, float, float]]:
-    """(row, constant, limit) of each budget that is set, peak memory excepted."""
+    """(row, constant, limit) of each budget that is set; of peak memory, what weights alone must keep."""
     limits, energy = program.limits, program.costs.energy
-    rows: list[tuple[FloatArray, float, float]] = []
-    if limits.max_head_weight_bytes is not None:
-        rows.append((_row(program, z=program.weight_bytes), 0.0, float(limits.max_head_weight_bytes)))
+    rows: list[tuple[FloatArray, float, float]] = [
+        (_row(program, z=program.weight_bytes), 0.0, float(most))
+        for most in (limits.max_head_weight_bytes, limits.max_head_peak_bytes)
+        if most is not None
+    ]
     if limits.max_payload_bytes is not None:
-        rows.append((_row(program, y=program.nbytes), 0.0, float(limits.max_payload_bytes)))
+        rows.append((_row(program, y=program.sent_bytes), 0.0, float(limits.max_payload_bytes)))
     if limits.max_energy_j is not None and energy is not None:
-        received_j = energy.downlink_j_per_byte * program.returned_bytes
+        returned_j = energy.downlink_j_per_byte * program.returned_bytes
         row = _row(
             program,
-            x=energy.active_w * np.array(program.costs.head_s) - received_j,
-            y=energy.uplink_j_per_byte * program.nbytes,
+            x=energy.active_w * np.array(program.costs.device_s) - returned_j,
+            y=energy.uplink_j_per_byte * program.sent_bytes
+            + energy.downlink_j_per_byte * program.received_bytes,
         )
-        # A head without units spends nothing besides; `budget_oracle` compares with that one itself.
-        constant_j = float(received_j.sum()) + energy.active_w * program.costs.head_fixed_s
+        # A device without units spends nothing besides; `budget_oracle` compares with that cut itself.
+        constant_j = float(returned_j.sum()) + energy.active_w * program.costs.device_fixed_s
         rows.append((row, constant_j, limits.max_energy_j))
     return rows
 
 
-def alive_bytes(program: Program, unit: int) -> tuple[FloatArray, float]:
+def peak_row(program: Program, unit: int, device: frozenset[int]) -> tuple[FloatArray, float]:
     """Bytes that occupy the device while *unit* runs, weights included, as a row and a constant.
 
-    A tensor whose last reader is still to come is alive if it was made here at all: either that reader is
-    in the head, or the tensor waits to be sent. After its last reader it is alive only if it crosses.
+    Exact for the cut that has the units of *device* on the device, and never too high for others that have
+    *unit* there.
     """
-    made = program.producer <= unit
-    kept = made & ((program.last_reader >= unit) | (program.producer == unit))
-    waiting = made & ~kept & (program.last_reader >= 0)
-    units = len(program.returned_bytes)
-    own = np.bincount(program.producer[kept] + 1, weights=program.nbytes[kept], minlength=units + 1).astype(
-        np.float64
-    )
-    row = _row(program, x=own[1:], y=np.where(waiting, program.nbytes, 0.0), z=program.weight_bytes)
-    return row, float(own[0]) + program.costs.graph.units[unit].scratch_bytes
+    alive = alive_while(program.costs.graph, unit, device, program.direction)
+    return _row(program, x=alive.by_unit, y=alive.by_tensor, z=program.weight_bytes), alive.always
 
 
 def _exclude(program: Program, cut: Cut) -> None:
@@ -196,27 +198,17 @@ def _exclude(program: Program, cut: Cut) -> None:
     The latter is for a cut that keeps all rows within the solver's tolerance of 1e-6, but not to the byte.
     """
     most = program.limits.max_head_peak_bytes
-    if most is not None and cut.head_peak_bytes > most:
-        assigned = variables(program, cut)
-        alive = {unit: alive_bytes(program, unit) for unit in sorted(cut.head)}
-        worst = max(alive, key=lambda unit: float(alive[unit][0] @ assigned) + alive[unit][1])
-        if worst not in program.peak_rows:
-            program.peak_rows.add(worst)
-            row, constant = alive[worst]
-            excess = float(row.sum()) + constant - most  # the most that the row can be broken by
+    if most is not None and cut.device_peak_bytes > most:
+        alive = alive_bytes(program.costs.graph, cut.device, program.direction)
+        worst = max(alive, key=lambda unit: alive[unit])
+        row, constant = peak_row(program, worst, cut.device)
+        key = worst, row.tobytes()
+        if key not in program.peak_rows:
+            program.peak_rows.add(key)
+            # The most that the row can be broken by, so that it says nothing where the unit is elsewhere.
+            excess = float(np.maximum(row, 0.0).sum()) + constant - most
             row[worst] += excess
             _append(program, row, most + excess - constant)
             return
-    in_head = variables(program, cut)[: len(program.returned_bytes)]
-    _append(program, _row(program, x=np.where(in_head, 1.0, -1.0)), len(cut.head) - 1.0)
-
-
-def variables(program: Program, cut: Cut) -> BoolArray:
-    """The value of each variable that describes *cut*."""
-    graph = program.costs.graph
-    units, tensors = len(graph.units), len(graph.tensors)
-    values = np.zeros(units + tensors + len(graph.weights), dtype=bool)
-    values[sorted(cut.head)] = True
-    values[[units + tensor for tensor in cut.boundary]] = True
-    values[[units + tensors + weight for unit in cut.head for weight in graph.units[unit].weights]] = True
-    return values
+    on_device = np.isin(np.arange(len(program.returned_bytes)), sorted(cut.device))
+    _append(program, _row(program, x=np.where(on_device, 1.0, -1.0)), len(cut.device) - 1.0)

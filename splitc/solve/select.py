@@ -13,6 +13,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from splitc.cuts import Cut
 from splitc.solve.envelope import Envelope
+from splitc.solve.frontier import preference
 from splitc.solve.space import BoolArray, FloatArray, Space
 
 _ROUNDING = 1e-12
@@ -30,7 +31,7 @@ def select(
     cuts = [cut for cut, take in zip(candidates, chosen, strict=True) if take]
     ends = {"all-head": 0, "split": 1, "all-tail": 2}
     return tuple(
-        sorted(cuts, key=lambda cut: (ends[cut.kind], cut.tail_s, cut.uplink_bytes, sorted(cut.head)))
+        sorted(cuts, key=lambda cut: (ends[cut.kind], cut.cloud_s, preference(cut), sorted(cut.device)))
     )
 
 

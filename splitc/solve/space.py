@@ -1,17 +1,18 @@
 """Latency as a scalar product: the box gives prices, a cut gives amounts.
 
-Prices are (head slowdown, tail slowdown, uplink s/byte, downlink s/byte, round trip s); amounts are
-(head_s, tail_s, uplink_bytes, downlink_bytes, 1 if the cut offloads). When everything that can be
-offloaded returns the same bytes, the downlink only adds to the round trip, and its price is left out.
+Prices are (device slowdown, cloud slowdown, uplink s/byte, downlink s/byte, round trip s); amounts are
+(device_s, cloud_s, uplink_bytes, downlink_bytes, 1 if the cut offloads). When all cuts that offload receive
+the same bytes, the downlink only adds to the round trip, and its price is left out.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splitc.bundle import Direction
 from splitc.costs import Box
 from splitc.cuts import Cut
 from splitc.graph import Graph
@@ -20,7 +21,7 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.integer[Any]]
 
-# The best feasible cut at prices (head, tail, uplink, downlink), the round trip left out.
+# The best feasible cut at prices (device, cloud, uplink, downlink), the round trip left out.
 Oracle = Callable[[FloatArray], Cut]
 
 
@@ -43,7 +44,7 @@ class Space:
 
     def scaled_amounts(self, cuts: Iterable[Cut]) -> FloatArray:
         """(cuts, prices) in seconds at the highest prices: latency is the product with scaled prices."""
-        rows = [(c.head_s, c.tail_s, c.uplink_bytes, c.downlink_bytes, c.offloads) for c in cuts]
+        rows = [(c.device_s, c.cloud_s, c.uplink_bytes, c.downlink_bytes, c.offloads) for c in cuts]
         amounts = np.array(rows, dtype=np.float64).reshape(-1, 5)
         return (amounts if self.keeps_downlink else np.delete(amounts, 3, axis=1)) * self.high
 
@@ -53,8 +54,8 @@ class Space:
         return prices if self.keeps_downlink else np.append(prices, 0.0)
 
 
-def make_space(graph: Graph, box: Box) -> Space:
-    """Find the prices that matter for *graph*, and their range in *box*.
+def make_space(graph: Graph, box: Box, directions: Sequence[Direction] = ("device-first",)) -> Space:
+    """Find the prices that matter for cuts of *graph* in *directions*, and their range in *box*.
 
     Raises:
         ValueError: a range is empty or not positive.
@@ -69,7 +70,8 @@ def make_space(graph: Graph, box: Box) -> Space:
     low, high = np.array(pairs, dtype=np.float64).T
     if not (np.all(low <= high) and np.all(low[:4] > 0) and low[4] >= 0 and np.all(np.isfinite(high))):
         raise ValueError(f"each range of the box must be (lowest, highest), finite and above zero: {box}")
-    returned = _constant_downlink_bytes(graph)
+    # What a cloud-first cut receives depends on where it is.
+    returned = _constant_downlink_bytes(graph) if "cloud-first" not in directions else None
     if returned is None:
         return Space(low, high, keeps_downlink=True)
     low[4] += low[3] * returned
@@ -84,7 +86,7 @@ def _s_per_byte(bps: tuple[float, float]) -> tuple[float, float]:
 
 
 def _constant_downlink_bytes(graph: Graph) -> int | None:
-    """What every cut that offloads anything returns, or None when cuts differ.
+    """What every device-first cut that offloads anything returns, or None when cuts differ.
 
     The smallest tails are single units without successors, the largest is everything, and the
     bytes grow with the tail: it is enough to compare these.

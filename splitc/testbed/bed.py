@@ -6,8 +6,9 @@
         bed.black_hole()
 
 Each side is a network namespace, in which nothing but the other side can be reached. The process that makes the bed
-stays outside. Packets are real, and so is TCP: this kernel's, with its slow start and congestion control. Everything
-ends with the bed, or with the process that made it: programs, interfaces, namespaces.
+stays outside. Packets are real, and so is TCP: this kernel's, with its slow start; with the congestion control "cubic"
+of phones and most servers, whatever this machine uses, as long as its kernel has that. Everything ends with the bed,
+or with the process that made it: programs, interfaces, namespaces.
 """
 
 import json
@@ -47,6 +48,7 @@ class Bed:
 
     Attributes:
         device_address, cloud_address: the IPv4 address of each side.
+        congestion_control: of TCP over the link: "cubic", or this kernel's own where it has no cubic.
     """
 
     device_address = DEVICE_ADDRESS
@@ -75,6 +77,7 @@ class Bed:
         try:
             facts = self._tell(to_json(spec))
             self._user: str | None = facts["user"]
+            self.congestion_control: str = facts["congestion_control"]
             for place in ("device", "cloud"):
                 self._namespaces[place] = Namespace(facts[place])
         except BaseException:

@@ -31,6 +31,8 @@ from splitc.testbed.timing import be_prompt
 
 DEVICE_ADDRESS, CLOUD_ADDRESS = "10.77.0.1", "10.77.0.2"
 _END = "link"  # the interface in each of the two namespaces
+USUAL_CONGESTION_CONTROL = "cubic"  # of Linux where nobody chose another: phones and most servers
+_LONGEST_NAME_BYTES = 16  # of a congestion control
 _LONGEST_S = 60.0
 _LEARN = 0.1
 _EARLIEST_S = 0.0001
@@ -40,18 +42,41 @@ class Side:
     """A namespace, and the end of its wire here.
 
     Attributes:
-        kernel: a socket of the namespace, to ask the kernel about interfaces in it.
+        congestion_control: what TCP uses here on the link.
     """
 
     def __init__(self, name: str, address: str, namespace: Namespace) -> None:
         self.namespace = namespace
+        self._address = address
         interfaces.make_pair(name, _END, namespace.fd)
         interfaces.set_up(name)
         self.port = Port(name)
         with namespace.entered():
-            self.kernel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             interfaces.set_up("lo")
             interfaces.set_up(_END, address)
+            self.congestion_control = (
+                USUAL_CONGESTION_CONTROL
+                if interfaces.use_congestion_control(_END, address, USUAL_CONGESTION_CONTROL)
+                else _usual_congestion_control()
+            )
+
+    def take_down(self) -> None:
+        """Let it have no network."""
+        with self.namespace.entered():
+            interfaces.take_down(_END)
+
+    def bring_back(self) -> None:
+        """Let it have its network again."""
+        with self.namespace.entered():
+            interfaces.bring_back(_END)
+            interfaces.use_congestion_control(_END, self._address, USUAL_CONGESTION_CONTROL)
+
+
+def _usual_congestion_control() -> str:
+    """That of connections which nothing else is said about, in this namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as some:
+        name = some.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _LONGEST_NAME_BYTES)
+    return name.rstrip(b"\0").decode()
 
 
 class Link:
@@ -93,12 +118,12 @@ class Link:
             self.up.change(spec.uplink, spec, now_s)
             self.down.change(spec.downlink, spec, now_s)
         elif word == "cut":
-            interfaces.take_down(self.device.kernel, _END)
+            self.device.take_down()
         elif word == "black_hole":
             self.up.black_hole = self.down.black_hole = True
         elif word == "restore":
             self.up.black_hole = self.down.black_hole = False
-            interfaces.bring_back(self.device.kernel, _END)
+            self.device.bring_back()
         elif word == "counts":
             return {"up": asdict(self.up.counts()), "down": asdict(self.down.counts())}
         return {}
@@ -109,6 +134,7 @@ class Link:
             "user": f"/proc/{os.getpid()}/ns/user" if self.own_user else None,
             "device": self.device.namespace.path,
             "cloud": self.cloud.namespace.path,
+            "congestion_control": self.device.congestion_control,
         }
 
     def end(self) -> None:

@@ -1,9 +1,11 @@
-"""Make and set up network interfaces by asking the kernel: no `ip` is needed.
+"""Make and set up network interfaces and routes by asking the kernel: no `ip` is needed.
 
-See rtnetlink(7), netdevice(7), packet(7); numbers are from the kernel's headers.
+All but the far end of a pair is in the network namespace of this process. See rtnetlink(7), netdevice(7), packet(7);
+numbers are from the kernel's headers.
 """
 
 import array
+import errno
 import fcntl
 import os
 import socket
@@ -11,11 +13,15 @@ import struct
 
 from splitc.testbed.errors import TestBedError
 
-_NEWLINK = 16
-_REQUEST_ACK_CREATE = 0x1 | 0x4 | 0x200 | 0x400
+_NEWLINK, _NEWROUTE = 16, 24
+_REQUEST, _ACK, _REPLACE, _ONLY_NEW, _CREATE = 0x1, 0x4, 0x100, 0x200, 0x400
 _IFNAME, _LINKINFO, _NET_NS_FD = 3, 18, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _NO_INTERFACE_YET = bytes(16)  # struct ifinfomsg
+_DESTINATION, _INTERFACE, _METRICS = 1, 4, 8
+_CONGESTION_CONTROL = 16  # of the metrics
+_MAIN_TABLE, _BY_ADMINISTRATOR, _TO_NEIGHBOURS, _UNICAST = 254, 4, 253, 1
+_ADDRESS_BITS = 24
 
 _GET_FLAGS, _SET_FLAGS = 0x8913, 0x8914
 _SET_ADDRESS, _SET_NETMASK, _SET_HARDWARE = 0x8916, 0x891C, 0x8924
@@ -42,15 +48,35 @@ def make_pair(name: str, far_name: str, far_namespace: int) -> None:
     )
     data = _attribute(_INFO_DATA, _attribute(_VETH_PEER, peer))
     body = _NO_INTERFACE_YET + _text(_IFNAME, name) + _attribute(_LINKINFO, _text(_INFO_KIND, "veth") + data)
-    header = struct.pack("=IHHII", 16 + len(body), _NEWLINK, _REQUEST_ACK_CREATE, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
-        kernel.sendto(header + body, (0, 0))
-        # The answer: a header of 16 bytes, then a negative error number or zero.
-        (number,) = struct.unpack_from("=i", kernel.recv(1 << 16), 16)
+    number = _request(_NEWLINK, _CREATE | _ONLY_NEW, body)
     if number:
         raise TestBedError(
-            f"the kernel cannot make a pair of interfaces ({os.strerror(-number)}); load its module `veth`"
+            f"the kernel cannot make a pair of interfaces ({os.strerror(number)}); load its module `veth`"
         )
+
+
+def use_congestion_control(name: str, address: str, algorithm: str) -> bool:
+    """Let TCP use *algorithm* on connections over the interface with this *address*; whether the kernel has it.
+
+    The setting of the namespace would say the same, but takes only what the machine's administrator allows to all
+    users. A route takes any. It is gone when the interface is taken down.
+
+    Raises:
+        TestBedError: the kernel takes no such route.
+    """
+    network = socket.inet_aton(address)[: _ADDRESS_BITS // 8].ljust(4, b"\0")
+    # struct rtmsg
+    kind = (socket.AF_INET, _ADDRESS_BITS, 0, 0, _MAIN_TABLE, _BY_ADMINISTRATOR, _TO_NEIGHBOURS, _UNICAST, 0)
+    body = (
+        struct.pack("=8BI", *kind)
+        + _attribute(_DESTINATION, network)
+        + _attribute(_INTERFACE, struct.pack("=I", socket.if_nametoindex(name)))
+        + _attribute(_METRICS, _text(_CONGESTION_CONTROL, algorithm))
+    )
+    number = _request(_NEWROUTE, _CREATE | _REPLACE, body)
+    if number not in (0, errno.EINVAL):
+        raise TestBedError(f"the kernel takes no route over the emulated link ({os.strerror(number)})")
+    return number == 0
 
 
 def set_up(name: str, address: str | None = None) -> None:
@@ -65,14 +91,26 @@ def set_up(name: str, address: str | None = None) -> None:
         _set_flags(kernel, name, on=_UP | _NO_ARP)
 
 
-def take_down(kernel: socket.socket, name: str) -> None:
-    """Take an interface of the namespace of *kernel*, a socket, down: its routes are gone, nothing is reachable."""
-    _set_flags(kernel, name, off=_UP)
+def take_down(name: str) -> None:
+    """Take an interface down: its routes are gone, nothing is reachable."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kernel:
+        _set_flags(kernel, name, off=_UP)
 
 
-def bring_back(kernel: socket.socket, name: str) -> None:
-    """Bring an interface up that was taken down; its address and route come back."""
-    _set_flags(kernel, name, on=_UP)
+def bring_back(name: str) -> None:
+    """Bring an interface up that was taken down; its address and the kernel's own route come back."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kernel:
+        _set_flags(kernel, name, on=_UP)
+
+
+def _request(what: int, how: int, body: bytes) -> int:
+    """Ask for something by rtnetlink; the error number, or zero."""
+    header = struct.pack("=IHHII", 16 + len(body), what, _REQUEST | _ACK | how, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.sendto(header + body, (0, 0))
+        # The answer: a header of 16 bytes, then a negative error number or zero.
+        (number,) = struct.unpack_from("=i", kernel.recv(1 << 16), 16)
+    return -int(number)
 
 
 def _set_flags(kernel: socket.socket, name: str, *, on: int = 0, off: int = 0) -> None:

@@ -4,9 +4,10 @@ What it computes takes a multiple of its time, with little jitter and without pr
 group does the same in turns of tens of milliseconds, and far less evenly.
 
 The turns are made by a program of its own, in two processes that watch each other: whichever ends, the
-slowed process goes on at full speed.
+slowed process goes on at full speed. They keep off the cores of the slowed process, if it leaves them any.
 """
 
+import ctypes
 import os
 import select
 import signal
@@ -73,15 +74,66 @@ class Slowed:
         self.close()
 
 
-def take_turns(process: int, factor: float, guard_pid: int) -> None:
-    """Stop and continue the process with the descriptor *process*, until it or the parent *guard_pid* has ended."""
+class Threads:
+    """Those of a process, as they come and go."""
+
+    def __init__(self, pid: int) -> None:
+        """Begin.
+
+        Raises:
+            OSError: there is no such process.
+        """
+        self._pid = pid
+        self._process = os.pidfd_open(pid)
+        self._folder = os.open(f"/proc/{pid}/task", os.O_RDONLY)
+        self._tgkill = ctypes.CDLL(None).tgkill  # what Python has of it reaches its own threads only
+        self._own_cores = self._cores = os.sched_getaffinity(0)
+
+    @property
+    def process(self) -> int:
+        """A descriptor, ready to be read when the process has ended."""
+        return self._process
+
+    def go_on(self) -> None:
+        """Let all go on.
+
+        Raises:
+            OSError: the process has ended.
+        """
+        signal.pidfd_send_signal(self._process, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Stop all.
+
+        A signal to the process alone is taken by any thread. One that waits for the network must first get the core
+        for that, and those that compute do so until it has it: for several turns, while it is told to go on again.
+
+        Raises:
+            OSError: the process has ended.
+        """
+        threads = os.listdir(self._folder)  # noqa: PTH208 - a descriptor stays with the process, a path need not
+        signal.pidfd_send_signal(self._process, 0)  # until this fails, the number is nobody else's
+        for thread in threads:  # one that has ended meanwhile needs no signal
+            self._tgkill(self._pid, int(thread), signal.SIGSTOP)
+
+    def keep_off(self) -> None:
+        """Let this process run on other cores than the main thread, if there are any."""
+        cores = os.sched_getaffinity(self._pid)
+        if cores != self._cores:
+            self._cores = cores
+            os.sched_setaffinity(0, self._own_cores - cores or self._own_cores)
+
+
+def take_turns(threads: Threads, factor: float, guard_pid: int) -> None:
+    """Stop and continue *threads*, until they or the parent *guard_pid* have ended."""
     run_s = min(_RUN_S, _TURN_S / factor)
     owed_s = 0.0
     while os.getppid() == guard_pid:
-        signal.pidfd_send_signal(process, signal.SIGCONT)
+        threads.keep_off()
+        threads.go_on()
         began_s = time.monotonic()
         time.sleep(run_s)
-        signal.pidfd_send_signal(process, signal.SIGSTOP)
+        threads.stop()
         stopped_s = time.monotonic()
         # What was slept too long is made up for, so that the shares are exact in the mean.
         owed_s += (factor - 1) * (stopped_s - began_s)
@@ -94,28 +146,28 @@ def main(pid: int, factor: float) -> int:
     """Slow the process *pid* down until stdin is written to or closed, or the process has ended; the exit status."""
     be_prompt()
     try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
+        threads = Threads(pid)
+    except (ProcessLookupError, FileNotFoundError):
         return 0
     guard_pid = os.getpid()
     child_pid = os.fork()
     if child_pid == 0:
         os.write(sys.stdout.fileno(), b"\n")
         try:
-            take_turns(process, factor, guard_pid)
+            take_turns(threads, factor, guard_pid)
         finally:
-            _go_on(process)
+            _go_on(threads)
             os._exit(0)
-    select.select([sys.stdin.fileno(), process, os.pidfd_open(child_pid)], [], [])
+    select.select([sys.stdin.fileno(), threads.process, os.pidfd_open(child_pid)], [], [])
     os.kill(child_pid, signal.SIGKILL)
     os.waitpid(child_pid, 0)
-    _go_on(process)
+    _go_on(threads)
     return 0
 
 
-def _go_on(process: int) -> None:
+def _go_on(threads: Threads) -> None:
     with suppress(ProcessLookupError):
-        signal.pidfd_send_signal(process, signal.SIGCONT)
+        threads.go_on()
 
 
 if __name__ == "__main__":

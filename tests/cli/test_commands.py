@@ -1,4 +1,4 @@
-"""The other commands: inspect, verify, sample."""
+"""The other commands: inspect, verify."""
 
 import json
 from pathlib import Path
@@ -22,6 +22,7 @@ COMMANDS = (
     "serve",
     "run",
     "demo",
+    "simulate",
 )
 
 
@@ -115,13 +116,6 @@ def test_verify(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         capsys, "verify", tiny.bundle.folder, "--model", other
     )
     assert "not a bundle" in refused(capsys, "verify", tmp_path)
-
-
-def test_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run(capsys, "sample", "tiny_cnn") == "wrote tiny_cnn.onnx (17.6 kB)\n"
-    run(capsys, "sample", "tiny_cnn", "-o", "sub/two.onnx")
-    assert (tmp_path / "tiny_cnn.onnx").read_bytes() == (tmp_path / "sub" / "two.onnx").read_bytes()
 
 
 def test_brackets_in_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

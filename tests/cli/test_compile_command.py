@@ -17,12 +17,13 @@ NETWORKS = ("wifi", "5g", "lte", "3g")
 
 def test_names_every_cut_and_every_network(tiny: Tiny) -> None:
     manifest, out = tiny.bundle.manifest, tiny.done.out
-    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    lines = [line for line in out.splitlines() if line.strip()]
+    rows = {line.split()[0]: line for line in reversed(lines)}  # the first that begins so: that of the table
     assert {cut.kind for cut in manifest.cuts} == {"all-head", "split", "all-tail"}
     for cut in manifest.cuts:
         assert cut.kind in rows[cut.id]
         for tensor in cut.boundary:
-            assert f"{tensor.name} {tensor.dtype}" in rows[cut.id]
+            assert f"\n {cut.id} up: {tensor.name} {tensor.dtype}" in out
     for item in outlook(manifest, [load_network(name) for name in NETWORKS]):
         assert f"{item.decision.cut.id} {item.decision.cut.kind}" in rows[item.network]
         assert f"• {item.sentence()}" in out

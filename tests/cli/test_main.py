@@ -151,7 +151,7 @@ BAD: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     ),
     "conflicting pins": (
         with_options("--pin-tail", "stem/conv", "--pin-head", "logits"),
-        ["--pin-head keeps 'logits' in the head", "drop one of the two"],
+        ["--pin-head keeps 'logits' on the device", "drop one of the two"],
     ),
     "unknown pin": (with_options("--pin-head", "stem/con"), ["--pin-head", "did you mean 'stem/conv'?"]),
     "unknown private": (with_options("--private", "imag"), ["--private", "did you mean 'image'?"]),

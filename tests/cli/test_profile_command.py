@@ -176,6 +176,14 @@ def test_wrong_usage(options: list[str], words: str, capsys: pytest.CaptureFixtu
     assert "; see `splitc profile --help`" in message
 
 
+def test_of_a_pipeline_each_model_is_profiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = tmp_path / "two.toml"
+    stages = [f'[[stage]]\nname = "{name}"\nmodel = "{name}.onnx"\n' for name in ("first", "second")]
+    pipeline.write_text("\n".join(['name = "two"', 'outputs = ["y"]', *stages]), encoding="utf-8")
+    message = refused(capsys, "profile", pipeline, code=2)
+    assert "two.toml is a pipeline; profile its models one by one: first.onnx, second.onnx" in message
+
+
 def test_unknown_target(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'pixel7'?" in refused(
         capsys, "profile", model, "--target", "pixle7", "--latency", "1ms"

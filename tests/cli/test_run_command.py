@@ -67,6 +67,7 @@ def test_json_tells_every_request(tiny: Tiny, capsys: pytest.CaptureFixture[str]
         (["--input", "image=several.npz"], 1, ["several.npz", "holds several arrays"]),
         (["--input", "image=small.npy"], 1, ["image"]),
         (["--cut", "c99"], 1, ["there is no cut 'c99'; choose one of c0"]),
+        (["--cut", "c1"], 2, ["cut c1 needs the cloud: add --server, or leave --cut out"]),
         (["--server", "ftp://x"], 1, ["ftp"]),
         (["--token-file", "empty"], 1, ["is empty, but should hold a token"]),
         (["--network", "ltee"], 1, ["no network is called 'ltee', did you mean 'lte'?"]),

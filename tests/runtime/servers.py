@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from splitc import inference
-from splitc.bundle import Bundle
+from splitc.bundle import Bundle, part_files
 from splitc.runtime import wire
 
 LONGEST_S = 20.0  # no test waits longer for anything
@@ -228,11 +228,12 @@ Change = Callable[[Request], bytes | None]
 
 @dataclass
 class Tails:
-    """Serves the tails of a bundle as the protocol has it, with ONNX Runtime.
+    """Serves what the cloud does of each cut, which must be one file, as the protocol has it, with ONNX Runtime.
 
     Attributes:
         instead: asked first; the answer it returns is given instead of the right one.
         delay_s: before each answer to an inference.
+        price: of a second of it, said with each answer to an inference.
         probes: whether it knows /splitc/probe.
     """
 
@@ -240,13 +241,16 @@ class Tails:
     instead: Change = lambda _: None
     delay_s: float = 0.0
     probes: bool = True
+    price: float | None = None
 
     def __post_init__(self) -> None:
         name = self.bundle.manifest.model.name
         self._tails = {
-            f"/v2/models/{name}.{cut.id}/infer": inference.session(self.bundle.path(cut.tail.file), threads=1)
+            f"/v2/models/{name}.{cut.id}/infer": inference.session(
+                self.bundle.path(part_files(cut.cloud)[0]), threads=1
+            )
             for cut in self.bundle.manifest.cuts
-            if cut.tail is not None
+            if cut.cloud is not None
         }
 
     def __call__(self, connection: socket.socket, server: Loopback) -> None:
@@ -275,5 +279,7 @@ class Tails:
         message = wire.encode_response("a tail", outputs, asked)
         timing = f"recv;dur=0.01, queue;dur=0.02, compute;dur={compute_ms:.3f}"
         headers = {**message.headers(), "Server-Timing": timing, "Splitc-Bundle": self.bundle.digest}
+        if self.price is not None:
+            headers["Splitc-Price"] = str(self.price)
         del headers["Content-Length"]
         return reply(200, b"".join([message.json, *map(bytes, message.buffers)]), headers)

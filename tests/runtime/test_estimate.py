@@ -29,7 +29,7 @@ needs_traces = pytest.mark.skipif(
 def head_after(*ratios: float, expected_s: float = 0.02) -> float:
     estimator = Estimator(START)
     for ratio in ratios:
-        estimator.head_ran(expected_s, ratio * expected_s)
+        estimator.device_ran(expected_s, ratio * expected_s)
     return estimator.conditions(0).head_slowdown
 
 
@@ -52,7 +52,7 @@ def test_a_phone_that_gets_hot_is_followed() -> None:
     random, estimator = Random(1), Estimator(START)
     for run in range(40):
         real = 1 + min(run / 20, 1)
-        estimator.head_ran(0.02, 0.02 * real * random.uniform(0.9, 1.1))
+        estimator.device_ran(0.02, 0.02 * real * random.uniform(0.9, 1.1))
         if run >= 3:
             assert estimator.conditions(run).head_slowdown == pytest.approx(real, abs=0.3)
 
@@ -68,7 +68,7 @@ def test_what_a_call_costs_is_not_taken_for_a_slow_device() -> None:
 def test_times_that_cannot_be_are_ignored(expected_s: float, took_s: float) -> None:
     estimator = Estimator(START)
     for _ in range(5):
-        estimator.head_ran(expected_s, took_s)
+        estimator.device_ran(expected_s, took_s)
     assert estimator.conditions(0) == START
 
 
@@ -77,7 +77,7 @@ def test_a_phone_is_believed_to_cool_down_unseen() -> None:
     estimator = Estimator(START)
     estimator.conditions(100)
     for slowdown in [1.2] * 5 + [3.0] * 5:
-        estimator.head_ran(0.02, 0.02 * slowdown)
+        estimator.device_ran(0.02, 0.02 * slowdown)
     assert estimator.conditions(100).head_slowdown == pytest.approx(3, rel=0.01)
     assert estimator.conditions(160).head_slowdown == pytest.approx(math.sqrt(3 * 1.2), rel=0.01)
     assert estimator.conditions(2000).head_slowdown == pytest.approx(1.2, rel=0.01)
@@ -87,7 +87,7 @@ def test_a_device_that_was_never_fast_is_not_forgotten() -> None:
     estimator = Estimator(START)
     estimator.conditions(100)
     for _ in range(6):
-        estimator.head_ran(0.02, 0.06)
+        estimator.device_ran(0.02, 0.06)
     assert estimator.conditions(1e6).head_slowdown == pytest.approx(3, rel=0.01)
 
 
@@ -126,7 +126,7 @@ def test_the_queue_is_learnt_and_empties() -> None:
 
 def test_a_refusal_is_a_queue_until_then() -> None:
     estimator = Estimator(START)
-    estimator.refused(3, 10)
+    estimator.refused(3, None, 10)
     assert estimator.conditions(10).queue_s == estimator.conditions(12.9).queue_s == 3
     assert estimator.conditions(13).queue_s == 0
 
@@ -134,7 +134,7 @@ def test_a_refusal_is_a_queue_until_then() -> None:
 @pytest.mark.parametrize("retry_after_s", [-5.0, 1e9, math.inf])
 def test_a_refusal_lasts_a_minute_at_most(retry_after_s: float) -> None:
     estimator = Estimator(START)
-    estimator.refused(retry_after_s, 10)
+    estimator.refused(retry_after_s, None, 10)
     assert 0 <= estimator.conditions(10).queue_s <= 60
     assert estimator.conditions(70).queue_s == 0
 
@@ -217,6 +217,91 @@ def test_small_transfers_in_slow_start_tell_little_of_large_ones(told: bool) -> 
     assert predicted_s(estimator, 20_000) == pytest.approx(real_s(small), rel=0.05)
     large_s = real_s(exchange(600_000, 5e7, told=told, slow_start=True))
     assert 0.65 * large_s < predicted_s(estimator, 600_000) < 1.1 * large_s
+
+
+def after_many(seen: Exchange, *, pause_s: float) -> float:
+    """The uplink that is believed after 20 such exchanges, by one who took the link to be eight times as fast."""
+    estimator, at_s = Estimator(replace(START, uplink_bps=1.07e8)), 0.0
+    for _ in range(20):
+        at_s += real_s(seen)
+        estimator.exchanged(seen, at_s)
+        at_s += pause_s
+    return estimator.conditions(at_s).uplink_bps
+
+
+def test_slow_start_does_not_excuse_a_slow_uplink_for_ever() -> None:
+    """On a connection in use it would explain the times of a fast link as well, and what is believed with itself."""
+    seen = exchange(60_000, 1.3e7, told=True)
+    assert after_many(seen, pause_s=1.0) > 9e7
+    assert after_many(seen, pause_s=0.05) == pytest.approx(1.3e7, rel=0.05)
+
+
+def test_a_window_is_as_open_as_what_was_sent_made_it() -> None:
+    """After a small request, a large one is in slow start still."""
+    estimator = settled(exchange(600_000, 5e7, told=True))
+    large = exchange(600_000, 5e7, told=True, slow_start=True)
+    small = exchange(4000, 5e7, told=True)
+    before_bps = estimator.conditions(0).uplink_bps
+    estimator.exchanged(small, 1.0)
+    estimator.exchanged(large, 1.1 + real_s(large))
+    assert estimator.conditions(0).uplink_bps == pytest.approx(before_bps, rel=0.05)
+
+
+# Silence
+
+
+def silent(estimator: Estimator, than_s: float, up_bytes: int = 200_000, tail_s: float = 0.01) -> Estimator:
+    """After no answer to such a request came in so many seconds."""
+    estimator.took_longer(up_bytes, 20_000, tail_s, than_s, 0.0)
+    return estimator
+
+
+@TOLD
+@pytest.mark.parametrize("up_bytes", [4000, 200_000])
+@pytest.mark.parametrize("tail_s", [0.0, 0.01])
+def test_what_was_not_answered_takes_at_least_so_long(told: bool, up_bytes: int, tail_s: float) -> None:
+    estimator = silent(settled(exchange(up_bytes, told=told)), 3.0, up_bytes, tail_s)
+    cut = manifests.cut("c", tail_s=tail_s, up=up_bytes, down=20_000)
+    assert latency_s(cut, estimator.conditions(0)) == pytest.approx(3.0)
+    assert estimator.link_in_doubt
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.floats(0, 60), min_size=1, max_size=5))
+def test_silence_only_ever_makes_the_link_slower(than_s: list[float]) -> None:
+    estimator = settled(exchange(200_000, told=True))
+    expected_s = predicted_s(estimator, 200_000)
+    for one_s in than_s:
+        silent(estimator, one_s)
+    assert predicted_s(estimator, 200_000) == pytest.approx(max(expected_s, *than_s))
+
+
+def test_silence_that_was_expected_says_nothing() -> None:
+    estimator = settled(exchange(200_000, told=True))
+    before = estimator.conditions(0)
+    assert silent(estimator, 0.9 * predicted_s(estimator, 200_000)).conditions(0) == before
+    assert not estimator.link_in_doubt
+
+
+@TOLD
+@pytest.mark.parametrize("times", [1, 10])
+def test_the_next_exchange_counts_as_if_there_had_been_no_guess(told: bool, times: float) -> None:
+    """Be it a probe or the answer that came in the end: what it says of the silence is not counted twice."""
+    seen = exchange(200_000, told=told)
+    guessing, knowing = silent(silent(settled(seen), 1.0), 3.0), settled(seen)
+    for estimator in (guessing, knowing):
+        estimator.exchanged(slower(seen, times), 4.0)
+    assert guessing.conditions(4) == knowing.conditions(4)
+    assert guessing.link_in_doubt == knowing.link_in_doubt == (times > 1)
+
+
+def test_a_second_surprise_leaves_no_doubt() -> None:
+    estimator = settled(exchange(200_000, told=True))
+    doubts = []
+    for number in range(1, 4):
+        estimator.exchanged(exchange(200_000, 5e5, told=True), 4.0 * number)
+        doubts.append(estimator.link_in_doubt)
+    assert doubts == [True, False, False]
 
 
 @TOLD

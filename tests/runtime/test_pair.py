@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from splitc import inference
 from splitc.bundle import Bundle, read_bundle
-from splitc.decision import Conditions
-from splitc.errors import DeadlineExceeded, ProtocolError
+from splitc.decision import Conditions, Decision, latency_s
+from splitc.errors import DeadlineExceeded, ModelError, ProtocolError
 from splitc.runtime.connection import Buffer, Reply
+from splitc.runtime.parts import DeviceParts
 from splitc.runtime.session import Session
 from splitc.runtime.transport import HttpTransport
 from splitc.runtime.workers import Workers
 from tests.conftest import Tiny
 from tests.runtime import servers
+from tests.runtime.test_parts import eventually
 from tests.runtime.test_session import FAST, INPUTS, of_kind, variant
 
 
@@ -79,6 +82,111 @@ def no_collection() -> Iterator[None]:
 def headless(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cuts = tuple(cut for cut in tiny.bundle.manifest.cuts if cut.kind != "all-head")
     return variant(tiny.bundle, replace(tiny.bundle.manifest, cuts=cuts), tmp_path_factory.mktemp("headless"))
+
+
+@pytest.mark.parametrize(
+    ("alone_s", "late_s"),
+    [(0.5, 0.6), (0.8, 0.8), (5.0, 0.9), (0.01, 0.6)],
+    ids=["soon", "when the device alone would be done", "at the latest", "asked for"],
+)
+def test_an_answer_is_late_when_the_device_alone_would_be_done(
+    tiny: Tiny, alone_s: float, late_s: float
+) -> None:
+    """It is expected after 0.4 s, and late after 1.25 times or twice that and 0.1 s; given up after 2.1 s."""
+    given = Conditions(1e9, 1e9, rtt_s=0.4)
+    cuts = {cut.id: cut for cut in tiny.bundle.manifest.cuts}
+    cut = cuts[of_kind(tiny, "all-tail")]
+    given = replace(given, rtt_s=given.rtt_s - (latency_s(cut, given) - 0.4))
+    all_head = cuts[of_kind(tiny, "all-head")]
+    assert all_head.head is not None
+    given = replace(given, head_slowdown=alone_s / all_head.head.latency_s)
+    with Session(tiny.bundle.folder, transport=Silent()) as session:
+        limits = session._pair._limits(Decision(cut, latency_s(cut, given), given, "so it is"), None)
+    assert limits.give_up_s - limits.late_s == pytest.approx(2.1 - late_s)
+
+
+@pytest.mark.parametrize("chosen", ["free", "fixed"])
+def test_while_answers_are_late_the_device_begins_at_once_unless_the_cut_is_fixed(
+    tiny: Tiny, chosen: str
+) -> None:
+    cuts = {cut.id: cut for cut in tiny.bundle.manifest.cuts}
+    cut = cuts[of_kind(tiny, "all-tail")]
+    decision = Decision(cut, latency_s(cut, FAST), FAST, "so it is")
+    with Session(
+        tiny.bundle.folder, transport=Silent(), cut=cut.id if chosen == "fixed" else None
+    ) as session:
+        pair = session._pair
+        steady = pair._limits(decision, None)
+        assert steady.alone_s == steady.late_s
+        pair.cloud.was_late()
+        unsteady = pair._limits(decision, None)
+        if chosen == "fixed":
+            assert unsteady.alone_s == unsteady.late_s
+        else:
+            assert unsteady.alone_s <= time.monotonic() < unsteady.late_s
+
+
+def test_an_answer_that_comes_first_ends_the_run_of_the_device(tiny: Tiny) -> None:
+    """Whoever is first, the result is right, and nothing that was begun keeps the device busy or is learned from."""
+    with (
+        servers.serve(servers.Tails(tiny.bundle)) as server,
+        Session(tiny.bundle.folder, server=server.url, start=FAST) as session,
+    ):
+        want = session.request(INPUTS)
+        for _ in range(20):
+            session._pair.cloud.was_late()
+            outcome = session.request(INPUTS)
+            assert inference.difference(outcome.outputs["logits"], want.outputs["logits"]).max_rel < 1e-4
+            assert (outcome.exchange is None) == (
+                outcome.fallback is not None or outcome.decision.cut.cloud is None
+            )
+
+
+def test_an_interrupted_run_makes_nothing(tiny: Tiny) -> None:
+    parts = DeviceParts(tiny.bundle)
+    cut = next(cut for cut in tiny.bundle.manifest.cuts if cut.kind == "all-head")
+    interrupt = inference.Interrupt()
+    assert parts.run(cut, INPUTS, interrupt)
+    interrupt.set()
+    with pytest.raises(ModelError):
+        parts.run(cut, INPUTS, interrupt)
+
+
+def test_after_silence_the_next_request_does_not_pay_again(tiny: Tiny) -> None:
+    """Though the server is not left alone yet: that takes two failures."""
+    with Session(tiny.bundle.folder, transport=Silent(), start=FAST) as session:
+        assert session.request(INPUTS).fallback == "the server was late"
+        assert eventually(lambda: session.conditions().rtt_s > 100 * FAST.rtt_s)
+        outcome = session.request(INPUTS)
+        assert outcome.decision.conditions.uplink_bps > 0
+        assert outcome.cut == of_kind(tiny, "all-head")
+        assert outcome.fallback is None
+
+
+def test_a_request_that_is_given_up_has_the_link_measured(tiny: Tiny) -> None:
+    """The link is well: one probe tells, and no request has to try it."""
+    goes_on = threading.Event()
+
+    def hold(request: servers.Request) -> None:
+        if request.path.endswith("/infer"):
+            goes_on.wait(servers.LONGEST_S)
+
+    tails = servers.Tails(tiny.bundle)
+    with (
+        servers.serve(tails) as server,
+        Session(tiny.bundle.folder, server=server.url, start=FAST) as session,
+    ):
+        session.run(INPUTS)
+        cloud = session._pair.cloud
+        assert eventually(lambda: not cloud._is_probing)
+        probes = sum(request.path == "/v2/health/live" for request in server.requests)
+        tails.instead = hold
+        session.request(INPUTS)
+        assert eventually(
+            lambda: sum(request.path == "/v2/health/live" for request in server.requests) > probes
+        )
+        assert eventually(lambda: not cloud._is_probing and session.conditions().rtt_s < 0.1)
+        goes_on.set()
 
 
 def test_a_device_that_is_too_slow_for_the_deadline_leaves_the_time_to_the_server(tiny: Tiny) -> None:

@@ -1,4 +1,4 @@
-"""Heads are opened once, when needed, and not twice at the same time."""
+"""DeviceParts are opened once, when needed, and not twice at the same time."""
 
 import os
 import threading
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from splitc import inference
-from splitc.bundle import Bundle, CutEntry, TensorEntry
+from splitc.bundle import Bundle, CutEntry, TensorEntry, part_files
 from splitc.errors import InputError, ModelError, ProtocolError
-from splitc.runtime.parts import Heads
+from splitc.runtime.parts import DeviceParts
 from splitc.runtime.values import check_outputs, checked_inputs
 from tests.conftest import Tiny
 from tests.runtime import servers
@@ -34,7 +34,7 @@ def eventually(is_so: Callable[[], bool]) -> bool:
 
 
 def test_a_head_runs_and_says_how_long(tiny: Tiny) -> None:
-    heads = Heads(tiny.bundle)
+    heads = DeviceParts(tiny.bundle)
     cut = of_kind(tiny.bundle, "all-head")
     assert not heads.is_ready(cut)
     values, took_s = heads.run(cut, {"image": IMAGE})
@@ -46,14 +46,14 @@ def test_a_head_runs_and_says_how_long(tiny: Tiny) -> None:
 
 
 def test_all_tail_has_nothing_to_open(tiny: Tiny) -> None:
-    heads = Heads(tiny.bundle)
+    heads = DeviceParts(tiny.bundle)
     cut = of_kind(tiny.bundle, "all-tail")
     heads.preload(cut)
     assert heads.is_ready(cut)
 
 
 def test_a_head_is_opened_ahead(tiny: Tiny) -> None:
-    heads = Heads(tiny.bundle)
+    heads = DeviceParts(tiny.bundle)
     cuts = [cut for cut in tiny.bundle.manifest.cuts if cut.head is not None]
     heads.preload(*cuts)
     assert eventually(lambda: all(heads.is_ready(cut) for cut in cuts))
@@ -66,7 +66,7 @@ def test_a_head_that_cannot_be_opened_is_reported_by_run(tiny: Tiny, tmp_path: P
     for entry in tiny.bundle.manifest.files:
         (tmp_path / entry.path).write_bytes(b"no model")
     broken = Bundle(tmp_path, tiny.bundle.manifest)
-    heads, cut = Heads(broken), of_kind(broken, "all-head")
+    heads, cut = DeviceParts(broken), of_kind(broken, "all-head")
     heads.preload(cut)
     with pytest.raises(ModelError, match="cannot load"):
         heads.run(cut, {"image": IMAGE})
@@ -74,7 +74,7 @@ def test_a_head_that_cannot_be_opened_is_reported_by_run(tiny: Tiny, tmp_path: P
 
 
 def test_threads_share_a_head(tiny: Tiny) -> None:
-    heads, cut = Heads(tiny.bundle, threads=2), of_kind(tiny.bundle, "split")
+    heads, cut = DeviceParts(tiny.bundle, threads=2), of_kind(tiny.bundle, "split")
     results: list[object] = []
     threads = [
         threading.Thread(target=lambda: results.append(heads.run(cut, {"image": IMAGE}))) for _ in range(8)
@@ -89,9 +89,9 @@ def test_threads_share_a_head(tiny: Tiny) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # since Python 3.12, where there are threads
 def test_a_fork_opens_heads_of_its_own(tiny: Tiny) -> None:
     """Also while a thread of the parent holds a head's lock; with two threads, a session would hang in a child."""
-    heads, cut = Heads(tiny.bundle, threads=2), of_kind(tiny.bundle, "all-head")
+    heads, cut = DeviceParts(tiny.bundle, threads=2), of_kind(tiny.bundle, "all-head")
     want, _ = heads.run(cut, {"image": IMAGE})
-    lock = heads._slots[os.getpid(), cut.head.file].lock if cut.head else threading.Lock()
+    lock = heads._slots[os.getpid(), part_files(cut.head)[0]].lock if cut.head else threading.Lock()
     with lock:
         child = os.fork()
         if child == 0:

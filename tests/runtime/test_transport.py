@@ -190,6 +190,7 @@ def test_a_server_that_breaks_the_protocol(
 ) -> None:
     raised = failure(behave)
     assert isinstance(raised, kind or RuntimeFailure)
+    assert str(raised).startswith("127.0.0.1:")
     assert str(raised).isprintable()
     if sent is not None:
         assert isinstance(raised, TransportError)

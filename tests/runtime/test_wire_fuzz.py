@@ -2,12 +2,11 @@
 
 import copy
 import json
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from splitc.errors import ProtocolError
@@ -20,14 +19,7 @@ from splitc.runtime.wire import (
     encode_response,
 )
 from tests.runtime import messages
-
-LONG = bool(os.environ.get("SPLITC_FUZZ"))
-SETTINGS = settings(
-    max_examples=10_000 if LONG else 300,
-    derandomize=not LONG,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+from tests.runtime.fuzzing import SETTINGS
 
 Body = tuple[bytes, int | None]
 Path = tuple[str | int, ...]

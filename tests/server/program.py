@@ -1,4 +1,4 @@
-"""Run as a process: a server whose tail waits for a line on stdin. Prints where it listens, then one line for each run."""
+"""Run as a process: a server whose part waits for a line on stdin. Prints where it listens, then one line for each run."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from splitc.server.app import application
 from splitc.server.logs import log_to_stderr
 from splitc.server.options import ListenOptions, ServerOptions
 from splitc.server.run import serve
-from tests.server.serving import double, make_tail
+from tests.server.serving import double, make_part
 
 
 def say(text: str) -> None:
@@ -25,7 +25,7 @@ def main(drain_s: str, *tls: str) -> None:
     log_to_stderr()
     certificate, key = map(Path, tls) if tls else (None, None)
     listen = ListenOptions(port=0, drain_s=float(drain_s), tls_cert=certificate, tls_key=key)
-    serve(application([make_tail(run=gated, max_batch=1)], ServerOptions()), listen, say)
+    serve(application([make_part(run=gated, max_batch=1)], ServerOptions()), listen, say)
 
 
 main(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Tail servers to test: tails made up or of a bundle, a server in a thread, and plain clients."""
+"""Servers to test: parts made up or of a bundle, a server in a thread, and plain clients."""
 
 import http.client
 import json
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from splitc import inference
-from splitc.bundle import Bundle, CutEntry, TensorEntry
+from splitc.bundle import Bundle, CutEntry, TensorEntry, part_files
 from splitc.runtime.tensors import Array
 from splitc.runtime.wire import Message, decode_response, encode_request
 from splitc.server.app import Application, application
 from splitc.server.options import ListenOptions, ServerOptions
+from splitc.server.parts import File, Part, Run
 from splitc.server.run import Server
-from splitc.server.tails import Run, Tail
 from tests import manifests
 
 LIMIT_S = 60.0  # nothing takes that long, unless something hangs
@@ -33,7 +33,7 @@ def double(inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Arr
     return dict.fromkeys(outputs, 2 * inputs["x"])
 
 
-def make_tail(
+def make_part(
     name: str = "made.c1",
     run: Run = double,
     *,
@@ -41,8 +41,8 @@ def make_tail(
     outputs: tuple[TensorEntry, ...] = (Y,),
     max_batch: int = 8,
     cut: CutEntry = manifests.CUTS[1],
-) -> Tail:
-    return Tail(name, DIGEST, cut, inputs, outputs, max_batch, run)
+) -> Part:
+    return Part(name, DIGEST, cut, inputs, outputs, File(name, max_batch, run))
 
 
 @dataclass
@@ -58,22 +58,23 @@ class Gated:
         return double(inputs, outputs)
 
 
-def tails_of(bundle: Bundle) -> tuple[Tail, ...]:
-    """Every tail of *bundle*, in the plainest way."""
-    return tuple(_tail_of(bundle, cut) for cut in bundle.manifest.cuts if cut.tail is not None)
+def parts_of(bundle: Bundle) -> tuple[Part, ...]:
+    """What the cloud does of every cut of *bundle*, one file each, in the plainest way."""
+    return tuple(_part_of(bundle, cut) for cut in bundle.manifest.cuts if cut.cloud is not None)
 
 
-def _tail_of(bundle: Bundle, cut: CutEntry) -> Tail:
-    assert cut.tail is not None
-    session = inference.session(bundle.path(cut.tail.file), threads=1)
-    inputs = tuple(TensorEntry(item.name, item.dtype, item.shape, item.bytes) for item in cut.boundary)
+def _part_of(bundle: Bundle, cut: CutEntry) -> Part:
+    assert cut.cloud is not None
+    session = inference.session(bundle.path(part_files(cut.cloud)[0]), threads=1)
+    inputs = tuple(TensorEntry(item.name, item.dtype, item.shape, item.bytes) for item in cut.sent)
     made = {item.name for item in session.get_outputs()}
     outputs = tuple(item for item in bundle.manifest.model.outputs if item.name in made)
 
     def run(feeds: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
         return inference.run(session, feeds, names)
 
-    return Tail(f"{bundle.manifest.model.name}.{cut.id}", bundle.digest, cut, inputs, outputs, 1, run)
+    name = f"{bundle.manifest.model.name}.{cut.id}"
+    return Part(name, bundle.digest, cut, inputs, outputs, File(name, 1, run))
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,13 @@ class Running:
 
 @contextmanager
 def running(
-    *tails: Tail, options: ServerOptions | None = None, listen: ListenOptions | None = None
+    *parts: Part,
+    options: ServerOptions | None = None,
+    listen: ListenOptions | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Running]:
-    """Serve *tails* on a port that is free, and see that the server ends when it should."""
-    app = application(tails, options or ServerOptions())
+    """Serve *parts* on a port that is free, and see that the server ends when it should."""
+    app = application(parts, options or ServerOptions(), clock=clock)
     listens = threading.Event()
     server = Server(app, listen or ListenOptions(port=0), lambda _: listens.set())
     thread = threading.Thread(target=server.run)

@@ -21,7 +21,7 @@ from tests.server.serving import (
     head,
     infer_once,
     joined,
-    make_tail,
+    make_part,
     once,
     ones,
     receive_all,
@@ -34,7 +34,7 @@ INFER = "/v2/models/made.c1/infer"
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
     fixed = (TensorEntry("x", "float32", (1, 3), 12),)
-    with running(make_tail(), make_tail("made.c2", inputs=fixed)) as started:
+    with running(make_part(), make_part("made.c2", inputs=fixed)) as started:
         yield started
 
 
@@ -124,7 +124,7 @@ def test_a_name_in_escapes_is_the_name(server: Running) -> None:
 
 def test_only_those_who_know_the_token_are_served(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "splitc.server")
-    with running(make_tail(), options=ServerOptions(token="correct horse")) as server:
+    with running(make_part(), options=ServerOptions(token="correct horse")) as server:
         for path in ("/v2/health/live", "/v2/health/ready"):
             assert once(server, "GET", path).status == 200
         for authorization in (
@@ -162,10 +162,16 @@ def test_a_queue_needs_a_place() -> None:
         ServerOptions(max_queue=0)
 
 
-def test_a_tail_that_the_protocol_cannot_carry() -> None:
+@pytest.mark.parametrize("utilisation", [0.0, -0.1, 1.01, float("nan")])
+def test_a_utilisation_that_cannot_be(utilisation: float) -> None:
+    with pytest.raises(RuntimeFailure, match="above 0 and at most 1"):
+        ServerOptions(utilisation=utilisation)
+
+
+def test_a_part_that_the_protocol_cannot_carry() -> None:
     odd = (TensorEntry("x", "complex64", (1,), 8),)
     with pytest.raises(ProtocolError, match="complex64"):
-        application([make_tail(inputs=odd)], ServerOptions())
+        application([make_part(inputs=odd)], ServerOptions())
 
 
 # --- the body ---
@@ -267,7 +273,7 @@ def test_headers_beyond_measure(server: Running) -> None:
 
 
 def test_memory_for_bodies_is_bounded() -> None:
-    with running(make_tail(), options=ServerOptions(max_held_bytes=100)) as server:
+    with running(make_part(), options=ServerOptions(max_held_bytes=100)) as server:
         answer = infer_once(server, "made.c1", ones())
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         assert answer.error == "too many requests are being received; try again"
@@ -354,7 +360,7 @@ def test_a_failure_of_ours_is_logged_once_and_the_server_lives(caplog: pytest.Lo
         raise ZeroDivisionError("secret")
 
     caplog.set_level(logging.INFO, "splitc.server")
-    with running(make_tail(run=fail)) as server:
+    with running(make_part(run=fail)) as server:
         for _ in range(3):
             answer = infer_once(server, "made.c1", ones())
             assert (answer.status, answer.json) == (500, {"error": "this server failed; see its log"})
@@ -366,7 +372,7 @@ def test_a_failure_of_ours_is_logged_once_and_the_server_lives(caplog: pytest.Lo
 
 def test_every_answer_can_be_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "splitc.server")
-    with running(make_tail()) as server:
+    with running(make_part()) as server:
         assert infer_once(server, "made.c1", ones()).status == 200
     fields = [getattr(record, "fields", {}) for record in caplog.records if record.message == "answered"]
     assert fields == [{"model": "made.c1", "status": 200, "peer": "127.0.0.1"}]
@@ -374,7 +380,7 @@ def test_every_answer_can_be_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_no_line_for_what_goes_well(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "splitc.server")
-    with running(make_tail()) as server:
+    with running(make_part()) as server:
         assert infer_once(server, "made.c1", ones()).status == 200
         assert once(server, "GET", "/v2").status == 200
     assert [record.message for record in caplog.records if record.name == "splitc.server"] == [

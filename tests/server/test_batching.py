@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from splitc.bundle import TensorEntry
 from splitc.errors import DeadlineExceeded, ModelError
 from splitc.runtime.tensors import Array
-from splitc.server.batching import Batcher, Job, QueueFull, Ran, next_batch, run_batch
-from splitc.server.limits import rows
-from splitc.server.tails import Tail
-from tests.server.serving import LIMIT_S, Gated, double, make_tail, ones, until
+from splitc.server.batching import Batcher, QueueFull
+from splitc.server.jobs import Job, Ran, next_batch, run_batch
+from splitc.server.parts import Part
+from tests.server.serving import LIMIT_S, Gated, double, make_part, ones, until
 
 WIDE = TensorEntry("x", "float32", ("batch", "width"), 12)
 
@@ -27,12 +27,12 @@ def nothing(_: str, __: int, ___: float) -> None:
 
 
 def make_job(
-    tail: Tail, shape: tuple[int, ...], value: float = 1.0, outputs: tuple[str, ...] = ("y",)
+    part: Part, shape: tuple[int, ...], value: float = 1.0, outputs: tuple[str, ...] = ("y",)
 ) -> Job:
     inputs = {"x": np.full(shape, value, np.float32)}
     loop = asyncio.new_event_loop()
     try:
-        return Job(tail, inputs, outputs, math.inf, False, rows(tail, inputs), loop.create_future())
+        return Job(part, inputs, outputs, math.inf, False, loop.create_future())
     finally:
         loop.close()
 
@@ -48,12 +48,14 @@ KINDS = st.tuples(
 def test_a_batch_is_the_oldest_and_what_fits_it(
     kinds: list[tuple[int, int, int, tuple[str, ...]]], max_batch: int
 ) -> None:
-    tails = [make_tail(f"t{number}", max_batch=max_batch) for number in range(2)]
-    queue = [make_job(tails[tail], (count, width), outputs=outputs) for tail, count, width, outputs in kinds]
+    parts = [make_part(f"t{number}", max_batch=max_batch) for number in range(2)]
+    queue = [
+        make_job(parts[number], (count, width), outputs=outputs) for number, count, width, outputs in kinds
+    ]
     batch = next_batch(queue)
     assert batch[:1] == queue[:1]
     assert [job for job in queue if job in batch] == batch  # in order
-    assert len({(job.tail.name, job.inputs["x"].shape[1:], job.outputs) for job in batch}) <= 1
+    assert len({(job.part.name, job.inputs["x"].shape[1:], job.outputs) for job in batch}) <= 1
     assert len(batch) <= 1 or sum(job.rows for job in batch) <= max_batch
     room = max_batch - sum(job.rows for job in batch)
     assert all(job in batch or not job.joins(batch[0]) or job.rows > room for job in queue)
@@ -62,8 +64,8 @@ def test_a_batch_is_the_oldest_and_what_fits_it(
 @SETTINGS
 @given(st.lists(st.tuples(st.integers(1, 3), st.floats(-100, 100)), min_size=1, max_size=6))
 def test_a_batch_gives_what_single_runs_give(requests: list[tuple[int, float]]) -> None:
-    tail = make_tail(max_batch=100)
-    jobs = [make_job(tail, (count, 3), value) for count, value in requests]
+    part = make_part(max_batch=100)
+    jobs = [make_job(part, (count, 3), value) for count, value in requests]
     runs: list[tuple[str, int]] = []
     outcomes = run_batch(jobs, lambda name, size, _: runs.append((name, size)))
     assert runs == [("made.c1", len(jobs))]
@@ -79,8 +81,8 @@ def test_a_bad_request_harms_no_other() -> None:
             raise ModelError("below zero")
         return double(inputs, outputs)
 
-    tail = make_tail(run=picky)
-    outcomes = run_batch([make_job(tail, (1, 3), value) for value in (1.0, -1.0, 2.0)], nothing)
+    part = make_part(run=picky)
+    outcomes = run_batch([make_job(part, (1, 3), value) for value in (1.0, -1.0, 2.0)], nothing)
     assert isinstance(outcomes[0], Ran)
     assert isinstance(outcomes[1], ModelError)
     assert isinstance(outcomes[2], Ran)
@@ -91,20 +93,20 @@ def test_outputs_that_do_not_follow_the_batch_are_made_one_by_one() -> None:
     def total(inputs: Mapping[str, Array], _: Sequence[str]) -> dict[str, Array]:
         return {"y": inputs["x"].sum(axis=0)[:1]}
 
-    tail = make_tail(run=total)
-    outcomes = run_batch([make_job(tail, (1, 3), value) for value in (1.0, 5.0)], nothing)
+    part = make_part(run=total)
+    outcomes = run_batch([make_job(part, (1, 3), value) for value in (1.0, 5.0)], nothing)
     assert [outcome.outputs["y"].tolist() for outcome in outcomes if isinstance(outcome, Ran)] == [[1], [5]]
 
 
 def test_requests_pile_up_while_the_thread_is_busy() -> None:
     gated = Gated()
-    tail, sizes = make_tail(run=gated), list[int]()
+    part, sizes = make_part(run=gated), list[int]()
 
     async def go() -> list[Ran | Exception]:
         batcher = Batcher(max_queue=16, on_run=lambda _, size, __: sizes.append(size))
-        first = batcher.submit(tail, ones(value=1), ("y",))
+        first = batcher.submit(part, ones(value=1), ("y",))
         await asyncio.to_thread(until, lambda: len(gated.rows) == 1, "the first run")
-        later = [batcher.submit(tail, ones(2, value=value), ("y",)) for value in range(2, 7)]
+        later = [batcher.submit(part, ones(2, value=value), ("y",)) for value in range(2, 7)]
         assert (first.waits, later[0].waits, len(batcher)) == (False, True, 5)
         gated.gate.set()
         outcomes = [await asyncio.wait_for(job.future, LIMIT_S) for job in (first, *later)]
@@ -123,7 +125,7 @@ def test_requests_pile_up_while_the_thread_is_busy() -> None:
         assert outcome.compute_s >= 0
 
 
-def test_other_tails_run_in_their_turn() -> None:
+def test_other_parts_run_in_their_turn() -> None:
     gate = threading.Event()
     order: list[str] = []
 
@@ -132,13 +134,13 @@ def test_other_tails_run_in_their_turn() -> None:
         assert gate.wait(LIMIT_S)
         return double(inputs, outputs)
 
-    a, b = make_tail("a", run), make_tail("b", run)
+    a, b = make_part("a", run), make_part("b", run)
 
     async def go() -> None:
         batcher = Batcher(max_queue=16, on_run=nothing)
         jobs = [batcher.submit(a, ones(value=0), ("y",))]
         await asyncio.to_thread(until, lambda: bool(order), "the first run")
-        jobs += [batcher.submit(tail, ones(value=value), ("y",)) for tail, value in ((b, 1), (a, 2), (b, 3))]
+        jobs += [batcher.submit(part, ones(value=value), ("y",)) for part, value in ((b, 1), (a, 2), (b, 3))]
         gate.set()
         await asyncio.gather(*(job.future for job in jobs))
         await asyncio.to_thread(batcher.close)
@@ -149,15 +151,15 @@ def test_other_tails_run_in_their_turn() -> None:
 
 def test_a_full_queue_says_when_to_come_back() -> None:
     gated = Gated()
-    tail = make_tail(run=gated, max_batch=1)
+    part = make_part(run=gated, max_batch=1)
 
     async def go() -> None:
         batcher = Batcher(max_queue=2, on_run=nothing)
-        jobs = [batcher.submit(tail, ones(), ("y",))]
+        jobs = [batcher.submit(part, ones(), ("y",))]
         await asyncio.to_thread(until, lambda: bool(gated.rows), "the first run")
-        jobs += [batcher.submit(tail, ones(), ("y",)) for _ in range(2)]
-        batcher._expected_s[tail.name] = 1.6
-        for refuse in (batcher.check_room, lambda: batcher.submit(tail, ones(), ("y",))):
+        jobs += [batcher.submit(part, ones(), ("y",)) for _ in range(2)]
+        batcher._expected_s[part.name] = 1.6
+        for refuse in (batcher.check_room, lambda: batcher.submit(part, ones(), ("y",))):
             with pytest.raises(QueueFull) as caught:
                 refuse()
             assert caught.value.retry_after_s == 4  # 2 x 1.6 s, in whole seconds
@@ -169,7 +171,7 @@ def test_a_full_queue_says_when_to_come_back() -> None:
         await asyncio.gather(*(job.future for job in jobs[:2]))
         await asyncio.to_thread(batcher.close)
         with pytest.raises(QueueFull):
-            batcher.submit(tail, ones(), ("y",))
+            batcher.submit(part, ones(), ("y",))
 
     asyncio.run(go())
     assert gated.rows == [1, 1]
@@ -177,13 +179,13 @@ def test_a_full_queue_says_when_to_come_back() -> None:
 
 def test_what_nobody_waits_for_is_not_computed() -> None:
     gated = Gated()
-    tail = make_tail(run=gated, max_batch=1)
+    part = make_part(run=gated, max_batch=1)
 
     async def go() -> Ran | Exception:
         batcher = Batcher(max_queue=2, on_run=nothing)
-        first = batcher.submit(tail, ones(), ("y",))
+        first = batcher.submit(part, ones(), ("y",))
         await asyncio.to_thread(until, lambda: bool(gated.rows), "the first run")
-        late = batcher.submit(tail, ones(), ("y",), time.monotonic() - 1)
+        late = batcher.submit(part, ones(), ("y",), time.monotonic() - 1)
         gated.gate.set()
         outcome = await asyncio.wait_for(late.future, LIMIT_S)
         await first.future
@@ -196,11 +198,11 @@ def test_what_nobody_waits_for_is_not_computed() -> None:
 
 def test_closing_works_off_the_queue() -> None:
     gated = Gated()
-    tail = make_tail(run=gated, max_batch=1)
+    part = make_part(run=gated, max_batch=1)
 
     async def go() -> list[Ran | Exception]:
         batcher = Batcher(max_queue=3, on_run=nothing)
-        jobs = [batcher.submit(tail, ones(), ("y",)) for _ in range(3)]
+        jobs = [batcher.submit(part, ones(), ("y",)) for _ in range(3)]
         closing = asyncio.ensure_future(asyncio.to_thread(batcher.close))
         gated.gate.set()
         await closing
@@ -215,13 +217,13 @@ def test_a_loop_that_is_gone_does_not_end_the_thread() -> None:
     batcher = Batcher(max_queue=3, on_run=nothing)
 
     async def leave() -> None:
-        batcher.submit(make_tail(run=gated), ones(), ("y",))
+        batcher.submit(make_part(run=gated), ones(), ("y",))
 
     asyncio.run(leave())
     gated.gate.set()
 
     async def come_back() -> Ran | Exception:
-        return await asyncio.wait_for(batcher.submit(make_tail(), ones(), ("y",)).future, LIMIT_S)
+        return await asyncio.wait_for(batcher.submit(make_part(), ones(), ("y",)).future, LIMIT_S)
 
     assert isinstance(asyncio.run(come_back()), Ran)
     batcher.close()

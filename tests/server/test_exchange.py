@@ -11,7 +11,7 @@ from splitc.runtime.wire import decode_response, encode_request
 from splitc.server.app import Application, application
 from splitc.server.exchange import VIEWS, ClientGone, Exchange, Refusal
 from splitc.server.options import ServerOptions
-from tests.server.serving import joined, make_tail, ones
+from tests.server.serving import Gated, joined, make_part, ones, until
 
 BODY = joined(encode_request(ones(), []))
 
@@ -52,7 +52,7 @@ def pieces(*bodies: bytes) -> list[dict[str, Any]]:
 
 
 def serve(served: Served, *, app: Application | None = None) -> None:
-    app = app or application([make_tail()], ServerOptions())
+    app = app or application([make_part()], ServerOptions())
     asyncio.run(app(served.scope, served.receive, served.send))
 
 
@@ -152,8 +152,30 @@ def test_where_the_application_is_mounted(scope: dict[str, Any]) -> None:
     assert served.sent[0]["status"] == 200
 
 
+def test_who_leaves_the_queue_of_any_server_costs_no_work() -> None:
+    gated = Gated()
+    app = application([make_part(run=gated, max_batch=1)], ServerOptions())
+    size = len(encode_request(ones(), []).json)
+    headers = [(b"inference-header-content-length", b"%d" % size)]
+
+    async def go() -> list[Served]:
+        stays = Served(*pieces(BODY), headers=headers)
+        leaves = Served(*pieces(BODY), {"type": "http.disconnect"}, headers=headers)
+        first = asyncio.ensure_future(app(stays.scope, stays.receive, stays.send))
+        await asyncio.to_thread(until, lambda: bool(gated.rows), "the first run")
+        await app(leaves.scope, leaves.receive, leaves.send)
+        gated.gate.set()
+        await first
+        return [stays, leaves]
+
+    stays, leaves = asyncio.run(go())
+    assert stays.sent[0]["status"] == 200
+    assert not leaves.sent
+    assert gated.rows == [1]
+
+
 def test_the_life_of_a_server() -> None:
-    app = application([make_tail()], ServerOptions())
+    app = application([make_part()], ServerOptions())
     served = Served({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}, type="lifespan")
     serve(served, app=app)
     assert [message["type"] for message in served.sent] == [
@@ -181,11 +203,11 @@ def test_an_answer_that_breaks_off_ends_the_connection() -> None:
             raise ConnectionError("broken")
 
     with pytest.raises(ConnectionError, match="broken"):
-        asyncio.run(application([make_tail()], ServerOptions())(served.scope, served.receive, send))
+        asyncio.run(application([make_part()], ServerOptions())(served.scope, served.receive, send))
 
 
 def test_a_server_that_cancels_is_obeyed() -> None:
-    app = application([make_tail()], ServerOptions())
+    app = application([make_part()], ServerOptions())
 
     async def go(served: Served) -> None:
         task = asyncio.ensure_future(app(served.scope, served.receive, served.send))

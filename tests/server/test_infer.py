@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from splitc import inference
-from splitc.bundle import TensorEntry
+from splitc.bundle import TensorEntry, part_files
 from splitc.errors import ModelError
 from splitc.runtime.tensors import Array
 from splitc.runtime.wire import encode_request
 from splitc.server.options import ServerOptions
-from splitc.server.tails import Tail
+from splitc.server.parts import Part
 from tests.conftest import Tiny
 from tests.server.serving import (
     DIGEST,
@@ -30,21 +30,22 @@ from tests.server.serving import (
     infer,
     infer_once,
     joined,
-    make_tail,
+    make_part,
     once,
     ones,
+    parts_of,
+    read,
     running,
-    tails_of,
     until,
 )
 
 
-def heads_of(tiny: Tiny, tail: Tail, inputs: dict[str, Array]) -> dict[str, Array]:
-    """What the device has after its part: the inputs of *tail*."""
+def heads_of(tiny: Tiny, part: Part, inputs: dict[str, Array]) -> dict[str, Array]:
+    """What the device has after its part: the inputs of *part*."""
     values = dict(inputs)
-    if tail.cut.head is not None:
-        values |= inference.run(inference.session(tiny.bundle.path(tail.cut.head.file)), inputs)
-    return {item.name: values[item.name] for item in tail.cut.boundary}
+    if part.cut.head is not None:
+        values |= inference.run(inference.session(tiny.bundle.path(part_files(part.cut.head)[0])), inputs)
+    return {item.name: values[item.name] for item in part.cut.boundary}
 
 
 def image(tiny: Tiny, seed: int) -> dict[str, Array]:
@@ -54,20 +55,20 @@ def image(tiny: Tiny, seed: int) -> dict[str, Array]:
 
 
 def test_head_here_and_tail_there_is_the_whole_model(tiny: Tiny) -> None:
-    tails = tails_of(tiny.bundle)
-    assert tails
+    parts = parts_of(tiny.bundle)
+    assert parts
     inputs = image(tiny, 1)
     whole = inference.run(inference.session(tiny.model), inputs)
-    with running(*tails) as server:
-        for tail in tails:
-            answer = infer_once(server, tail.name, heads_of(tiny, tail, inputs))
+    with running(*parts) as server:
+        for part in parts:
+            answer = infer_once(server, part.name, heads_of(tiny, part, inputs))
             for name, value in answer.outputs().items():
                 np.testing.assert_allclose(value, whole[name], rtol=1e-4, atol=1e-6)
             assert answer.headers["splitc-bundle"] == tiny.bundle.digest
 
 
 def test_the_answer_says_what_took_how_long() -> None:
-    with running(make_tail()) as server:
+    with running(make_part()) as server:
         answer = infer_once(server, "made.c1", ones(), headers={"Splitc-Bundle": DIGEST.upper()})
     pattern = r"recv;dur=[\d.]+, queue;dur=[\d.]+, compute;dur=[\d.]+"
     assert re.fullmatch(pattern, answer.headers["server-timing"])
@@ -79,7 +80,7 @@ def test_plain_json_both_ways() -> None:
         "id": "7",
         "inputs": [{"name": "x", "shape": [2, 3], "datatype": "FP32", "data": [[1, 2, 3], [4, 5, 6]]}],
     }
-    with running(make_tail()) as server:
+    with running(make_part()) as server:
         answer = once(server, "POST", "/v2/models/made.c1/versions/1/infer", json.dumps(content).encode())
     assert answer.headers["content-type"] == "application/json"
     assert answer.json == {
@@ -93,7 +94,7 @@ def test_plain_json_both_ways() -> None:
 def test_long_json_is_read_and_written_beside_the_event_loop() -> None:
     wide = (TensorEntry("x", "float32", (1, "n"), 400_000),)
     content = {"inputs": [{"name": "x", "shape": [1, 50_000], "datatype": "FP32", "data": [1.5] * 50_000}]}
-    with running(make_tail(inputs=wide)) as server:
+    with running(make_part(inputs=wide)) as server:
         answer = once(server, "POST", "/v2/models/made.c1/infer", json.dumps(content).encode())
     assert answer.json["outputs"][0]["data"] == [3.0] * 50_000
 
@@ -108,12 +109,38 @@ def test_large_tensors_cross_in_parts_and_are_used_where_they_arrived() -> None:
 
     wide = (TensorEntry("x", "float32", (1, 1_000_000), 4_000_000),)
     x = {"x": np.random.default_rng(0).standard_normal((1, 1_000_000), np.float32)}
-    with running(make_tail(run=run, inputs=wide)) as server:
+    with running(make_part(run=run, inputs=wide)) as server:
         answer = infer_once(server, "made.c1", x)
         np.testing.assert_array_equal(answer.outputs()["y"], x["x"])
         assert server.value("splitc_received_bytes_total", model="made.c1") > 4_000_000
         assert server.value("splitc_sent_bytes_total", model="made.c1") > 4_000_000
     assert flags == [(False, True)]
+
+
+@pytest.mark.parametrize("size", [1, 1000, 100_000, 1_000_000])
+def test_bodies_in_chunks_of_any_size(size: int) -> None:
+    wide = (TensorEntry("x", "float32", (1, 100_000), 400_000),)
+    x = {"x": np.random.default_rng(0).standard_normal((1, 100_000), np.float32)}
+    message = encode_request(x, [])
+    body = joined(message)
+    headers = {"Inference-Header-Content-Length": str(len(message.json))}
+    chunks = (body[start : start + size] for start in range(0, len(body), size))
+    with running(make_part(inputs=wide)) as server:
+        connection = server.connect()
+        try:
+            connection.request(
+                "POST",
+                "/v2/models/made.c1/infer",
+                b"".join(map(_chunk, [*chunks, b""])),
+                {**headers, "Transfer-Encoding": "chunked"},
+            )
+            np.testing.assert_array_equal(read(connection).outputs()["y"], 2 * x["x"])
+        finally:
+            connection.close()
+
+
+def _chunk(content: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(content), content)
 
 
 def test_a_request_that_the_model_cannot_take_harms_no_other() -> None:
@@ -123,7 +150,7 @@ def test_a_request_that_the_model_cannot_take_harms_no_other() -> None:
             raise ModelError("ONNX Runtime cannot run the model on these inputs (an index is out of range)")
         return {"y": inputs["x"]}
 
-    with running(make_tail(run=picky)) as server:
+    with running(make_part(run=picky)) as server:
         answer = infer_once(server, "made.c1", ones(value=-1.0))
         assert (answer.status, "an index is out of range" in answer.error) == (400, True)
         assert infer_once(server, "made.c1", ones()).status == 200
@@ -131,7 +158,7 @@ def test_a_request_that_the_model_cannot_take_harms_no_other() -> None:
 
 def test_batches_form_and_give_what_single_runs_give() -> None:
     gated = Gated()
-    with running(make_tail(run=gated, max_batch=8)) as server:
+    with running(make_part(run=gated, max_batch=8)) as server:
         asking = Asking()
         asking.start(server, "made.c1", ones(value=0))
         until(lambda: len(gated.rows) == 1, "the first run")
@@ -149,7 +176,7 @@ def test_batches_form_and_give_what_single_runs_give() -> None:
 
 def test_overload_is_refused_at_once_and_passes() -> None:
     gated = Gated()
-    with running(make_tail(run=gated, max_batch=1), options=ServerOptions(max_queue=2)) as server:
+    with running(make_part(run=gated, max_batch=1), options=ServerOptions(max_queue=2)) as server:
         asking = Asking()
         asking.start(server, "made.c1", ones())
         until(lambda: len(gated.rows) == 1, "the first run")
@@ -173,7 +200,7 @@ def test_overload_is_refused_at_once_and_passes() -> None:
 
 def test_a_deadline_that_passes_in_the_queue_costs_no_work() -> None:
     gated = Gated()
-    with running(make_tail(run=gated, max_batch=1)) as server:
+    with running(make_part(run=gated, max_batch=1)) as server:
         asking = Asking()
         asking.start(server, "made.c1", ones())
         until(lambda: len(gated.rows) == 1, "the first run")
@@ -189,7 +216,7 @@ def test_a_deadline_that_passes_in_the_queue_costs_no_work() -> None:
 
 def test_who_leaves_the_queue_costs_no_work() -> None:
     gated = Gated()
-    with running(make_tail(run=gated, max_batch=1)) as server:
+    with running(make_part(run=gated, max_batch=1)) as server:
         asking = Asking()
         asking.start(server, "made.c1", ones())
         until(lambda: len(gated.rows) == 1, "the first run")
@@ -205,9 +232,27 @@ def test_who_leaves_the_queue_costs_no_work() -> None:
     assert gated.rows == [1]
 
 
+def test_who_leaves_at_once_costs_no_work() -> None:
+    gated = Gated()
+    with running(make_part(run=gated, max_batch=1)) as server:
+        asking = Asking()
+        asking.start(server, "made.c1", ones())
+        until(lambda: len(gated.rows) == 1, "the first run")
+        message = encode_request(ones(2), [])
+        lines = [f"{name}: {value}" for name, value in message.headers().items()]
+        for _ in range(20):
+            with server.dial() as sock:
+                sock.sendall(head("POST", "/v2/models/made.c1/infer", *lines) + joined(message))
+        until(lambda: server.value("splitc_refusals_total", reason="gone") == 20, "the end of all")
+        assert server.queued() == 0
+        gated.gate.set()
+        assert asking.finish()[0].status == 200
+    assert gated.rows == [1]
+
+
 def test_who_leaves_during_the_run_harms_nobody() -> None:
     gated = Gated()
-    with running(make_tail(run=gated, max_batch=1)) as server:
+    with running(make_part(run=gated, max_batch=1)) as server:
         message = encode_request(ones(), [])
         lines = [f"{name}: {value}" for name, value in message.headers().items()]
         with server.dial() as sock:
@@ -220,7 +265,7 @@ def test_who_leaves_during_the_run_harms_nobody() -> None:
 
 def test_draining_finishes_what_was_begun_and_refuses_the_rest() -> None:
     gated = Gated()
-    with running(make_tail(run=gated, max_batch=1)) as server:
+    with running(make_part(run=gated, max_batch=1)) as server:
         asking = Asking()
         for number in range(2):
             asking.start(server, "made.c1", ones(value=number))
@@ -247,7 +292,7 @@ def test_a_thousand_requests_leave_nothing_behind() -> None:
         gc.collect()
         return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), _tasks(server)
 
-    with running(make_tail(), make_tail("made.c2", max_batch=1)) as server:
+    with running(make_part(), make_part("made.c2", max_batch=1)) as server:
         assert infer_once(server, "made.c1", ones()).status == 200
         until(lambda: server.app.in_flight == 0 and not server.server.server_state.connections, "quiet")
         before = count()
@@ -298,7 +343,7 @@ def test_many_clients_at_once_get_their_own_results() -> None:
         finally:
             connection.close()
 
-    with running(make_tail(run=slow)) as server:
+    with running(make_part(run=slow)) as server:
         threads = [threading.Thread(target=client, args=(server, seed)) for seed in range(16)]
         for thread in threads:
             thread.start()
@@ -311,27 +356,27 @@ def test_many_clients_at_once_get_their_own_results() -> None:
 
 def test_an_unmodified_public_client(tiny: Tiny) -> None:
     client = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
-    tail = next(tail for tail in tails_of(tiny.bundle) if tail.cut.kind == "split")
+    part = next(part for part in parts_of(tiny.bundle) if part.cut.kind == "split")
     inputs = image(tiny, 2)
     whole = inference.run(inference.session(tiny.model), inputs)
-    boundary = heads_of(tiny, tail, inputs)
-    with running(tail) as server, client.InferenceServerClient("{}:{}".format(*server.address)) as triton:
+    boundary = heads_of(tiny, part, inputs)
+    with running(part) as server, client.InferenceServerClient("{}:{}".format(*server.address)) as triton:
         assert triton.is_server_live()
         assert triton.is_server_ready()
-        assert triton.is_model_ready(tail.name)
-        assert triton.is_model_ready(tail.name, "1")
+        assert triton.is_model_ready(part.name)
+        assert triton.is_model_ready(part.name, "1")
         assert triton.get_server_metadata()["name"] == "splitc"
-        assert triton.get_model_metadata(tail.name)["name"] == tail.name
+        assert triton.get_model_metadata(part.name)["name"] == part.name
         for binary in (True, False):
             asked = []
-            for item in triton.get_model_metadata(tail.name)["inputs"]:
+            for item in triton.get_model_metadata(part.name)["inputs"]:
                 value = client.InferInput(item["name"], list(boundary[item["name"]].shape), item["datatype"])
                 value.set_data_from_numpy(boundary[item["name"]], binary_data=binary)
                 asked.append(value)
-            wanted = [client.InferRequestedOutput(item.name, binary_data=binary) for item in tail.outputs]
-            result = triton.infer(tail.name, asked, outputs=wanted, timeout=10_000_000, request_id="a")
-            for item in tail.outputs:
+            wanted = [client.InferRequestedOutput(item.name, binary_data=binary) for item in part.outputs]
+            result = triton.infer(part.name, asked, outputs=wanted, timeout=10_000_000, request_id="a")
+            for item in part.outputs:
                 np.testing.assert_allclose(result.as_numpy(item.name), whole[item.name], rtol=1e-4, atol=1e-6)
-        assert triton.infer(tail.name, asked).as_numpy(tail.outputs[0].name) is not None
+        assert triton.infer(part.name, asked).as_numpy(part.outputs[0].name) is not None
         with pytest.raises(client.InferenceServerException, match="there is no such model here"):
             triton.infer("nothing", asked)

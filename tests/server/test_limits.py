@@ -9,7 +9,8 @@ from splitc.bundle import TensorEntry
 from splitc.errors import InputError
 from splitc.runtime.tensors import Array
 from splitc.server.limits import check_inputs, rows, size_limits, wanted_outputs
-from tests.server.serving import make_tail
+from splitc.server.parts import File
+from tests.server.serving import double, make_part
 
 FIXED = TensorEntry("x", "float32", (1, 3), 12)
 BATCHED = TensorEntry("x", "float32", ("batch", 3), 12)
@@ -22,18 +23,18 @@ def zeros(**shapes: tuple[int, ...]) -> Mapping[str, Array]:
 
 
 def test_fixed_sizes_are_exact_and_symbolic_ones_generous() -> None:
-    fixed = size_limits(make_tail(inputs=(FIXED,)), None)
+    fixed = size_limits(make_part(inputs=(FIXED,)), None)
     assert fixed.raw_bytes == 12
     assert fixed.body_bytes(100) == 112
     assert fixed.body_bytes(None) == fixed.text_bytes == (64 << 10) + 32 * 12
     assert fixed.body_bytes(1 << 40) == fixed.text_bytes + 12
     large = TensorEntry("x", "float32", ("batch", 30_000), 120_000)
-    assert size_limits(make_tail(inputs=(large, MASK)), None).raw_bytes == 64 * 120_000 + (1 << 20)
-    assert size_limits(make_tail(inputs=(TEXT,)), None).raw_bytes == 64 << 20
+    assert size_limits(make_part(inputs=(large, MASK)), None).raw_bytes == 64 * 120_000 + (1 << 20)
+    assert size_limits(make_part(inputs=(TEXT,)), None).raw_bytes == 64 << 20
 
 
 def test_a_limit_of_the_operator_holds_for_all_forms() -> None:
-    limits = size_limits(make_tail(inputs=(TEXT,)), 1000)
+    limits = size_limits(make_part(inputs=(TEXT,)), 1000)
     assert limits.body_bytes(None) == limits.body_bytes(10) == 1000
 
 
@@ -60,25 +61,26 @@ def test_a_limit_of_the_operator_holds_for_all_forms() -> None:
 )
 def test_wrong_inputs_are_told_what_is_wanted(inputs: Mapping[str, Array], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check_inputs(make_tail(inputs=(BATCHED, MASK)), inputs)
+        check_inputs(make_part(inputs=(BATCHED, MASK)), inputs)
 
 
 def test_right_inputs() -> None:
-    check_inputs(make_tail(inputs=(BATCHED, MASK)), zeros(x=(2, 3), mask=(2, 9)))
-    check_inputs(make_tail(inputs=(TEXT,)), {"word": np.array(["a"], object)})
+    check_inputs(make_part(inputs=(BATCHED, MASK)), zeros(x=(2, 3), mask=(2, 9)))
+    check_inputs(make_part(inputs=(TEXT,)), {"word": np.array(["a"], object)})
 
 
 def test_outputs() -> None:
-    assert wanted_outputs(make_tail(), None) == ("y",)
-    assert wanted_outputs(make_tail(), ("y",)) == ("y",)
+    assert wanted_outputs(make_part(), None) == ("y",)
+    assert wanted_outputs(make_part(), ("y",)) == ("y",)
     with pytest.raises(InputError, match=r"model 'made\.c1' has no output 'yy', did you mean 'y'"):
-        wanted_outputs(make_tail(), ("yy",))
+        wanted_outputs(make_part(), ("yy",))
 
 
 def test_what_cannot_be_batched_takes_a_whole_batch() -> None:
-    tail = make_tail(inputs=(BATCHED, MASK), max_batch=8)
-    assert rows(tail, zeros(x=(2, 3), mask=(2, 4))) == 2
-    assert rows(tail, zeros(x=(2, 3), mask=(3, 4))) == 8
-    assert rows(tail, zeros(x=(0, 3), mask=(0, 4))) == 8
-    assert rows(tail, zeros(x=(), mask=(2, 4))) == 8
-    assert rows(tail, {}) == 8
+    file = File("made", 8, double)
+    assert rows(file, zeros(x=(2, 3), mask=(2, 4))) == 2
+    assert rows(file, zeros(x=(2, 3), mask=(3, 4))) == 8
+    assert rows(file, zeros(x=(0, 3), mask=(0, 4))) == 8
+    assert rows(file, zeros(x=(), mask=(2, 4))) == 8
+    assert rows(file, {}) == 8
+    assert rows(File("made", 1, double), zeros(x=(2, 3))) == 1

@@ -16,7 +16,7 @@ from splitc.server.metrics import Metrics
     ids=["prometheus", "openmetrics"],
 )
 def test_both_formats(accept: str, reader: object, kind: str) -> None:
-    metrics = Metrics(queued=lambda: 3, in_flight=lambda: 4)
+    metrics = Metrics(queued=lambda: 3, in_flight=lambda: 4, price=lambda: 0.25)
     metrics.answered("a.c1", 200, received_bytes=100, sent_bytes=10)
     metrics.answered("a.c1", 200, received_bytes=100, sent_bytes=10)
     metrics.answered("", 404, received_bytes=0, sent_bytes=1)
@@ -31,6 +31,7 @@ def test_both_formats(accept: str, reader: object, kind: str) -> None:
         for sample in family.samples
     }
     assert samples["splitc_requests_total", "a.c1", "200"] == 2
+    assert samples["splitc_price",] == 0.25
     assert samples["splitc_requests_total", "", "404"] == 1
     assert samples["splitc_received_bytes_total", "a.c1"] == 200
     assert samples["splitc_sent_bytes_total", "a.c1"] == 20

@@ -1,4 +1,4 @@
-"""Tails are prepared once per machine, do what they did, and share their weights."""
+"""What the cloud runs is prepared once per machine, does what it did, and shares its weights."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from splitc import inference
-from splitc.bundle import Bundle
-from splitc.server.prepare import Prepared, Settings, prepare
+from splitc.bundle import Bundle, CutEntry
+from splitc.server.prepare import Prepared, Settings, batch_times, prepare
 from splitc.stacking import stack
 from splitc.weights import WEIGHTS, load, spans
 from tests import bundles, models
 from tests.running import tree
+from tests.server.pipelines import LAST, STEP, TEXT, write_pipeline
 
 SETTINGS = Settings(threads=1, max_batch=4)
 
@@ -30,6 +31,10 @@ def run(bundle: Bundle, cache: Path, settings: Settings = SETTINGS) -> tuple[Pat
     return folder, prepared, said
 
 
+def file_of(cut: CutEntry) -> str | None:
+    return cut.tail.file if cut.tail is not None else None
+
+
 def content(cache: Path) -> dict[str, bytes]:
     """All files of the cache but its locks, which are empty."""
     return {name: data for name, data in tree(cache).items() if not name.endswith(".lock")}
@@ -37,14 +42,14 @@ def content(cache: Path) -> dict[str, bytes]:
 
 def test_tails_are_prepared_once(bundle: Bundle, tmp_path: Path) -> None:
     first, prepared, said = run(bundle, tmp_path)
-    assert said == ["Preparing the tails of chain for this machine, once"]
+    assert said == ["Preparing what the cloud runs of chain for this machine, once"]
     before = content(tmp_path)
     assert run(bundle, tmp_path) == (first, prepared, [])
     assert content(tmp_path) == before
     files = {item.path for item in prepared.files}
-    assert files == {WEIGHTS, *(tail.file for tail in prepared.tails)}
+    assert files == {WEIGHTS, *(item.file for item in prepared.models)}
     assert {Path(name).name for name in before} == files | {"prepared.json"}
-    assert [tail.cut for tail in prepared.tails] == [cut.id for cut in bundles.tails(bundle)]
+    assert [item.file for item in prepared.models] == [file_of(cut) for cut in bundles.tails(bundle)]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ def test_other_settings_are_prepared_apart(settings: Settings, bundle: Bundle, t
     second, prepared, said = run(bundle, tmp_path, settings)
     assert second != first
     assert said
-    assert all(tail.max_batch <= settings.max_batch for tail in prepared.tails)
+    assert all(tail.max_batch <= settings.max_batch for tail in prepared.models)
 
 
 def test_another_bundle_of_that_name_is_prepared_apart(bundle: Bundle, tmp_path: Path) -> None:
@@ -99,7 +104,7 @@ def test_a_failure_leaves_nothing(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         run(gone, tmp_path / "cache")
     assert not content(tmp_path / "cache")
-    assert {path.suffix for path in (tmp_path / "cache" / "tails").iterdir()} == {".lock"}
+    assert {path.suffix for path in (tmp_path / "cache" / "files").iterdir()} == {".lock"}
 
 
 def test_two_processes_prepare_once(bundle: Bundle, tmp_path: Path) -> None:
@@ -125,7 +130,7 @@ TORTURE = [
 def test_a_prepared_tail_does_what_the_tail_does(name: str, tmp_path: Path) -> None:
     bundle = bundles.compiled(name, tmp_path)
     folder, prepared, _ = run(bundle, tmp_path / "cache")
-    for cut, tail in zip(bundles.tails(bundle), prepared.tails, strict=True):
+    for cut, tail in zip(bundles.tails(bundle), prepared.models, strict=True):
         assert tail.optimised
         session = inference.session(folder / tail.file, level=inference.UNCHANGED, threads=1)
         got = inference.run(session, bundles.request(bundle, cut))
@@ -138,10 +143,12 @@ def test_requests_to_a_model_of_batch_one_can_run_as_one(bundle: Bundle, tmp_pat
     folder, prepared, _ = run(bundle, tmp_path)
     ready = [
         (cut, tail)
-        for cut, tail in zip(bundles.tails(bundle), prepared.tails, strict=True)
+        for cut, tail in zip(bundles.tails(bundle), prepared.models, strict=True)
         if tail.max_batch > 1
     ]
-    assert all(tail.run_s for tail in prepared.tails)  # each was found to be safe, whether it pays or not
+    assert all(
+        len(tail.run_s) > 1 for tail in prepared.models
+    )  # each was found to be safe, whether it pays or not
     for cut, tail in ready:
         session = inference.session(folder / tail.file, level=inference.UNCHANGED)
         made = inference.run(session, stack([bundles.request(bundle, cut, index) for index in (0, 3)]))
@@ -154,13 +161,13 @@ def test_what_cannot_be_compared_is_served_as_it_is(tmp_path: Path) -> None:
     """Another result each time: nobody can say whether a saved form is right."""
     bundle = bundles.compiled("random_normal", tmp_path)
     folder, prepared, _ = run(bundle, tmp_path / "cache")
-    (tail,) = prepared.tails
-    assert (tail.optimised, tail.max_batch, tail.run_s) == (False, 1, ())
+    (tail,) = prepared.models
+    assert (tail.optimised, tail.max_batch, [size for size, _ in tail.run_s]) == (False, 1, [1])
     inference.session(folder / tail.file)
 
 
 def weights_of(folder: Path, prepared: Prepared) -> Iterator[set[object]]:
-    for tail in prepared.tails:
+    for tail in prepared.models:
         yield set(spans(load(folder / tail.file)))
 
 
@@ -170,3 +177,43 @@ def test_tails_refer_to_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
     *later, whole = weights_of(folder, prepared)
     assert whole
     assert all(used <= whole for used in later)
+
+
+# --- files of pipelines ---
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_pipeline(tmp_path_factory.mktemp("pipeline"))
+
+
+def test_a_file_of_several_cuts_is_prepared_once(pipeline: Bundle, tmp_path: Path) -> None:
+    folder, prepared, _ = run(pipeline, tmp_path)
+    assert [item.file for item in prepared.models] == [TEXT, STEP, LAST]
+    assert all(item.optimised for item in prepared.models)
+    feeds = {name: np.ones((1, 16), np.float32) for name in ("latents", "context")}
+    feeds["t"] = np.full((1, 1), 0.5, np.float32)
+    got = inference.run(inference.session(folder / STEP, level=inference.UNCHANGED), feeds)
+    want = inference.run(inference.session(pipeline.path(STEP)), feeds)
+    assert inference.difference(got, want).max_rel < 1e-5
+
+
+def test_what_has_requests_meet_runs_alone(pipeline: Bundle, tmp_path: Path) -> None:
+    """Its first axis is a batch by name, but what one request gives changes what another one gets."""
+    _, prepared, _ = run(pipeline, tmp_path)
+    last = next(item for item in prepared.models if item.file == LAST)
+    assert (last.max_batch, [size for size, _ in last.run_s]) == (1, [1])
+
+
+def test_what_batches_take_can_be_asked_for(pipeline: Bundle, tmp_path: Path) -> None:
+    said: list[str] = []
+    times = batch_times(pipeline, tmp_path, SETTINGS, said.append)
+    assert len(said) == 1
+    assert batch_times(pipeline, tmp_path, SETTINGS, said.append) == times  # from the cache
+    assert len(said) == 1
+    assert times.keys() == {TEXT, STEP, LAST}
+    _, prepared, _ = run(pipeline, tmp_path)
+    for item in prepared.models:
+        assert [size for size, _ in times[item.file]] == [1, 2, 4][: len(times[item.file])]
+        assert times[item.file][-1][0] == item.max_batch
+        assert dict(times[item.file]).items() <= dict(item.run_s).items()

@@ -17,7 +17,7 @@ from tests.server.serving import (
     head,
     infer_once,
     joined,
-    make_tail,
+    make_part,
     once,
     ones,
     receive_all,
@@ -31,7 +31,7 @@ SHORT = ListenOptions(port=0, head_s=1.0, request_s=1.5, idle_s=30)
 
 def test_a_head_that_does_not_come(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "splitc.server")
-    with running(make_tail(), listen=SHORT) as server:
+    with running(make_part(), listen=SHORT) as server:
         with server.dial() as silent, server.dial() as trickling:
             for byte in b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nX: " + 1000 * b"x":
                 try:
@@ -48,14 +48,14 @@ def test_a_head_that_does_not_come(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_second_head_that_does_not_come() -> None:
-    with running(make_tail(), listen=SHORT) as server, server.dial() as sock:
+    with running(make_part(), listen=SHORT) as server, server.dial() as sock:
         sock.sendall(head("GET", "/v2/health/live") + b"GET /v2")
         assert receive_all(sock).count(b"HTTP/1.1 200 OK") == 1
 
 
 def test_a_body_that_does_not_come_is_told_so() -> None:
     options = ServerOptions(receive_s=0.2)
-    with running(make_tail(), options=options) as server, server.dial() as sock:
+    with running(make_part(), options=options) as server, server.dial() as sock:
         sock.sendall(head("POST", INFER, "Content-Length: 100") + b"x")
         answer = receive_all(sock)
         assert answer.startswith(b"HTTP/1.1 408 ")
@@ -63,7 +63,7 @@ def test_a_body_that_does_not_come_is_told_so() -> None:
 
 
 def test_a_body_that_trickles_after_it_was_refused() -> None:
-    with running(make_tail(), listen=SHORT) as server, server.dial() as sock:
+    with running(make_part(), listen=SHORT) as server, server.dial() as sock:
         sock.sendall(head("POST", "/nothing", "Content-Length: 1000000"))
         end_s = time.monotonic() + LIMIT_S
         try:
@@ -78,7 +78,7 @@ def test_a_body_that_trickles_after_it_was_refused() -> None:
 
 def test_a_client_that_does_not_read() -> None:
     wide = (TensorEntry("x", "float32", ("n", 3), 12_000_000),)
-    with running(make_tail(inputs=wide, max_batch=1), listen=SHORT) as server:
+    with running(make_part(inputs=wide, max_batch=1), listen=SHORT) as server:
         message = encode_request(ones(1_000_000), [])
         lines = [f"{name}: {value}" for name, value in message.headers().items()]
         with socket.socket() as sock:
@@ -91,7 +91,7 @@ def test_a_client_that_does_not_read() -> None:
 
 
 def test_a_connection_may_be_idle_longer_than_a_head_may_take() -> None:
-    with running(make_tail(), listen=SHORT) as server, server.dial() as sock:
+    with running(make_part(), listen=SHORT) as server, server.dial() as sock:
         for _ in range(2):
             sock.sendall(head("GET", "/v2/health/live"))
             assert sock.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
@@ -99,7 +99,7 @@ def test_a_connection_may_be_idle_longer_than_a_head_may_take() -> None:
 
 
 def test_an_idle_connection_is_closed_in_the_end() -> None:
-    with running(make_tail(), listen=ListenOptions(port=0, idle_s=0)) as server, server.dial() as sock:
+    with running(make_part(), listen=ListenOptions(port=0, idle_s=0)) as server, server.dial() as sock:
         sock.sendall(head("GET", "/v2/health/live"))
         assert receive_all(sock).startswith(b"HTTP/1.1 200 ")
 
@@ -125,7 +125,7 @@ def test_an_idle_connection_is_closed_in_the_end() -> None:
     ids=range(14),
 )
 def test_what_is_not_http(garbage: bytes) -> None:
-    with running(make_tail()) as server:
+    with running(make_part()) as server:
         with server.dial() as sock:
             sock.sendall(garbage)
             sock.shutdown(socket.SHUT_WR)
@@ -136,7 +136,7 @@ def test_what_is_not_http(garbage: bytes) -> None:
 
 def test_what_is_not_http_is_answered_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "splitc.server")
-    with running(make_tail()) as server:
+    with running(make_part()) as server:
         for _ in range(3):
             with server.dial() as sock:
                 sock.sendall(b"hello\r\n\r\n")
@@ -156,7 +156,7 @@ def test_what_is_not_http_is_answered_and_logged_once(caplog: pytest.LogCaptureF
     ids=["headers", "one header"],
 )
 def test_a_head_without_end(piece: Callable[[int], bytes]) -> None:
-    with running(make_tail()) as server:
+    with running(make_part()) as server:
         with server.dial() as sock:
             sock.sendall(b"GET /v2 HTTP/1.1\r\nHost: a\r\nX: ")
             for number in range(1000):
@@ -169,7 +169,7 @@ def test_a_head_without_end(piece: Callable[[int], bytes]) -> None:
 
 
 def test_too_many_connections() -> None:
-    with running(make_tail(), listen=ListenOptions(port=0, max_connections=2)) as server:
+    with running(make_part(), listen=ListenOptions(port=0, max_connections=2)) as server:
         kept = [_greeted(server) for _ in range(2)]
         try:
             answer = once(server, "GET", "/v2/health/live")
@@ -199,6 +199,6 @@ def _greeted(server: Running) -> socket.socket:
 
 
 def test_an_upgrade_is_not_made() -> None:
-    with running(make_tail()) as server:
+    with running(make_part()) as server:
         answer = once(server, "GET", "/v2/health/live", Connection="Upgrade", Upgrade="websocket")
         assert answer.status == 200

@@ -21,7 +21,7 @@ from splitc.errors import RuntimeFailure
 from splitc.server.app import application
 from splitc.server.options import ListenOptions, ServerOptions
 from splitc.server.run import Server, serve
-from tests.server.serving import LIMIT_S, Answer, ask, infer, make_tail, once, ones, read, running
+from tests.server.serving import LIMIT_S, Answer, ask, infer, make_part, once, ones, read, running
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("program.py")
@@ -179,7 +179,7 @@ def test_tls(tmp_path: Path) -> None:
 
 
 def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
-    app = application([make_tail()], ServerOptions())
+    app = application([make_part()], ServerOptions())
     (tmp_path / "bad.pem").write_text("nothing")
     locked = tmp_path / "locked.pem"
     cert, _ = certificate(tmp_path, "-passout", "pass:secret")
@@ -193,7 +193,7 @@ def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_an_address_that_cannot_be_used() -> None:
-    app = application([make_tail()], ServerOptions())
+    app = application([make_part()], ServerOptions())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
@@ -207,7 +207,7 @@ def test_an_address_that_cannot_be_used() -> None:
 def test_ipv6() -> None:
     if not socket.has_ipv6:
         pytest.skip("there is no IPv6 here")
-    app = application([make_tail()], ServerOptions())
+    app = application([make_part()], ServerOptions())
     try:
         server = Server(app, ListenOptions(host="::1", port=0), print)
     except RuntimeFailure as error:
@@ -217,7 +217,7 @@ def test_ipv6() -> None:
 
 
 def test_two_servers_in_one_process() -> None:
-    with running(make_tail()) as one, running(make_tail("made.c2")) as other:
+    with running(make_part()) as one, running(make_part("made.c2")) as other:
         assert once(one, "GET", "/v2/models/made.c2").status == 404
         assert once(other, "GET", "/v2/models/made.c2").status == 200
         assert one.value("splitc_requests_total", model="", status="404") == 1

@@ -1,10 +1,13 @@
 """The certified regret is the true worst case: never exceeded, and reached."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from splitc.bundle import Direction
 from splitc.costs import Box, Costs
 from splitc.solve import solve
 from splitc.solve.certify import certified_regret
@@ -12,24 +15,34 @@ from splitc.solve.space import make_space
 from tests import graphs, oracle
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=60)
+given_directions = pytest.mark.parametrize(
+    "directions",
+    [["device-first"], ["device-first", "cloud-first"]],
+    ids=["device-first", "both"],
+)
 
 
+@given_directions
 @SETTINGS
 @given(graphs.costs(7), graphs.boxes(), st.integers(1, 4))
-def test_equals_the_exhaustive_regret(costs: Costs, box: Box, max_cuts: int) -> None:
-    solved = solve(costs, box, max_cuts=max_cuts, regret=0.0)
-    expected = oracle.exhaustive_regret(solved.cuts, oracle.feasible_cuts(costs), box)
+def test_equals_the_exhaustive_regret(
+    directions: Sequence[Direction], costs: Costs, box: Box, max_cuts: int
+) -> None:
+    solved = solve(costs, box, directions=directions, max_cuts=max_cuts, regret=0.0)
+    expected = oracle.exhaustive_regret(solved.cuts, oracle.feasible_cuts(costs, directions=directions), box)
     assert solved.regret == pytest.approx(expected, rel=1e-6, abs=1e-8)
 
 
+@given_directions
 @SETTINGS
 @given(graphs.costs(9), graphs.boxes(), st.integers(1, 4), st.integers(0, 2**32))
-def test_is_never_exceeded(costs: Costs, box: Box, max_cuts: int, seed: int) -> None:
-    solved = solve(costs, box, max_cuts=max_cuts, regret=0.0)
+def test_is_never_exceeded(
+    directions: Sequence[Direction], costs: Costs, box: Box, max_cuts: int, seed: int
+) -> None:
+    solved = solve(costs, box, directions=directions, max_cuts=max_cuts, regret=0.0)
     prices = oracle.random_prices(box, 500, seed)
-    best, shipped = (
-        (prices @ oracle.amounts(some).T).min(axis=1) for some in (oracle.feasible_cuts(costs), solved.cuts)
-    )
+    every = oracle.feasible_cuts(costs, directions=directions)
+    best, shipped = ((prices @ oracle.amounts(some).T).min(axis=1) for some in (every, solved.cuts))
     assert np.all(shipped <= best * (1.0 + solved.regret) * (1.0 + 1e-8))
 
 

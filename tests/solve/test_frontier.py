@@ -1,26 +1,41 @@
 """The frontier is complete, and nothing in it is superfluous."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from splitc.bundle import Direction
 from splitc.costs import Box, Costs, Limits
 from splitc.cuts import Cut, make_cut
 from splitc.errors import NoFeasibleCut
+from splitc.solve.either import best_oracle
 from splitc.solve.frontier import frontier
 from splitc.solve.mincut import min_cut_oracle
 from splitc.solve.space import FloatArray, make_space
 from tests import graphs, oracle
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=120)
+given_directions = pytest.mark.parametrize(
+    "directions",
+    [["device-first"], ["cloud-first"], ["device-first", "cloud-first"]],
+    ids=["device-first", "cloud-first", "both"],
+)
 POINT = Box((1.0, 1.0), (1.0, 1.0), (1e6, 1e6), (1e6, 1e6), (0.01, 0.01))
 
 
-def find(costs: Costs, box: Box, limits: Limits = Limits()) -> tuple[Cut, ...]:  # noqa: B008 - frozen
+def find(
+    costs: Costs,
+    box: Box,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    directions: Sequence[Direction] = ("device-first",),
+) -> tuple[Cut, ...]:
     whole = make_cut(costs, frozenset(range(len(costs.graph.units))))
     all_head = whole if whole in oracle.feasible_cuts(costs, limits) else None
-    return frontier(make_space(costs.graph, box), min_cut_oracle(costs, limits), all_head)
+    oracle_of_all = best_oracle(costs, limits, directions)
+    return frontier(make_space(costs.graph, box, directions), oracle_of_all, all_head)
 
 
 def check(found: tuple[Cut, ...], cuts: list[Cut], box: Box, seed: int) -> None:
@@ -38,32 +53,40 @@ def check(found: tuple[Cut, ...], cuts: list[Cut], box: Box, seed: int) -> None:
         assert not len(others) or oracle.worst_ratio(others, row, box) > 1.0 - 1e-9
 
 
+@given_directions
 @SETTINGS
 @given(graphs.costs(7), graphs.boxes(), st.integers(0, 2**32))
-def test_equals_the_exhaustive_frontier(costs: Costs, box: Box, seed: int) -> None:
-    check(find(costs, box), oracle.feasible_cuts(costs), box, seed)
+def test_equals_the_exhaustive_frontier(
+    directions: Sequence[Direction], costs: Costs, box: Box, seed: int
+) -> None:
+    found = find(costs, box, directions=directions)
+    check(found, oracle.feasible_cuts(costs, directions=directions), box, seed)
 
 
+@given_directions
 @SETTINGS
 @given(graphs.costs(7), graphs.boxes(), st.integers(0, 2**32))
-def test_equals_the_exhaustive_frontier_under_pins(costs: Costs, box: Box, seed: int) -> None:
+def test_equals_the_exhaustive_frontier_under_pins(
+    directions: Sequence[Direction], costs: Costs, box: Box, seed: int
+) -> None:
     limits = graphs.random_limits(costs, seed)
-    cuts = oracle.feasible_cuts(costs, limits)
+    cuts = oracle.feasible_cuts(costs, limits, directions)
     if not cuts:
         with pytest.raises(NoFeasibleCut):
-            find(costs, box, limits)
+            find(costs, box, limits, directions)
         return
-    check(find(costs, box, limits), cuts, box, seed)
+    check(find(costs, box, limits, directions), cuts, box, seed)
 
 
+@given_directions
 @settings(SETTINGS, max_examples=15)
 @given(graphs.costs(12), graphs.boxes(), st.integers(0, 2**32))
-def test_envelope_of_larger_graphs(costs: Costs, box: Box, seed: int) -> None:
+def test_envelope_of_larger_graphs(
+    directions: Sequence[Direction], costs: Costs, box: Box, seed: int
+) -> None:
     prices = oracle.random_prices(box, 300, seed)
-    best, ours = (
-        (prices @ oracle.amounts(some).T).min(axis=1)
-        for some in (oracle.feasible_cuts(costs), find(costs, box))
-    )
+    every, found = oracle.feasible_cuts(costs, directions=directions), find(costs, box, directions=directions)
+    best, ours = ((prices @ oracle.amounts(some).T).min(axis=1) for some in (every, found))
     assert np.all(ours <= best * (1 + 1e-8))
 
 
@@ -74,9 +97,9 @@ def test_chains_with_many_near_ties(seed: int, units: int, regular: bool) -> Non
     """Cost vectors on or a hair beside one line or curve: the hard case for vertices in floating point."""
     random = np.random.default_rng(seed)
     jitter = np.zeros(units) if regular else random.choice([0.0, 1e-15, 1e-11, 1e-9, 1e-7], units)
-    head_s = 0.01 * (1.0 + jitter)
+    device_s = 0.01 * (1.0 + jitter)
     sizes = np.round(10_000 * (1.0 - np.linspace(0, 0.9, units + 1) ** random.choice([1, 1, 2])))
-    costs = graphs.chain(head_s.tolist(), [0.001] * units, [int(size) for size in sizes])
+    costs = graphs.chain(device_s.tolist(), [0.001] * units, [int(size) for size in sizes])
     cuts = [make_cut(costs, frozenset(range(length))) for length in range(units + 1)]
     whole = make_cut(costs, frozenset(range(units)))
     found = frontier(make_space(costs.graph, Box()), min_cut_oracle(costs, Limits()), whole)
@@ -123,9 +146,29 @@ def test_order_and_repetition() -> None:
     costs = graphs.random_costs(6, 12, single_output=False)
     once, twice = find(costs, Box()), find(costs, Box())
     assert once == twice
-    offloading = [cut.tail_s for cut in once if cut.offloads]
+    offloading = [cut.cloud_s for cut in once if cut.offloads]
     assert len(offloading) > 2
     assert offloading == sorted(offloading)
+
+
+@SETTINGS
+@given(graphs.costs(7), graphs.boxes())
+def test_a_cloud_first_cut_costs_what_no_device_first_cut_does(costs: Costs, box: Box) -> None:
+    found = find(costs, box, directions=["device-first", "cloud-first"])
+    device_first = {tuple(row) for row in oracle.amounts(oracle.feasible_cuts(costs))}
+    cloud_first = [cut for cut in found if cut.direction == "cloud-first"]
+    assert device_first.isdisjoint(map(tuple, oracle.amounts(cloud_first)))
+
+
+def test_what_both_directions_allow_is_device_first() -> None:
+    # Two units that know nothing of each other: one is dear to send, the other to run on the device.
+    graph = graphs.make_graph([[0], [1]], [10**9, 10, 10, 10], inputs=2)
+    costs = Costs(graph, (0.1, 90.0), (0.1, 0.1))
+    ways: list[Sequence[Direction]] = [["device-first"], ["cloud-first"], ["device-first", "cloud-first"]]
+    for directions in ways:
+        (found,) = find(costs, Box(), directions=directions)
+        assert found.device == {0}
+        assert found.direction == directions[0]
 
 
 @pytest.mark.parametrize(

@@ -5,59 +5,82 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from splitc.bundle import Direction
 from splitc.costs import Box, Costs, Limits
 from splitc.cuts import Cut
 from splitc.errors import NoFeasibleCut
 from splitc.solve.mincut import latency_s, min_cut_oracle
 from tests import graphs, oracle
 
+DIRECTIONS: tuple[Direction, ...] = ("device-first", "cloud-first")
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=150)
 
 
-def check_best(costs: Costs, limits: Limits, cuts: list[Cut], seed: int) -> None:
-    solver = min_cut_oracle(costs, limits)
+def check_best(costs: Costs, limits: Limits, cuts: list[Cut], seed: int, direction: Direction) -> None:
+    solver = min_cut_oracle(costs, limits, direction)
     for prices in oracle.random_prices(Box(), 6, seed)[:12, :4]:
         found = solver(prices)
         assert found in cuts
         assert latency_s(found, prices) == pytest.approx(min(oracle.amounts(cuts)[:, :4] @ prices), rel=1e-8)
 
 
+@pytest.mark.parametrize("direction", DIRECTIONS)
 @SETTINGS
 @given(graphs.costs(10), st.integers(0, 2**32))
-def test_is_best_of_all_closures(costs: Costs, seed: int) -> None:
-    check_best(costs, Limits(), oracle.feasible_cuts(costs), seed)
+def test_is_best_of_all_closures(direction: Direction, costs: Costs, seed: int) -> None:
+    check_best(costs, Limits(), oracle.feasible_cuts(costs, directions=[direction]), seed, direction)
 
 
+@pytest.mark.parametrize("direction", DIRECTIONS)
 @SETTINGS
 @given(graphs.costs(10), st.integers(0, 2**32))
-def test_is_best_under_pins_and_privacy(costs: Costs, seed: int) -> None:
+def test_is_best_under_pins_and_privacy(direction: Direction, costs: Costs, seed: int) -> None:
     limits = graphs.random_limits(costs, seed)
     assume(limits != Limits())
-    cuts = oracle.feasible_cuts(costs, limits)
+    cuts = oracle.feasible_cuts(costs, limits, [direction])
     if cuts:
-        check_best(costs, limits, cuts, seed)
+        check_best(costs, limits, cuts, seed, direction)
     else:
         with pytest.raises(NoFeasibleCut, match="drop one of the two"):
-            min_cut_oracle(costs, limits)
+            min_cut_oracle(costs, limits, direction)
 
 
-def test_keeps_what_cannot_be_sent_in_the_head() -> None:
+def test_keeps_the_readers_of_what_cannot_be_sent_on_the_device() -> None:
     graph = graphs.make_graph([[0], [1], [2]], [None, 8, 8, 8], device_only=[0])
     solver = min_cut_oracle(Costs(graph, (9.0, 9.0, 9.0), (0.0, 0.0, 0.0)), Limits())
     assert solver(np.ones(4) * 1e-3).head == {0}
+    # What can be sent is read later than what cannot: a head in the cloud does without the latter.
+    graph = graphs.make_graph([[1], [0, 2], [3]], [None, 8, 8, 8, 8], inputs=2, device_only=[1])
+    solver = min_cut_oracle(Costs(graph, (9.0, 9.0, 9.0), (0.0, 0.0, 0.0)), Limits(), "cloud-first")
+    assert solver(np.array([1.0, 1.0, 1e-3, 1e-3])).head == {0}
 
 
 def test_fan_out_is_paid_once() -> None:
-    # Two readers of one tensor: sending it costs 10, running both readers at home 12, sending it twice
+    # Two readers of one tensor: sending it costs 10, running both readers elsewhere 12, sending it twice
     # would be 20.
     graph = graphs.make_graph([[0], [1], [1]], [1000, 10, 0, 0])
     solver = min_cut_oracle(Costs(graph, (0.0, 6.0, 6.0), (0.0, 0.0, 0.0)), Limits())
     assert solver(np.ones(4)).head == {0}
+    graph = graphs.make_graph([[0], [1], [1]], [0, 10, 0, 0])
+    solver = min_cut_oracle(Costs(graph, (90.0, 0.0, 0.0), (0.0, 6.0, 6.0)), Limits(), "cloud-first")
+    assert solver(np.ones(4)).head == {0}
 
 
-def test_ties_go_to_the_smallest_head() -> None:
+def test_a_raw_input_is_sent_once_and_an_output_received_once() -> None:
+    # Both readers of the input run in the cloud: 10 to send it, 12 to keep one of them, 20 to send it twice.
+    graph = graphs.make_graph([[0], [0], [1, 2]], [10, 0, 0, 0])
+    solver = min_cut_oracle(Costs(graph, (12.0, 12.0, 0.0), (0.0, 0.0, 99.0)), Limits(), "cloud-first")
+    assert solver(np.ones(4)).head == {0, 1}
+    # u0's result is an output, and read on the device: 10 to receive it, 12 to make it there.
+    graph = graphs.make_graph([[0], [1]], [0, 10, 0], outputs=[1])
+    solver = min_cut_oracle(Costs(graph, (12.0, 0.0), (0.0, 99.0)), Limits(), "cloud-first")
+    assert solver(np.ones(4)).head == {0}
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_ties_go_to_the_smallest_part_on_the_device(direction: Direction) -> None:
     costs = graphs.chain([1.0, 0.0, 1.0], [1.0, 0.0, 1.0], [8, 8, 8, 8])
-    assert min_cut_oracle(costs, Limits())(np.array([1.0, 1.0, 0.0, 0.0])).head == frozenset()
+    assert min_cut_oracle(costs, Limits(), direction)(np.array([1.0, 1.0, 0.0, 0.0])).device == frozenset()
 
 
 def test_finds_a_gain_that_the_first_scale_rounds_away() -> None:
@@ -68,11 +91,20 @@ def test_finds_a_gain_that_the_first_scale_rounds_away() -> None:
 
 def test_conflicting_pins_name_both_units_and_the_reason() -> None:
     costs = graphs.chain([1, 1, 1], [1, 1, 1], [8, 8, 8, 8])
+    device_last = Limits(pin_head=frozenset({2}), pin_tail=frozenset({0}))
     with pytest.raises(
-        NoFeasibleCut, match=r"'u0' in the tail, because --pin-head keeps 'u2' in the head, which needs"
+        NoFeasibleCut,
+        match=r"'u0' in the cloud, because --pin-head keeps 'u2' on the device, which needs 'u0'",
     ):
-        min_cut_oracle(costs, Limits(pin_head=frozenset({2}), pin_tail=frozenset({0})))
+        min_cut_oracle(costs, device_last)
+    assert min_cut_oracle(costs, device_last, "cloud-first")(np.ones(4)).head in ({0}, {0, 1})
+    device_early = Limits(private=frozenset({1}), pin_tail=frozenset({2}))
     with pytest.raises(
-        NoFeasibleCut, match=r"'u1' in the tail, because the private tensor 't1' keeps 'u1' in"
+        NoFeasibleCut,
+        match=r"'u2' in the cloud, because the private tensor 't1' keeps 'u1' on the device, which 'u2' needs",
     ):
-        min_cut_oracle(costs, Limits(private=frozenset({1}), pin_tail=frozenset({1})))
+        min_cut_oracle(costs, device_early, "cloud-first")
+    assert min_cut_oracle(costs, device_early)(np.ones(4)).head == {0, 1}
+    for direction in DIRECTIONS:
+        with pytest.raises(NoFeasibleCut, match=r"the private tensor 't1' keeps 'u1' on the device; drop"):
+            min_cut_oracle(costs, Limits(private=frozenset({1}), pin_tail=frozenset({1})), direction)

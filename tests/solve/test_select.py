@@ -76,9 +76,19 @@ def test_regret_is_worst_at_a_vertex_of_the_shipped_envelope(costs: Costs, box: 
 def test_order_of_a_cut_set() -> None:
     solved = solve(graphs.random_costs(6, 12, single_output=False), Box())
     assert [cut.kind for cut in solved.cuts][:: len(solved.cuts) - 1] == ["all-head", "all-tail"]
-    tails = [cut.tail_s for cut in solved.cuts]
-    assert len(tails) > 3
-    assert tails == sorted(tails)
+    times_s = [cut.cloud_s for cut in solved.cuts]
+    assert len(times_s) > 3
+    assert times_s == sorted(times_s)
+
+
+def test_order_of_cuts_of_both_directions() -> None:
+    costs = graphs.random_costs(6, 12, single_output=False)
+    solved = solve(costs, Box(), directions=["cloud-first", "device-first"])
+    assert solved == solve(costs, Box(), directions=["device-first", "cloud-first"])
+    assert [cut.kind for cut in solved.cuts][:: len(solved.cuts) - 1] == ["all-head", "all-tail"]
+    assert {cut.direction for cut in solved.cuts[1:-1]} == {"device-first", "cloud-first"}
+    times_s = [cut.cloud_s for cut in solved.cuts]
+    assert times_s == sorted(times_s)
 
 
 def test_one_cut_is_all_head() -> None:

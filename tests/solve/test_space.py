@@ -1,12 +1,18 @@
 """Prices and amounts: their product is the latency, with or without a downlink of its own."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from splitc.bundle import Direction
 from splitc.costs import Box, Costs
 from splitc.solve.space import make_space
 from tests import graphs, oracle
+
+DIRECTIONS: list[Sequence[Direction]] = [["device-first"], ["device-first", "cloud-first"]]
 
 
 def test_one_output_needs_no_price_of_the_downlink() -> None:
@@ -28,10 +34,17 @@ def test_an_early_output_keeps_the_downlink() -> None:
     assert make_space(graphs.diamond().graph, Box()).keeps_downlink
 
 
+def test_cloud_first_cuts_keep_the_downlink() -> None:
+    graph = graphs.chain([1, 1], [1, 1], [8, 8, 1000]).graph
+    assert make_space(graph, Box(), ["cloud-first"]).keeps_downlink
+    assert make_space(graph, Box(), ["device-first", "cloud-first"]).keeps_downlink
+
+
 @settings(derandomize=True, deadline=None, max_examples=60)
-@given(graphs.costs(7), graphs.boxes())
-def test_the_product_is_the_latency(costs: Costs, box: Box) -> None:
-    space, cuts = make_space(costs.graph, box), oracle.feasible_cuts(costs)
+@given(graphs.costs(7), graphs.boxes(), st.sampled_from(DIRECTIONS))
+def test_the_product_is_the_latency(costs: Costs, box: Box, directions: Sequence[Direction]) -> None:
+    space = make_space(costs.graph, box, directions)
+    cuts = oracle.feasible_cuts(costs, directions=directions)
     for end, scaled in ((0, space.scaled_low()), (1, np.ones(len(space.low)))):
         expected = oracle.amounts(cuts) @ oracle.price_range(box)[end]
         assert space.scaled_amounts(cuts) @ scaled == pytest.approx(expected)

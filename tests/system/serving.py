@@ -158,6 +158,14 @@ class Server:
     def is_well(self) -> bool:
         return self.process.poll() is None and self.get("/v2/health/ready")[0] == 200
 
+    def wait_for_runs(self, count: int = 10) -> None:
+        """Wait until it has computed so many times more, whether or not the device was faster."""
+        before = self._runs()
+        until(lambda: self._runs() >= before + count, f"the server computes {count} times more")
+
+    def _runs(self) -> float:
+        return self.value("splitc_compute_seconds_count")
+
     def log(self) -> list[dict[str, Any]]:
         """Its events so far; what it said before it listened is progress, for a person."""
         self.stderr.seek(0)

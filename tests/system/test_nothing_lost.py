@@ -101,11 +101,11 @@ def test_a_server_that_is_killed_and_started_again_under_load(app: App) -> None:
         ledger = Ledger(app, session)
         with Crowd(4, ledger.request):
             for _ in range(times(1, 20)):
-                ledger.wait_for_more("cloud")
+                server.wait_for_runs()
                 server.kill()
                 ledger.wait_for_more("device")
                 server = stack.enter_context(serving(app.bundle.folder, port=server.port))
-                ledger.wait_for_more("cloud")
+                server.wait_for_runs()
     ledger.check()
 
 
@@ -121,7 +121,7 @@ def test_a_server_that_hangs(app: App, deadline_s: float) -> None:
             server.process.send_signal(signal.SIGSTOP)
             ledger.wait_for_more("device")
             server.process.send_signal(signal.SIGCONT)
-            ledger.wait_for_more("cloud")
+            server.wait_for_runs()
     ledger.check()
 
 
@@ -210,8 +210,10 @@ def test_connections_that_break(app: App, server: Server, name: str, kind: str) 
         for _ in range(times(15, 300)):
             ledger.request()
         assert proxy.applied
+        # After two faults in a row the server is left alone for a while, and all of those may have met that while.
+        with Crowd(1, ledger.request):
+            until(lambda: ledger.finished("cloud") > 0, "a request ends in the cloud")
     ledger.check()
-    assert ledger.finished("cloud") > 0
     assert server.is_well()
 
 
@@ -225,7 +227,7 @@ def test_every_fifth_request_stalls(app: App, server: Server, stall_s: float) ->
         ledger = Ledger(app, session)
         with Crowd(3, ledger.request):
             until(lambda: len(proxy.applied) >= times(3, 50), "requests stalled")
-            ledger.wait_for_more("cloud")
+            server.wait_for_runs()
     ledger.check()
     assert server.is_well()
 
@@ -242,7 +244,10 @@ def test_a_black_hole_in_a_real_network(app: App, tmp_path: Path) -> None:
         assert server.stdout is not None
         address = f"http://{bed.cloud_address}:8000"
         assert address.encode() in server.stdout.readline() + server.stdout.readline()
-        options: dict[str, Any] = {"server": address, "deadline_s": DEADLINE_S}
+        # With its cut fixed, the device begins only when the cloud is late: as it is the faster one here, no request
+        # would end in the cloud for a while otherwise.
+        cut = app.cut("all-tail").id
+        options: dict[str, Any] = {"server": address, "deadline_s": DEADLINE_S, "cut": cut}
         process = bed.start(
             "device",
             device_command(app.bundle.folder, samples, **options),

@@ -138,6 +138,33 @@ def test_nothing_else_can_be_reached(pair: Pair) -> None:
     assert network_of(os.getpid()) not in {network_of(pair.server.pid), network_of(pair.client.pid)}
 
 
+def kinds_of_tcp(bed: Bed) -> list[str]:
+    """The congestion control of both ends of a new connection: that of the cloud, then that of the device."""
+    report = "print(c.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(bytes(1)).decode(), flush=True)"
+    serve = f"import socket; l = socket.create_server(('{bed.cloud_address}', 0)); print(l.getsockname()[1], flush=True)"
+    server = bed.start(
+        "cloud", [sys.executable, "-c", f"{serve}; c, _ = l.accept(); {report}"], stdout=subprocess.PIPE
+    )
+    assert server.stdout is not None
+    with server.stdout:
+        port = int(server.stdout.readline())
+        connect = f"import socket; c = socket.create_connection(('{bed.cloud_address}', {port}), 20)"
+        client = bed.start("device", [sys.executable, "-c", f"{connect}; {report}"], stdout=subprocess.PIPE)
+        assert client.stdout is not None
+        with client.stdout:
+            return [stream.readline().decode().strip() for stream in (server.stdout, client.stdout)]
+
+
+def test_tcp_is_that_of_phones_and_servers_whatever_this_machine_uses(pair: Pair) -> None:
+    known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text(encoding="ascii").split()
+    if "cubic" in known:
+        assert pair.bed.congestion_control == "cubic"
+    assert kinds_of_tcp(pair.bed) == 2 * [pair.bed.congestion_control]
+    pair.bed.cut()
+    pair.bed.restore()
+    assert kinds_of_tcp(pair.bed) == 2 * [pair.bed.congestion_control]
+
+
 def test_a_device_can_be_slow(pair: Pair) -> None:
     script = "import time\nb = time.monotonic()\nwhile time.process_time() < 0.3: pass\nprint(time.monotonic() - b)"
     program = pair.bed.start("device", [sys.executable, "-c", script], slowdown=4.0, stdout=subprocess.PIPE)
@@ -234,7 +261,7 @@ from splitc.testbed.errors import TestBedError
 from splitc.testbed.spec import LinkSpec, Rate
 try:
     with Bed(LinkSpec(Rate(1e6), Rate(1e6), rtt_s=0.02, queue_bytes=9000)) as bed:
-        print(bed.start("device", ["true"]).wait(20))
+        print(bed.start("device", ["true"]).wait(20), bed.congestion_control)
 except TestBedError as error:
     print(error)
 """
@@ -254,12 +281,12 @@ def try_as(*prefix: str) -> str:
     return done.stdout.strip()
 
 
-def test_without_privileges() -> None:
+def test_without_privileges(pair: Pair) -> None:
     """Root without CAP_SYS_ADMIN, as in many containers, needs a user namespace like anybody else."""
     weak = ["setpriv", "--bounding-set=-sys_admin"] if os.geteuid() == 0 else []
     if subprocess.run([*weak, "unshare", "--user", "true"], check=False, capture_output=True).returncode:
         pytest.skip("this system lets this user make no user namespaces")
-    assert try_as(*weak) == "0"
+    assert try_as(*weak) == f"0 {pair.bed.congestion_control}"
 
 
 def test_where_namespaces_are_not_allowed() -> None:

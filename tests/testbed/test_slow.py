@@ -59,6 +59,59 @@ def test_it_gets_its_share(busy: int) -> None:
     assert median(slowed) > 0.02
 
 
+# On one core: a thread that waits for the network and one that computes; and threads that come, compute a while and go.
+WAITING = """
+import hashlib, os, socket, threading
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+near, far = socket.socketpair()
+near.settimeout(600)
+def compute():
+    while True: hashlib.sha256(bytes(1 << 20))
+threading.Thread(target=compute, daemon=True).start()
+print(flush=True)
+near.recv(1)
+"""
+COMING_AND_GOING = """
+import hashlib, os, threading
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+print(flush=True)
+while True:
+    threads = [threading.Thread(target=hashlib.sha256, args=(bytes(1 << 20),)) for _ in range(3)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.parametrize("script", [WAITING, COMING_AND_GOING], ids=["waiting", "coming and going"])
+def test_all_threads_are_stopped(script: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        slowed = []
+        for _ in range(3):
+            with Slowed(program.pid, 8.0):
+                slowed.append(share(program.pid, 0.5))
+        program.kill()
+    assert 0.01 < median(slowed) < 1.3 / 8
+
+
+def test_the_slower_keeps_off_the_cores_of_the_slowed(busy: int) -> None:
+    all_cores = sorted(os.sched_getaffinity(0))
+    if len(all_cores) < 2:
+        pytest.skip("there is no other core to keep on")
+
+    def cores() -> list[int]:
+        found: list[int] = slowers(busy)[1].cpu_affinity()
+        return found
+
+    with Slowed(busy, 4.0):
+        assert cores() == all_cores
+        os.sched_setaffinity(busy, {all_cores[-1]})
+        assert eventually(lambda: cores() == all_cores[:-1])
+        os.sched_setaffinity(busy, all_cores)
+        assert eventually(lambda: cores() == all_cores)
+
+
 def test_a_factor_of_one_leaves_it_alone(busy: int) -> None:
     with Slowed(busy, 1.0):
         assert eventually(lambda: share(busy, 0.1) > 0.3)

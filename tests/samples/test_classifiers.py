@@ -1,4 +1,4 @@
-"""The samples are the published architectures, build the same bytes each time, and react to their input."""
+"""Samples that are one model have the published architecture, the same bytes each time, and react to their input."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,8 @@ import onnxruntime as ort
 import pytest
 
 from splitc.errors import ModelError
-from splitc.samples import REGNET_Y_4GF, REGNET_Y_400MF, SAMPLES, RegNetY, write_sample
+from splitc.samples import SAMPLES, write_sample
+from splitc.samples.classifiers import REGNET_Y_4GF, REGNET_Y_400MF, RegNetY
 from tests import models
 
 CHEAP = ["regnet_y_400mf", "tiny_cnn"]

@@ -1,0 +1,193 @@
+"""What a person sees of a pipeline before it is compiled; the same facts, as plain values, for --json."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from splitc.cli.terminal import new_table
+from splitc.pipeline.analyse import PipelineAnalysis
+from splitc.pipeline.places import Place, Traffic, places
+from splitc.pipeline.ports import shown
+from splitc.pipeline.stages import Stage
+from splitc.pipeline.unroll import has_units
+from splitc.pipeline.unrolled import Unrolled
+from splitc.records import encode
+from splitc.sizes import Size
+from splitc.text import format_bytes
+
+_SHOWN_INSIDE = 3
+
+
+def pipeline_facts(found: PipelineAnalysis, unrolled: Unrolled) -> dict[str, object]:
+    """Everything that `splitc inspect` tells of a pipeline, for a machine."""
+    pipeline = found.pipeline
+    return {
+        "pipeline": pipeline.name,
+        "sha256": pipeline.sha256,
+        "inputs": list(pipeline.inputs),
+        "outputs": list(pipeline.outputs),
+        "stages": [
+            {
+                "name": stage.name,
+                "times": stage.loop.times if stage.loop is not None else None,
+                "models": [call.model.path.name for call in stage.calls],
+                "units": _units(found, number),
+                "weight_bytes": _weight_bytes(stage),
+                "takes": _takes(stage),
+                "makes": sorted(stage.made()),
+            }
+            for number, stage in enumerate(pipeline.stages)
+        ],
+        "values": [
+            {
+                "name": name,
+                "dtype": size.dtype,
+                "shape": list(size.shape),
+                "bytes": size.nbytes,
+                "made_by": _maker(pipeline.stages, name),
+                "read_by": _readers(found, name),
+            }
+            for name, size in _passing(found)
+        ],
+        "places": [encode(place) for place in places(found, unrolled)],
+        "dims": dict(found.dims),
+        "notes": list(found.notes),
+    }
+
+
+def show_pipeline(found: PipelineAnalysis, unrolled: Unrolled, console: Console, *, tensors: bool) -> None:
+    """Print the stages, the values that pass between them, and the places to cut; all of these with *tensors*."""
+    pipeline = found.pipeline
+    weights = format_bytes(sum(model.weight_bytes() for model in pipeline.models))
+    console.print(
+        Text(
+            f"{pipeline.name}: {len(pipeline.stages)} stages of {len(pipeline.models)} models, {weights} of weights"
+        )
+    )
+    for note in found.notes:
+        console.print(Text(f"note: {note}", style="yellow"))
+    console.print(_stage_table(found))
+    console.print("values that pass from stage to stage, or from one iteration to the next:")
+    console.print(_value_table(found))
+    every = places(found, unrolled)
+    told = every if tensors else tuple(_notable(every))
+    console.print(
+        "places to cut, in running order, and what a request sends and receives if it is cut there:"
+    )
+    console.print(_place_table(told))
+    if len(told) < len(every):
+        console.print(
+            f"{len(every) - len(told)} more places inside stages; --tensors lists all of them", style="dim"
+        )
+
+
+def _stage_table(found: PipelineAnalysis) -> Table:
+    table = new_table("stage", "runs", "models", "units", "weights", "takes", right=("units", "weights"))
+    for number, stage in enumerate(found.pipeline.stages):
+        units = _units(found, number)
+        table.add_row(
+            Text(stage.name),
+            f"{stage.loop.times} times" if stage.loop is not None else "once",
+            Text(_counted(call.model.path.name for call in stage.calls)),
+            str(units) if units is not None else "not cut inside",
+            format_bytes(_weight_bytes(stage)),
+            Text(", ".join(_takes(stage))),
+        )
+    return table
+
+
+def _value_table(found: PipelineAnalysis) -> Table:
+    table = new_table("value", "type", "bytes", "made by", "read by", right=("bytes",))
+    for name, size in _passing(found):
+        table.add_row(
+            Text(name),
+            Text(shown(size.dtype, size.shape)),
+            format_bytes(size.nbytes),
+            Text(_maker(found.pipeline.stages, name) or "input"),
+            Text(", ".join(_readers(found, name))),
+        )
+    return table
+
+
+def _place_table(told: Iterable[Place]) -> Table:
+    table = new_table("after", "device first", "cloud first", "what crosses")
+    for place in told:
+        table.add_row(
+            Text(place.words),
+            _exchanged(place.device_first),
+            _exchanged(place.cloud_first),
+            Text(", ".join(place.crossing)),
+        )
+    return table
+
+
+def _exchanged(traffic: Traffic | None) -> str:
+    if traffic is None:
+        return "cannot be sent"
+    return f"{format_bytes(traffic.uplink_bytes)} up, {format_bytes(traffic.downlink_bytes)} down"
+
+
+def _notable(every: Sequence[Place]) -> Iterable[Place]:
+    """All hand-overs, and of each stage the few places inside with the least traffic."""
+    inside: Counter[str] = Counter()
+    chosen = {id(place) for place in every if place.unit is None}
+    for place in sorted((place for place in every if place.unit is not None), key=_traffic):
+        if inside[place.stage] < _SHOWN_INSIDE:
+            inside[place.stage] += 1
+            chosen.add(id(place))
+    return (place for place in every if id(place) in chosen)
+
+
+def _traffic(place: Place) -> float:
+    both = (place.device_first, place.cloud_first)
+    return min((item.uplink_bytes + item.downlink_bytes for item in both if item is not None), default=0)
+
+
+# --- what the pipeline says of a stage, a value ---
+
+
+def _units(found: PipelineAnalysis, number: int) -> int | None:
+    """How many units a stage has that is cut inside."""
+    if found.pipeline.stages[number].loop is not None or not has_units(found.analysis(number)):
+        return None
+    return len(found.analysis(number).partition.graph.units)
+
+
+def _weight_bytes(stage: Stage) -> int:
+    models = {call.model.sha256: call.model for call in stage.calls}
+    return sum(model.weight_bytes() for model in models.values())
+
+
+def _takes(stage: Stage) -> list[str]:
+    """The values that a stage reads of those made before it."""
+    begins = list(stage.loop.carry.values()) if stage.loop is not None else []
+    own = stage.made() | set((*stage.loop.carry, *stage.loop.each) if stage.loop is not None else ())
+    read = [value for call in stage.calls for value in call.inputs.values()]
+    return list(dict.fromkeys([*begins, *(value for value in read if value not in own)]))
+
+
+def _maker(stages: Iterable[Stage], value: str) -> str | None:
+    return next((stage.name for stage in stages if value in stage.made()), None)
+
+
+def _readers(found: PipelineAnalysis, value: str) -> list[str]:
+    """Stages that take the value from before them, that carry it, or else the output."""
+    stages = found.pipeline.stages
+    readers = [
+        stage.name
+        for stage in stages
+        if value in _takes(stage) or (stage.loop is not None and value in stage.loop.carry)
+    ]
+    return readers + (["output"] if value in found.pipeline.outputs else [])
+
+
+def _passing(found: PipelineAnalysis) -> list[tuple[str, Size]]:
+    """The values that somebody else than the iteration that makes them reads."""
+    return [(name, size) for name, size in found.sizes.items() if _readers(found, name)]
+
+
+def _counted(names: Iterable[str]) -> str:
+    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in Counter(names).items())

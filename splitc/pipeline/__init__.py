@@ -1,0 +1,1 @@
+"""Pipelines: several models in turn, some of them repeatedly, cut between stages, iterations and units."""

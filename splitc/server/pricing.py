@@ -1,0 +1,45 @@
+"""What a second of this server is worth, from what is asked of it."""
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from splitc.price import Price
+from splitc.runtime.client import PRICE
+from splitc.server.parts import Part
+
+_LEAST_INTERVAL_S = 1.0
+# In an interval, or its load would be too random to go by.
+_REQUESTS = 4
+
+
+class Meter:
+    """Adds up the work that requests for *parts* would take, and publishes the price of it.
+
+    A request counts with its share of the best batches, since that is what it takes of a machine that has much to do.
+
+    Args:
+        utilisation: the share of its time that the compute thread shall be busy.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], utilisation: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._work_s = {part.name: part.work_s for part in parts}
+        usual_s = median(self._work_s.values()) if parts else 0.0
+        interval_s = max(_LEAST_INTERVAL_S, _REQUESTS * usual_s / utilisation)
+        self._price = Price(capacity=utilisation, interval_s=interval_s)
+        self._clock = clock
+
+    def asked(self, part: str) -> None:
+        """A request for the part of that name came, whether it finds a place or not."""
+        self._price.arrived(self._work_s[part], self._clock())
+
+    def price(self) -> float:
+        """Seconds of latency that a second of computing is worth now."""
+        return self._price.now(self._clock())
+
+    def header(self) -> tuple[str, str]:
+        """The same, as clients are told it."""
+        return PRICE, f"{self.price():.6f}"

@@ -1,0 +1,51 @@
+"""What a device computes with: one run after the other, in the order in which they were asked for."""
+
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+
+from splitc.simulate.events import Act, Events
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One run, that was asked for."""
+
+    duration_s: float
+    then: Act
+    is_over: bool = False
+
+
+class Processor:
+    """The processor of one device."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._waiting: deque[Run] = deque()
+        self._running: Run | None = None
+
+    def run(self, duration_s: float, then: Act, now_s: float) -> Run:
+        """Do what takes so long once all else is done; then *then* happens."""
+        run = Run(duration_s, then)
+        self._waiting.append(run)
+        self._next(now_s)
+        return run
+
+    def end(self, run: Run, now_s: float) -> None:
+        """Nobody wants what *run* makes any more."""
+        run.is_over = True
+        if run is self._running:
+            self._running = None
+            self._next(now_s)
+
+    def _next(self, now_s: float) -> None:
+        while self._running is None and self._waiting:
+            run = self._waiting.popleft()
+            if not run.is_over:
+                self._running = run
+                self._events.at(now_s + run.duration_s, partial(self._done, run))
+
+    def _done(self, run: Run, now_s: float) -> None:
+        if run is self._running:
+            self.end(run, now_s)
+            run.then(now_s)

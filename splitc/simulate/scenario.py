@@ -1,0 +1,152 @@
+"""A fleet with all that it names: a manifest for each class, links, what batches cost."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from splitc.bundle import Bundle, CutEntry, Manifest, PartEntry
+from splitc.decision import Conditions
+from splitc.errors import BundleError
+from splitc.server.prepare import BatchTimes, Settings, batch_times
+from splitc.simulate.fleet import CloudEntry, DeviceClass, Fleet
+from splitc.simulate.links import Link
+from splitc.simulate.policies import Case, key_of
+
+_HOUR_S, _MOMENTS = 3600.0, 401  # over which a recorded link's usual rate is taken
+
+Curve = tuple[float, ...]
+"""Times of batches of 1, 2, ... requests over that of one; as long as the largest batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What a simulation needs.
+
+    Attributes:
+        manifests: one for each class of the fleet.
+        links: by the names that the classes use.
+        curves: by the SHA-256 of a model, the device and the cut; others run one by one.
+    """
+
+    fleet: Fleet
+    manifests: tuple[Manifest, ...]
+    links: Mapping[str, Link]
+    curves: Mapping[tuple[str, str, str], Curve]
+
+    def curve(self, manifest: Manifest, cut: CutEntry) -> Curve:
+        """What batches of a cut cost in the cloud."""
+        return self.curves.get(_key(manifest, cut), (1.0,))
+
+
+def least_work_s(run_s: Sequence[float]) -> float:
+    """What a request costs at least, given what batches of 1, 2, ... take."""
+    return min(time_s / size for size, time_s in enumerate(run_s, 1))
+
+
+def usual_cases(scenario: Scenario) -> tuple[Case, ...]:
+    """What is usual in each class: on the network that most of its devices are on, of a device in the middle."""
+    return tuple(map(partial(_usual, scenario), scenario.fleet.classes, scenario.manifests))
+
+
+def match(fleet: Fleet, bundles: Sequence[Bundle]) -> tuple[Bundle, ...]:
+    """The bundle of each class, by its device and model.
+
+    Raises:
+        BundleError: a class has none, or several.
+    """
+    return tuple(_bundle_of(item, bundles) for item in fleet.classes)
+
+
+def described_curves(cloud: CloudEntry, bundles: Sequence[Bundle]) -> dict[tuple[str, str, str], Curve]:
+    """The fleet's curve, for every cut."""
+    points = cloud.batch if isinstance(cloud.batch, tuple) else ()
+    curve = _curve(points, cloud.max_batch)
+    return {_key(bundle.manifest, cut): curve for bundle in bundles for cut in bundle.manifest.cuts}
+
+
+def measured_curves(
+    cloud: CloudEntry, bundles: Sequence[Bundle], threads: int, cache_folder: Path, say: Callable[[str], None]
+) -> dict[tuple[str, str, str], Curve]:
+    """What `splitc serve` finds out on this machine; what it cannot batch runs one by one.
+
+    Raises:
+        ModelError: ONNX Runtime refuses a part.
+        OSError: the cache folder cannot be written.
+    """
+    curves = {}
+    for bundle in bundles:
+        measured = batch_times(bundle, cache_folder, Settings(threads, cloud.max_batch), say)
+        for cut in bundle.manifest.cuts:
+            points = _relative(cut.cloud, measured) if cut.cloud is not None else ()
+            if points:
+                curves[_key(bundle.manifest, cut)] = _curve(points, cloud.max_batch)
+    return curves
+
+
+def _relative(part: PartEntry, measured: Mapping[str, BatchTimes]) -> tuple[tuple[int, float], ...]:
+    """What batches of a part cost, over one request: of all files that it runs, as often as it runs them."""
+    runs = Counter[str]()
+    for stage in part.program:
+        for call in stage.calls:
+            runs[call.file] += stage.loop.end - stage.loop.first if stage.loop is not None else 1
+    if not runs.keys() <= measured.keys():
+        return ()
+    times = {file: dict(measured[file]) for file in runs}
+    sizes = sorted(set.intersection(*(set(known) for known in times.values())) - {1})
+    alone_s = sum(count * times[file][1] for file, count in runs.items())
+    return tuple(
+        (size, sum(count * times[file][size] for file, count in runs.items()) / alone_s) for size in sizes
+    )
+
+
+def _curve(points: Sequence[tuple[int, float]], largest: int) -> Curve:
+    """Straight between the points; measured ones may say that two cost less than one, or more than two."""
+    sizes, times = zip((1, 1.0), *points, strict=True)
+    numbers = np.arange(1, min(largest, sizes[-1]) + 1)
+    between = np.minimum(np.interp(numbers, sizes, times), numbers)
+    return tuple(float(value) for value in np.maximum.accumulate(between))
+
+
+def _usual(scenario: Scenario, item: DeviceClass, manifest: Manifest) -> Case:
+    link = scenario.links[max(item.networks, key=lambda name: item.networks[name])]
+    usual, moments_s = np.zeros(_MOMENTS), np.linspace(0.0, _HOUR_S, _MOMENTS)
+    up, down = (float(np.median(way.at(usual, moments_s))) for way in (link.uplink, link.downlink))
+    conditions = Conditions(
+        up,
+        down,
+        link.rtt_s.typical,
+        head_slowdown=item.slowdown.typical,
+        tail_slowdown=scenario.fleet.cloud.slowdown,
+    )
+    return Case(manifest, conditions, item.count * item.rate_per_s)
+
+
+def _key(manifest: Manifest, cut: CutEntry) -> tuple[str, str, str]:
+    return (*key_of(manifest), cut.id)
+
+
+def _bundle_of(item: DeviceClass, bundles: Sequence[Bundle]) -> Bundle:
+    fitting = [
+        bundle
+        for bundle in bundles
+        if bundle.manifest.targets.head.name == item.target
+        and item.model in (None, bundle.manifest.model.name)
+    ]
+    model = f" of {item.model}" if item.model is not None else ""
+    if not fitting:
+        known = ", ".join(sorted({bundle.manifest.targets.head.name for bundle in bundles}))
+        raise BundleError(
+            f"the class '{item.name}' needs a bundle{model} for '{item.target}', but those given are for {known}; "
+            f"compile one with `splitc compile MODEL --device {item.target}`, or set its key 'device'"
+        )
+    if len(fitting) > 1:
+        models = ", ".join(sorted(bundle.manifest.model.name for bundle in fitting))
+        raise BundleError(
+            f"several bundles{model} for '{item.target}' were given ({models}); set the key 'model' of the class "
+            f"'{item.name}'"
+        )
+    return fitting[0]

@@ -1,0 +1,119 @@
+"""When the link is looked at: soon after news is missing, rarer where the device goes alone anyway."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+import pytest
+
+from splitc.bundle import CutEntry, TensorEntry
+from splitc.decision import Conditions
+from splitc.inference import Value
+from splitc.runtime.breaker import Breaker
+from splitc.runtime.client import Answer, Client
+from splitc.runtime.cloud import Cloud
+from splitc.runtime.estimate import Estimator, Exchange
+from tests import manifests
+from tests.runtime import servers
+from tests.runtime.test_parts import eventually
+
+STEP_S = 0.5
+
+
+class Clock:
+    """What `time` is to a cloud."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+class Steady(Client):
+    """A server behind a link on which everything takes *rtt_s*."""
+
+    def __init__(self) -> None:
+        self.rtt_s = 1.0
+        self.probes = 0
+
+    def probe(self, *, deadline_s: float) -> Iterator[Exchange]:  # noqa: ARG002
+        self.probes += 1
+        yield self._exchange(None)
+
+    def infer(
+        self,
+        cut: CutEntry,  # noqa: ARG002
+        values: Mapping[str, Value],  # noqa: ARG002
+        wanted: Sequence[TensorEntry],  # noqa: ARG002
+        *,
+        deadline_s: float,  # noqa: ARG002
+    ) -> Answer:
+        return Answer({}, self._exchange(0.0))
+
+    def _exchange(self, tail_s: float | None) -> Exchange:
+        return Exchange(200, 0, self.rtt_s, 0.0, None, None, None, tail_s)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("splitc.runtime.cloud.time", clock)
+    return clock
+
+
+@pytest.fixture
+def client() -> Steady:
+    return Steady()
+
+
+@pytest.fixture
+def cloud(clock: Clock, client: Steady) -> Iterator[Cloud]:
+    assert clock.monotonic() != time.monotonic()
+    found = Cloud(client, Estimator(Conditions(1e7, 1e7, rtt_s=0.1)), Breaker(seed=0))
+    yield found
+    found._workers.close(servers.LONGEST_S)
+
+
+def looks_s(cloud: Cloud, clock: Clock, client: Steady, seconds: float, *, idle: bool = True) -> list[float]:
+    """When a request every `STEP_S` has the link looked at, in so many *seconds*."""
+    found, until_s = list[float](), clock.now_s + seconds
+    while clock.now_s < until_s:
+        before = client.probes
+        cloud.look(idle=idle)
+        assert eventually(lambda: not cloud._is_probing)
+        if client.probes > before:
+            found.append(clock.now_s)
+        clock.now_s += STEP_S
+    return found
+
+
+def test_looks_become_rare_where_the_device_goes_alone(cloud: Cloud, clock: Clock, client: Steady) -> None:
+    """The link may wait for an eighth of the time since the last answer, but no longer than 20 s."""
+    began_s = clock.now_s
+    found_s = looks_s(cloud, clock, client, 600.0)
+    for before_s, after_s in pairwise(found_s):
+        due_s = min(max((after_s - began_s) / 8, 2.0), 20.0)
+        assert due_s < after_s - before_s <= due_s + 2 * STEP_S
+    assert client.probes == len(found_s)
+
+
+def test_after_an_answer_the_link_is_looked_at_soon_again(cloud: Cloud, clock: Clock, client: Steady) -> None:
+    looks_s(cloud, clock, client, 300.0)
+    cloud.offload(manifests.cut("c", tail_s=0.01, up=200), {}, (), deadline_s=clock.now_s).result()
+    answered_s = clock.now_s
+    assert looks_s(cloud, clock, client, 10.0)[0] - answered_s == 2.0 + STEP_S
+
+
+def test_a_request_that_tells_as_much_needs_no_look(cloud: Cloud, clock: Clock, client: Steady) -> None:
+    """But for the first: nothing is known of the link."""
+    assert looks_s(cloud, clock, client, 20.0, idle=False) == [clock.now_s - 20.0]
+
+
+def test_a_look_that_surprises_is_repeated_once(cloud: Cloud, clock: Clock, client: Steady) -> None:
+    looks_s(cloud, clock, client, 10.0)
+    for rtt_s, probes in [(1.0, 1), (30.0, 2), (30.0, 1)]:
+        client.rtt_s, before = rtt_s, client.probes
+        clock.now_s += 2.5
+        looks_s(cloud, clock, client, STEP_S)
+        assert client.probes - before == probes
