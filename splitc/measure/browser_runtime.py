@@ -27,10 +27,14 @@ def runtime_files(page: Path, cache_folder: Path, say: Say, timeout_s: float) ->
     """
     lock = (page / "package-lock.json").read_bytes()
     folder = cache_folder / _PACKAGE / hashlib.sha256(lock).hexdigest()[:16]
-    if not all((folder / name).is_file() for name in (SCRIPT, BINARY)):
+    if not _is_whole(folder):
         say(f"fetching {_PACKAGE} {locked_version(page)} with npm, this once")
         _fetch(page, folder, timeout_s)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (SCRIPT, BINARY))
 
 
 def locked_version(page: Path) -> str:
@@ -60,7 +64,7 @@ def _fetch(page: Path, folder: Path, timeout_s: float) -> None:
             ready.mkdir()
             for name in (SCRIPT, BINARY):
                 shutil.copyfile(Path(work) / "node_modules" / _PACKAGE / "dist" / name, ready / name)
-            if folder.exists():  # half of it was deleted
+            if not _is_whole(folder):  # half of it was deleted; or another process was faster, then it stays
                 shutil.rmtree(folder, ignore_errors=True)
             with suppress(FileExistsError):
                 _rename(ready, folder)
@@ -76,7 +80,7 @@ def _rename(ready: Path, folder: Path) -> None:
     try:
         ready.rename(folder)
     except OSError:
-        if not (folder / BINARY).is_file():
+        if not _is_whole(folder):
             raise
 
 
