@@ -131,6 +131,7 @@ def test_fixed_takes_what_is_best_where_most_are() -> None:
     assert CLASS.target == "there"
 
 
-def test_the_example_of_the_documentation_is_a_fleet() -> None:
-    fleet = read_fleet(Path(__file__).parents[2] / "docs" / "fleet.toml")
-    assert expected_jobs(fleet) == pytest.approx(100_000)
+@pytest.mark.parametrize(("name", "jobs"), [("fleet", 100_000), ("fleet-diffusion", 17_280)])
+def test_the_examples_of_the_documentation_are_fleets(name: str, jobs: int) -> None:
+    fleet = read_fleet(Path(__file__).parents[2] / "docs" / f"{name}.toml")
+    assert expected_jobs(fleet) == pytest.approx(jobs)
