@@ -65,6 +65,8 @@ def least_busy_s(scenario: Scenario, workload: Workload, found: Reach, met: int)
     it within the longest target.
     """
     rows = _Rows(scenario, workload, found)
+    if not rows.costs:  # no cut is in time for any job
+        return rows.rest_s
     done = linprog(
         rows.costs,
         A_ub=rows.matrix(),

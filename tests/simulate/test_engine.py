@@ -95,6 +95,16 @@ def test_nothing_beats_the_bounds(fleet: Fleet, name: str) -> None:
     assert least_mean_s(of, found, max(until_s, outcome.until_s)) <= outcome.latency_s.mean() * (1 + 1e-9)
 
 
+def test_of_a_target_that_nothing_meets_the_bounds_are_known() -> None:
+    of = scenario(changed(classes={"sla_s": 1e-9}))
+    workload, outcome = run(of, "all-cloud")
+    found = reach(of, workload)
+    assert not found.met.any()
+    assert most_met(of, workload, found) == 0
+    assert least_busy_s(of, workload, found, 0) == 0.0  # there is an all-head cut
+    assert outcome.busy_s > 0
+
+
 @SETTINGS
 @given(FLEETS)
 def test_equal_seeds_give_equal_results(fleet: Fleet) -> None:
