@@ -32,7 +32,7 @@ _NEWEST = 0.3  # of the mean of errors
 _MOST_ERROR = 1.0  # load at twice the capacity or more; an idle cloud is at -1
 _SMALL = 0.3
 # Where devices cannot do without the cloud, no price helps, and from too high a one it would take long to come down.
-_HIGHEST_PRICE = 1e4
+HIGHEST_PRICE = 1e4
 _WIDTH = 2.0  # the highest personal price over the lowest
 
 
@@ -92,7 +92,7 @@ class Price:
             self._gain = min(self._gain * _LONGER, _MOST_GAIN)
         self._since += 1
         self._trend = trend
-        self._level = min(max(self._level + self._gain * error, 0.0), math.log1p(_HIGHEST_PRICE / _SMALL))
+        self._level = min(max(self._level + self._gain * error, 0.0), math.log1p(HIGHEST_PRICE / _SMALL))
         if not self._level and self._since > _SWINGS * self._swing:
             self._gain, self._trend, self._swing, self._since = _FIRST_GAIN, 0.0, 0, 0
 

@@ -25,11 +25,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import norm, qmc
 
 from splitc.bundle import CutEntry, Manifest
 from splitc.decision import Conditions, latency_s
-from splitc.price import personal
+from splitc.price import HIGHEST_PRICE, personal
 from splitc.simulate.bound import room_s
 from splitc.simulate.fleet import CloudEntry, DeviceClass, Fleet
 from splitc.simulate.job import End
@@ -43,7 +42,6 @@ from splitc.simulate.workload import phases
 
 _POINTS_LOG2 = 7
 _STEPS = 12  # of each bisection
-_HIGHEST_PRICE = 1e4
 _LATER_S = 3600.0  # within which a recorded link is looked at
 
 
@@ -126,8 +124,8 @@ class _Equilibrium:
             return [(1.0, GONE, self._choose(0.0, GONE))]
         if self._asked(self._at(0.0)) <= self._cloud.utilisation:
             return self._at(0.0)
-        low, high = 0.0, math.log1p(_HIGHEST_PRICE)
-        dearest = self._at(_HIGHEST_PRICE)
+        low, high = 0.0, math.log1p(HIGHEST_PRICE)
+        dearest = self._at(HIGHEST_PRICE)
         if self._asked(dearest) > self._cloud.utilisation:  # whatever it costs
             return dearest
         for _ in range(_STEPS):
@@ -227,6 +225,8 @@ def _points(scenario: Scenario) -> list[_Point]:
 def _of_network(
     scenario: Scenario, owner: int, item: DeviceClass, name: str, rate_per_s: float
 ) -> list[_Point]:
+    from scipy.stats import norm, qmc  # noqa: PLC0415 - half a second, for which a simulation by events need not wait
+
     link = scenario.links[name]
     spread = qmc.Sobol(4, scramble=True, rng=np.random.default_rng(0)).random_base2(_POINTS_LOG2)
     moods, slow, jitter = norm.ppf(spread[:, :3].T)
