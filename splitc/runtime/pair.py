@@ -141,7 +141,9 @@ class Pair:
         wanted = self._wanted(decision.cut, values)
         offload = self.cloud.offload(decision.cut, values, wanted, deadline_s=limits.give_up_s)
         try:
-            if wait([offload], limits.alone_s - time.monotonic()).done:
+            ended = bool(wait([offload], limits.alone_s - time.monotonic()).done)
+            # An exchange that is given up when its caller goes on may be told of first.
+            if ended and not isinstance(offload.exception(), DeadlineExceeded):
                 return offload.result()
             if self._all_head is None:
                 self.cloud.leave_behind(offload)

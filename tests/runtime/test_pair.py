@@ -212,6 +212,16 @@ def test_without_an_all_head_cut_a_request_ends_soon_after_its_deadline(headless
         assert max(silent.allowed_s[1:]) <= 0.05
 
 
+def test_without_an_all_head_cut_it_says_so_however_the_exchange_was_given_up(headless: Path) -> None:
+    early = Silent()
+    early.closed.set()  # it gives up before its caller does
+    with (
+        Session(headless, transport=early, start=FAST) as session,
+        pytest.raises(DeadlineExceeded, match="no all-head cut"),
+    ):
+        session.run(INPUTS, deadline_s=30.0)
+
+
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("whole", [True, False], ids=["the device finishes", "the error is the caller's"])
 def test_a_failed_exchange_keeps_nothing(tiny: Tiny, headless: Path, whole: bool) -> None:
