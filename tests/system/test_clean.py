@@ -66,16 +66,24 @@ def test_many_requests_leave_nothing_on_either_side(app: App, tmp_path: Path, ki
         pids = (process.process.pid, server.process.pid)
         before = [Held.by(pid) for pid in pids]
         count = times(300, 10_000)
-        done = process.request(count)
+        done = [process.request(count)]
+        # How many the device makes alone while a connection stalls depends on how fast this machine is just then.
+        end_s = time.monotonic() + LIMIT_S
+        while sum(item["cloud"] for item in done) < count / 3 and time.monotonic() < end_s:
+            done.append(process.request(count // 6))
         after = [Held.by(pid) for pid in pids]
-        sys.stdout.write(f"{done['cloud']} of {count} in the cloud; {before} before, {after} after\n")
-        assert (first["wrong"], done["wrong"], done["nowhere"]) == (0, 0, 0)
-        assert done["cloud"] > count / 10
+        in_cloud = sum(item["cloud"] for item in done)
+        sys.stdout.write(
+            f"{in_cloud} in the cloud, {len(proxy.applied)} faults; {before} before, {after} after\n"
+        )
+        assert [(item["wrong"], item["nowhere"]) for item in [first, *done]] == [(0, 0)] * (1 + len(done))
+        assert in_cloud >= count / 3
+        assert bool(proxy.applied) == (kind == "split")
         for early, late in zip(before, after, strict=True):
             assert late.memory_bytes < early.memory_bytes + _KEPT_BYTES
             assert late.files <= early.files + 8
             assert late.threads <= early.threads + 3
-        assert len(done["threads"]) <= len(first["threads"]) + 3
+        assert len(done[-1]["threads"]) <= len(first["threads"]) + 3
         assert process.end() == 0
         until(lambda: server.value("splitc_in_flight_requests") == 1, "there is none but the one who asks")
 
