@@ -18,6 +18,7 @@ from splitc.runtime.breaker import Breaker
 from splitc.runtime.client import Client
 from splitc.runtime.cloud import Cloud
 from splitc.runtime.estimate import Estimator, Exchange, middle_of
+from splitc.runtime.outlook import Outlook
 from splitc.runtime.pair import Pair
 from splitc.runtime.parts import DeviceParts
 from splitc.runtime.probing import link_matters
@@ -114,7 +115,7 @@ class Session:
         client = Client(found, transport) if transport is not None else None
         self._pair = Pair(
             DeviceParts(found, threads=threads),
-            Cloud(client, estimator, Breaker()),
+            Cloud(client, Outlook(estimator, Breaker(), time.monotonic())),
             self._all_head,
             self.manifest.model.outputs,
             hedges=cut is None,

@@ -67,7 +67,7 @@ class Job:
         self.decision: Decision
         self._world, self._device, self._truth = world, device, truth
         self._share, self._sla_s = share, sla_s
-        self._is_over = self._is_sent = self._is_left = False
+        self._is_over = self._is_sent = False
         self._alone: Run | None = None  # what the device does instead of the cloud
         self._is_settled = False  # the exchange came to an end, or nobody waits for it
         self._worker: Worker | None = None
@@ -130,7 +130,7 @@ class Job:
         took_s = self._truth.head_slowdown * cut.device_s
 
         def done(then_s: float) -> None:
-            self._device.ran(cut, took_s)
+            self._device.outlook.device_ran(cut.device_s, took_s)
             then(then_s)
 
         return self._device.processor.run(took_s, done, now_s)
@@ -146,7 +146,7 @@ class Job:
         events, cut, truth = self._world.events, self.decision.cut, self._truth
         waits = patience(self.decision, self._device.alone)
         self._is_sent, self._began_s = True, now_s
-        self.deadline_s = now_s + (waits.give_up_s if self._device.is_usable(now_s) else waits.late_s)
+        self.deadline_s = now_s + (waits.give_up_s if self._device.outlook.is_usable(now_s) else waits.late_s)
         kept = self._device.line.take(now_s)
         self._connection = kept or Connection()
         self._sent_s = now_s if kept is not None else now_s + truth.rtt_s
@@ -156,7 +156,7 @@ class Job:
         if (
             self._world.policy.is_free
             and self._device.alone is not None
-            and not self._device.is_steady(now_s)
+            and not self._device.outlook.is_steady(now_s)
         ):
             self._go_on_alone(now_s)
 
@@ -201,7 +201,7 @@ class Job:
             tail_s=cut.cloud_s,
             price=said.price,
         )
-        self._device.answered(told, now_s)
+        self._device.outlook.answered(told, now_s)
         if self._alone is not None:
             self._device.processor.end(self._alone, now_s)
         end = End.SPLIT if cut.device is not None else End.CLOUD
@@ -213,7 +213,7 @@ class Job:
     def _refused(self, after_s: float, price: float, now_s: float) -> None:
         if not self._settle():
             self._device.line.keep(self._connection, now_s)
-            self._device.refused(after_s, price, now_s)
+            self._device.outlook.refused(after_s, price, now_s)
             self._go_on_alone(now_s)
 
     def _fail(self, now_s: float) -> None:
@@ -225,7 +225,7 @@ class Job:
         if self._is_settled:
             return
         if not self._is_over:
-            self._device.was_late(now_s)
+            self._device.outlook.was_late(now_s)
         if self.deadline_s <= now_s:
             self._give_up(now_s)
             return
@@ -235,9 +235,7 @@ class Job:
 
     def _leave_behind(self) -> None:
         """Let the exchange go on for what its end tells."""
-        if not self._is_left:
-            self._is_left = True
-            self._device.left_behind(1)
+        self._device.outlook.leave_behind(self)
 
     def _give_up(self, now_s: float) -> None:
         if not self._settle():
@@ -249,7 +247,5 @@ class Job:
         """End the exchange; whether it had ended before."""
         was = self._is_settled
         self._is_settled = True
-        if self._is_left:
-            self._is_left = False
-            self._device.left_behind(-1)
+        self._device.outlook.ended(self)
         return was

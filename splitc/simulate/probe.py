@@ -33,7 +33,8 @@ class Probe:
     def _answered(self, number: int, up_s: float, down_s: float, now_s: float) -> None:
         worker, device, truth = self._cloud.worker(), self._device, self._truth
         if worker is None:
-            device.probed(now_s, found=False)
+            device.failed(now_s)
+            device.outlook.probed(now_s, found=False)
             return
         up_bytes, down_bytes = _SIZES_BYTES[number]
         download_s = after_first_s(down_s, down_bytes, truth.downlink_bps, truth.rtt_s)
@@ -48,13 +49,13 @@ class Probe:
             tail_s=None,
             price=worker.price.now(now_s),
         )
-        device.saw(told, now_s)
+        is_surprise = device.outlook.measured(told, now_s)
         if number + 1 < len(_SIZES_BYTES):
             self._send(number + 1, now_s)
             return
         self._turns += 1
-        if device.is_surprised and self._turns < _MOST_TURNS:
+        if is_surprise and self._turns < _MOST_TURNS:
             self._send(0, now_s)
             return
         device.line.keep(self._connection, now_s)
-        device.probed(now_s, found=True)
+        device.outlook.probed(now_s, found=True)

@@ -13,6 +13,7 @@ from splitc.runtime.breaker import Breaker
 from splitc.runtime.client import Answer, Client
 from splitc.runtime.cloud import Cloud
 from splitc.runtime.estimate import Estimator, Exchange
+from splitc.runtime.outlook import Outlook
 from tests import manifests
 from tests.runtime import servers
 from tests.runtime.test_parts import eventually
@@ -70,7 +71,7 @@ def client() -> Steady:
 @pytest.fixture
 def cloud(clock: Clock, client: Steady) -> Iterator[Cloud]:
     assert clock.monotonic() != time.monotonic()
-    found = Cloud(client, Estimator(Conditions(1e7, 1e7, rtt_s=0.1)), Breaker(seed=0))
+    found = Cloud(client, Outlook(Estimator(Conditions(1e7, 1e7, rtt_s=0.1)), Breaker(seed=0), clock.now_s))
     yield found
     found._workers.close(servers.LONGEST_S)
 
@@ -81,7 +82,7 @@ def looks_s(cloud: Cloud, clock: Clock, client: Steady, seconds: float, *, idle:
     while clock.now_s < until_s:
         before = client.probes
         cloud.look(idle=idle)
-        assert eventually(lambda: not cloud._is_probing)
+        assert eventually(lambda: not cloud.is_probing())
         if client.probes > before:
             found.append(clock.now_s)
         clock.now_s += STEP_S

@@ -178,14 +178,14 @@ def test_a_request_that_is_given_up_has_the_link_measured(tiny: Tiny) -> None:
     ):
         session.run(INPUTS)
         cloud = session._pair.cloud
-        assert eventually(lambda: not cloud._is_probing)
+        assert eventually(lambda: not cloud.is_probing())
         probes = sum(request.path == "/v2/health/live" for request in server.requests)
         tails.instead = hold
         session.request(INPUTS)
         assert eventually(
             lambda: sum(request.path == "/v2/health/live" for request in server.requests) > probes
         )
-        assert eventually(lambda: not cloud._is_probing and session.conditions().rtt_s < 0.1)
+        assert eventually(lambda: not cloud.is_probing() and session.conditions().rtt_s < 0.1)
         goes_on.set()
 
 

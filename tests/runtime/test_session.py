@@ -389,7 +389,7 @@ def test_a_late_answer_is_overtaken_by_the_device_but_still_tells(
     tails = servers.Tails(tiny.bundle)
     with opened(tiny, tails, cut=of_kind(tiny, "split")) as session:
         session.run(INPUTS)
-        assert eventually(lambda: not session._pair.cloud._is_probing)
+        assert eventually(lambda: not session._pair.cloud.is_probing())
         before_s = session.conditions().rtt_s
         tails.delay_s = 0.25
 
@@ -470,7 +470,7 @@ def test_a_link_is_looked_at_again_only_if_it_could_matter(
         session.run(INPUTS)
         # The first look is at a link of which nothing is known.
         assert eventually(lambda: session.conditions().rtt_s < SLOW.rtt_s)
-        assert eventually(lambda: not session._pair.cloud._is_probing)
+        assert eventually(lambda: not session._pair.cloud.is_probing())
         looks = sum(request.path == "/v2/health/live" for request in server.requests)
         if probes:
             before = len(server.requests)
