@@ -1,9 +1,10 @@
 """When an answer of the cloud is late, and when it is given up: one rule for those who run and those who simulate."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from splitc.bundle import CutEntry
-from splitc.decision import Decision
+from splitc.decision import Decision, choose
 from splitc.runtime.link import clamp
 
 # An answer is late when the device alone would have been done, but not before so many times what it should
@@ -13,6 +14,9 @@ _LATE_FACTORS, _LATE_S = (1.25, 2.0), 0.1
 _GIVE_UP_FACTOR, _GIVE_UP_S = 4.0, 0.5
 # So long after an answer was late, or none came, the device begins at the same time as the cloud, as far as it can.
 UNSTEADY_S = 60.0
+# Meanwhile estimates are behind the link: an answer that is expected to take this many times as long as the device is
+# often there before it. (On recorded cellular links, after a bad spell: up to three times too slow for eight seconds.)
+_WORTH_SENDING = 4.0
 # Where the device cannot do without the server, it waits as long as a person might.
 _ALONE_S = 30.0
 _LONGEST_S = 60.0
@@ -37,3 +41,18 @@ def patience(decision: Decision, all_head: CutEntry | None) -> Patience:
     least, most = (factor * expected_s + _LATE_S for factor in _LATE_FACTORS)
     late_s = min(clamp(slowdown * all_head.device_s - device_s, (least, most)), _LONGEST_S)
     return Patience(late_s, max(late_s, give_up_s))
+
+
+def also_sent(cuts: Sequence[CutEntry], alone: Decision, sla_s: float | None) -> Decision:
+    """What a device that begins at the same time as the cloud sends where it would go *alone*, if anything.
+
+    The answer may be there first, and tells how the link is. Where somebody asks for little work in the cloud, with a
+    target *sla_s* or a price, nothing is sent that may be in vain.
+    """
+    whole = [cut for cut in cuts if cut.device is None]
+    if alone.cut.cloud is not None or sla_s is not None or alone.conditions.price or not whole:
+        return alone
+    sent = choose(whole, alone.conditions)
+    if sent.latency_s > _WORTH_SENDING * alone.latency_s:
+        return alone
+    return replace(sent, reason=f"{alone.reason} on the device, which begins, too")

@@ -18,6 +18,7 @@ from splitc.runtime.breaker import Breaker
 from splitc.runtime.client import Client
 from splitc.runtime.cloud import Cloud
 from splitc.runtime.estimate import Estimator, Exchange, middle_of
+from splitc.runtime.lateness import also_sent
 from splitc.runtime.outlook import Outlook
 from splitc.runtime.pair import Pair
 from splitc.runtime.parts import DeviceParts
@@ -193,6 +194,8 @@ class Session:
         if self._cut is not None:
             return Decision(self._cut, latency_s(self._cut, conditions), conditions, "asked for")
         best = aim(self.manifest.cuts, conditions, sla_s)
+        if not pair.cloud.is_steady():
+            best = also_sent(self.manifest.cuts, best, sla_s)
         if pair.parts.is_ready(best.cut):
             return best
         pair.parts.preload(best.cut)

@@ -9,7 +9,7 @@ from typing import Protocol
 from splitc.bundle import CutEntry, Manifest
 from splitc.decision import Conditions, Decision
 from splitc.runtime.estimate import Exchange
-from splitc.runtime.lateness import patience
+from splitc.runtime.lateness import also_sent, patience
 from splitc.runtime.probing import link_matters
 from splitc.simulate.cloud import Cloud, Part, Worker
 from splitc.simulate.devices import Device
@@ -80,6 +80,8 @@ class Job:
         truth = self._truth if device.learns else self._whole_truth(now_s)
         believed = device.believed(truth, self._share, now_s)
         decision = world.policy.choose(device.manifest, believed, self._sla_s)
+        if world.policy.is_free and not device.outlook.is_steady(now_s):
+            decision = also_sent(device.manifest.cuts, decision, self._sla_s)
         self.decision = decision
         self._look(believed, now_s)
         if decision.cut.cloud is None:

@@ -1,10 +1,13 @@
 """An answer is late when the device would have been done, within limits, and is given up no earlier."""
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitc.decision import Conditions, decide
-from splitc.runtime.lateness import patience
+from splitc.runtime.lateness import also_sent, patience
 from tests import manifests
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=200)
@@ -46,3 +49,26 @@ def test_a_device_that_is_fast_itself_does_not_wait_for_long() -> None:
         decision = decide(manifests.manifest(manifests.CUTS[2:]), conditions)
         assert abs(decision.latency_s - 0.35) < 1e-3
         assert abs(patience(decision, manifest.cuts[0]).late_s - late_s) < 2e-3
+
+
+def test_a_device_that_begins_anyway_sends_what_it_would_have_done_alone_if_that_may_help() -> None:
+    manifest = manifests.manifest()
+    alone_s = manifest.cuts[0].device_s
+    whole = next(cut for cut in manifest.cuts if cut.device is None)
+    usual = Conditions(1e12, 1e12, rtt_s=0.0)
+    for times, is_sent in ((1.1, True), (3.9, True), (4.1, False)):
+        conditions = replace(usual, rtt_s=times * alone_s - whole.cloud_s)
+        alone = decide(manifest, conditions)
+        assert alone.cut.cloud is None
+        sent = also_sent(manifest.cuts, alone, None)
+        assert (sent.cut == whole) == is_sent
+        assert sent.latency_s == pytest.approx((times if is_sent else 1.0) * alone_s, rel=1e-3)
+        assert also_sent(manifest.cuts, alone, 1.0) == alone
+        priced = decide(manifest, replace(conditions, price=0.1))
+        assert also_sent(manifest.cuts, priced, None) == priced
+    nowhere = decide(manifest, replace(usual, uplink_bps=0.0))
+    assert also_sent(manifest.cuts, nowhere, None) == nowhere
+    assert also_sent([cut for cut in manifest.cuts if cut.device is not None], alone, None) == alone
+    split = decide(manifest, usual)
+    assert split.cut.cloud is not None
+    assert also_sent(manifest.cuts, split, None) == split

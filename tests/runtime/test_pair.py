@@ -142,6 +142,25 @@ def test_an_answer_that_comes_first_ends_the_run_of_the_device(tiny: Tiny) -> No
             )
 
 
+@pytest.mark.parametrize("asks", ["for speed", "for little work in the cloud"])
+def test_where_the_device_begins_anyway_it_sends_what_it_would_have_done_alone(tiny: Tiny, asks: str) -> None:
+    """The link is better than believed: that is known with the answer, and not after a probe."""
+    all_head = next(cut for cut in tiny.bundle.manifest.cuts if cut.kind == "all-head")
+    believed = replace(FAST, rtt_s=2.0, head_slowdown=1.0 / all_head.device_s)
+    with (
+        servers.serve(servers.Tails(tiny.bundle)) as server,
+        Session(tiny.bundle.folder, server=server.url, start=believed) as session,
+    ):
+        assert session._decide(session._pair, None).cut.kind == "all-head"
+        session._pair.cloud.was_late()
+        outcome = session.request(INPUTS, sla_s=None if asks == "for speed" else 1.5)
+        if asks == "for speed":
+            assert outcome.decision.cut.kind == "all-tail"
+            assert eventually(lambda: session.conditions().rtt_s < 1.0)
+        else:
+            assert outcome.decision.cut.kind == "all-head"
+
+
 def test_an_interrupted_run_makes_nothing(tiny: Tiny) -> None:
     parts = DeviceParts(tiny.bundle)
     cut = next(cut for cut in tiny.bundle.manifest.cuts if cut.kind == "all-head")
