@@ -1,4 +1,4 @@
-"""The server as the device sees it: what was learned of it, and whether to leave it alone."""
+"""The server as the device uses it: requests and probes in threads, whose ends are learned from."""
 
 import logging
 import time

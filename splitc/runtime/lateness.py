@@ -15,7 +15,7 @@ _GIVE_UP_FACTOR, _GIVE_UP_S = 4.0, 0.5
 # So long after an answer was late, or none came, the device begins at the same time as the cloud, as far as it can.
 UNSTEADY_S = 60.0
 # Meanwhile estimates are behind the link: an answer that is expected to take this many times as long as the device is
-# often there before it. (On recorded cellular links, after a bad spell: up to three times too slow for eight seconds.)
+# often there before it. (On a recorded cellular link, after a bad spell: up to three times too slow for eight seconds.)
 _WORTH_SENDING = 4.0
 # Where the device cannot do without the server, it waits as long as a person might.
 _ALONE_S = 30.0
