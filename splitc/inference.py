@@ -10,8 +10,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,7 @@ Feeds = Mapping[str, npt.NDArray[Any]]
 
 # Types that numpy lacks and ONNX Runtime takes as raw bits: onnx.TensorProto.DataType numbers.
 _BITS = {"bfloat16": (np.uint16, 16)}
+_OUTPUT_TYPES: "WeakKeyDictionary[ort.InferenceSession, dict[str, str]]" = WeakKeyDictionary()
 FREE_DIM = "?"
 RUNTIME_VERSION: str = ort.__version__
 
@@ -166,10 +169,10 @@ def run(
         ModelError: ONNX Runtime fails on these inputs, or *interrupt* was set.
     """
     options = interrupt.options if interrupt is not None else None
-    types = {output.name: output.type for output in opened.get_outputs()}
+    types = _output_types(opened)
     names = list(types) if outputs is None else list(outputs)
-    dtypes = {array.dtype.name for array in feeds.values()}
-    dtypes |= {types[name].removeprefix("tensor(").removesuffix(")") for name in names}
+    dtypes = {dtype_name(array.dtype) for array in feeds.values()}
+    dtypes.update(types[name] for name in names)
     try:
         # An OrtValue holds types that numpy lacks, but costs tens of microseconds, and none can be made of strings.
         if dtypes.isdisjoint(_BITS):
@@ -179,6 +182,24 @@ def run(
         return {name: _from_ort(value) for name, value in zip(names, made, strict=True)}
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot run the model on these inputs ({_reason(error)})") from error
+
+
+def _output_types(opened: ort.InferenceSession) -> dict[str, str]:
+    """The types of its outputs by name, without "tensor(...)" around them; ONNX Runtime takes long to tell."""
+    types = _OUTPUT_TYPES.get(opened)
+    if types is None:
+        types = {
+            output.name: output.type.removeprefix("tensor(").removesuffix(")")
+            for output in opened.get_outputs()
+        }
+        _OUTPUT_TYPES[opened] = types
+    return types
+
+
+@lru_cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Its name; numpy spells it out anew each time."""
+    return dtype.name
 
 
 @contextlib.contextmanager

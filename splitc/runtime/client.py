@@ -51,7 +51,7 @@ class Client:
         message = wire.encode_request(
             {entry.name: values[entry.name] for entry in cut.sent},
             [entry.name for entry in wanted],
-            timeout_s=deadline_s - time.monotonic(),
+            timeout_s=_rounded_up(deadline_s - time.monotonic()),
         )
         reply = self._transport.exchange(
             "POST",
@@ -86,6 +86,14 @@ class Client:
             yield _exchange(reply, len(body), None)
         elif reply.status not in (_NOT_FOUND, _BAD_METHOD):  # other servers do not know it
             raise refusal(reply)
+
+
+def _rounded_up(seconds: float) -> float:
+    """To two digits: so precisely nobody needs to know, and what was said before need not be worked out again."""
+    if not 0 < seconds < math.inf:
+        return seconds
+    unit = 10.0 ** (math.floor(math.log10(seconds)) - 1)
+    return math.ceil(seconds / unit) * unit
 
 
 def refusal(reply: Reply) -> ServerRefused:

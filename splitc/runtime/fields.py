@@ -16,19 +16,27 @@ _UNSUPPORTED = ("shared_memory_region", "classification")
 _SHOWN_CHARACTERS = 57
 
 
-def parse(raw: memoryview) -> Object:
-    """The JSON object that *raw* holds.
+def check_size(json_bytes: int) -> None:
+    """See whether so much JSON may be parsed.
 
     Raises:
-        ProtocolError: it holds none, or one of more than 32 MiB.
+        ProtocolError: it is more than 32 MiB.
     """
-    if raw.nbytes > _MAX_JSON_BYTES:
+    if json_bytes > _MAX_JSON_BYTES:
         raise ProtocolError(
-            f"{raw.nbytes} bytes of JSON are more than {_MAX_JSON_BYTES}; send tensors as binary data",
+            f"{json_bytes} bytes of JSON are more than {_MAX_JSON_BYTES}; send tensors as binary data",
             status=413,
         )
+
+
+def parse(text: bytes) -> Object:
+    """The JSON object that *text* holds.
+
+    Raises:
+        ProtocolError: it holds none.
+    """
     try:
-        content = json.loads(str(raw, "utf-8"))
+        content = json.loads(str(text, "utf-8"))
     except (ValueError, RecursionError) as error:  # UTF-8, JSON, or numbers and nesting beyond measure
         raise ProtocolError("the message does not begin with JSON that can be read") from error
     return _object("the message", content)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from splitc.errors import ProtocolError
 from splitc.runtime.fields import shown
+from splitc.runtime.remember import remembered
 
 _PIECE_BYTES = 1 << 16
 # Of a status line and its headers, or of those after chunks.
@@ -22,6 +23,7 @@ _BODILESS = (204, 304)
 _TEXT = r"[\t -~\x80-\xff]*"
 _STATUS_LINE = re.compile(rf"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: {_TEXT})?")
 _HEADER = re.compile(rf"([!#$%&'*+.^_`|~0-9A-Za-z-]+):({_TEXT})")
+_EMPTY_LINE = b"\r\n"
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_LINE = re.compile(rf"([0-9A-Fa-f]{{1,15}})[\t ]*(?:;{_TEXT})?")
 
@@ -68,13 +70,10 @@ class Reader:
             ProtocolError: it is none, is too large, or could be read in two ways.
         """
         for _ in range(_MAX_INTERIM):
-            line = self._line(_MAX_HEAD_BYTES)
-            match = _STATUS_LINE.fullmatch(line)
-            if match is None:
-                raise ProtocolError(f"the server does not answer in HTTP/1.1 but with {shown(line)}")
+            status, is_old = _status(self._line(_MAX_HEAD_BYTES))
             headers = self._headers()
-            if (status := int(match[2])) >= _FIRST_FINAL:
-                return _head(status, headers, method, is_old=match[1] == "0")
+            if status >= _FIRST_FINAL:
+                return _head(status, headers, method, is_old=is_old)
         raise ProtocolError(f"the server sent {_MAX_INTERIM} interim answers and none that is final")
 
     def body(self, head: Head, max_bytes: int) -> bytearray:
@@ -98,8 +97,8 @@ class Reader:
         self._ahead += self._piece[:count]
         return count > 0
 
-    def _line(self, max_bytes: int) -> str:
-        """The next line, without its end."""
+    def _line(self, max_bytes: int) -> bytes:
+        """The next line, with its end."""
         end = self._ahead.find(b"\n")
         while end < 0 and len(self._ahead) <= max_bytes:
             searched = len(self._ahead)
@@ -108,25 +107,17 @@ class Reader:
             end = self._ahead.find(b"\n", searched)
         if not 0 <= end <= max_bytes:
             raise ProtocolError("the server's answer has more or longer lines before its data than any needs")
-        line = self._ahead[: end + 1].decode("latin-1")
+        line = bytes(self._ahead[: end + 1])
         del self._ahead[: end + 1]
-        text = line.removesuffix("\r\n")
-        if "\r" in text or "\n" in text:
-            raise ProtocolError(
-                f"the server's answer has the line {shown(line)}, which does not end in CR LF"
-            )
-        return text
+        return line
 
     def _headers(self) -> dict[str, str]:
         """What stands before an empty line."""
         headers: dict[str, str] = {}
         left_bytes = _MAX_HEAD_BYTES
-        while line := self._line(left_bytes):
+        while (line := self._line(left_bytes)) != _EMPTY_LINE:
             left_bytes -= len(line)
-            match = _HEADER.fullmatch(line)
-            if match is None:
-                raise ProtocolError(f"the server's answer has the header {shown(line)}, which is none")
-            name, value = match[1].lower(), match[2].strip(" \t")
+            name, value = _header(line)
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return headers
 
@@ -156,17 +147,46 @@ class Reader:
             if len(body) + size_bytes > max_bytes:
                 raise _too_large(max_bytes)
             body += self._exactly(size_bytes)
-            if self._line(_MAX_CHUNK_LINE_BYTES):
+            if self._line(_MAX_CHUNK_LINE_BYTES) != _EMPTY_LINE:
                 raise ProtocolError("a chunk of the server's answer is longer than it says")
         self._headers()
         return body
 
     def _chunk_bytes(self) -> int:
-        line = self._line(_MAX_CHUNK_LINE_BYTES)
+        line = _text(self._line(_MAX_CHUNK_LINE_BYTES))
         match = _CHUNK_LINE.fullmatch(line)
         if match is None:
             raise ProtocolError(f"a chunk of the server's answer has the size {shown(line)}, which is none")
         return int(match[1], 16)
+
+
+def _text(line: bytes) -> str:
+    """*line* without its end."""
+    text = line.decode("latin-1").removesuffix("\r\n")
+    if "\r" in text or "\n" in text:
+        shown_line = shown(line.decode("latin-1"))
+        raise ProtocolError(f"the server's answer has the line {shown_line}, which does not end in CR LF")
+    return text
+
+
+@remembered
+def _status(line: bytes) -> tuple[int, bool]:
+    """The status, and whether the answer is of HTTP/1.0."""
+    text = _text(line)
+    match = _STATUS_LINE.fullmatch(text)
+    if match is None:
+        raise ProtocolError(f"the server does not answer in HTTP/1.1 but with {shown(text)}")
+    return int(match[2]), match[1] == "0"
+
+
+@remembered
+def _header(line: bytes) -> tuple[str, str]:
+    """The name in lower case, and the value."""
+    text = _text(line)
+    match = _HEADER.fullmatch(text)
+    if match is None:
+        raise ProtocolError(f"the server's answer has the header {shown(text)}, which is none")
+    return match[1].lower(), match[2].strip(" \t")
 
 
 def _head(status: int, headers: Mapping[str, str], method: str, *, is_old: bool) -> Head:

@@ -35,6 +35,7 @@ _DTYPES = {datatype: name for name, datatype in _DATATYPES.items()} | {"BYTES": 
 # What json makes of the elements of a list, by the kind of dtype; no number is taken for a boolean or vice versa.
 _ELEMENTS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "O": {str}}
 _NUMBERS: set[type] = {int, float}
+_NATIVE_KINDS = "biuf"  # which Python can view as bytes without numpy's help
 _LENGTH = struct.Struct("<I")
 # Of an empty tensor the bytes do not bound the other dimensions.
 _MAX_ELEMENTS = 2**31
@@ -120,7 +121,10 @@ def to_bytes(where: str, array: Array) -> Buffer:
         return b"".join(chain.from_iterable(_with_length(where, text) for text in array.ravel()))
     if array.size == 0:
         return b""
-    return np.ascontiguousarray(array, _little_endian(array.dtype)).reshape(-1).view(np.uint8).data
+    little = _little_endian(array.dtype)
+    if array.flags.c_contiguous and array.dtype == little and array.dtype.kind in _NATIVE_KINDS:
+        return array.data.cast("B")
+    return np.ascontiguousarray(array, little).reshape(-1).view(np.uint8).data
 
 
 def _with_length(where: str, text: object) -> tuple[bytes, bytes]:
@@ -236,5 +240,6 @@ def _texts(tensor: Declared, texts: list[str]) -> Array:
     return array.reshape(tensor.shape)
 
 
+@lru_cache
 def _little_endian(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("<")

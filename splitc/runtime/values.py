@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from splitc.bundle import TensorEntry
 from splitc.errors import InputError, ProtocolError
-from splitc.inference import FREE_DIM, Value
+from splitc.inference import FREE_DIM, Value, dtype_name
 
 Array = npt.NDArray[Any]
 # Strings, sequences and maps: ONNX Runtime says what is wrong with them.
@@ -71,7 +71,7 @@ def _mismatch(entry: TensorEntry, value: Value) -> str | None:
         return None
     if not isinstance(value, np.ndarray):
         return f"must be a numpy array of {entry.dtype}, found {type(value).__name__}"
-    if value.dtype.name != entry.dtype:
+    if dtype_name(value.dtype) != entry.dtype:
         return f"must be of {entry.dtype}, found {value.dtype.name}"
     fits = value.ndim == len(entry.shape) and all(
         isinstance(dim, str) or dim == size for dim, size in zip(entry.shape, value.shape, strict=True)
