@@ -19,6 +19,7 @@ from ray import serve
 from splitc.errors import RuntimeFailure
 from splitc.server.app import Application, application
 from splitc.server.logs import log_to_stderr, tell
+from splitc.server.memory import keep_freed_memory
 from splitc.server.opening import Say
 from splitc.server.options import ListenOptions, ServerOptions
 from splitc.server.parts import Part
@@ -90,6 +91,7 @@ def _deployment(
 ) -> serve.Application:
     def build() -> Application:
         log_to_stderr(log_level)
+        keep_freed_memory()
         return application(opening(say=_unheard), options)
 
     return (

@@ -15,6 +15,7 @@ import uvicorn
 from splitc.errors import RuntimeFailure
 from splitc.server.app import Application
 from splitc.server.logs import Once, tell
+from splitc.server.memory import keep_freed_memory
 from splitc.server.options import ListenOptions
 from splitc.server.protocol import protocol_factory
 
@@ -34,6 +35,7 @@ def serve(app: Application, listen: ListenOptions, say: Callable[[str], None]) -
         RuntimeFailure: the address or the certificate cannot be used.
     """
     server = Server(app, listen, say)
+    keep_freed_memory()
     gc.collect()
     gc.freeze()  # what is there now stays, so that no collection need look through it while somebody waits
     server.run()

@@ -1,7 +1,5 @@
 """The sessions of ONNX Runtime that run files, all open at once, or as many as a limit of memory allows."""
 
-import ctypes
-import gc
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -10,12 +8,11 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
-import psutil
-
 from splitc import inference
 from splitc.errors import ModelError
 from splitc.inference import Feeds
 from splitc.runtime.tensors import Array
+from splitc.server.memory import memory_bytes
 from splitc.server.parts import Run
 from splitc.text import format_bytes
 
@@ -23,15 +20,6 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 Open = Callable[[], "InferenceSession"]
-
-
-def memory_bytes() -> int:
-    """What this process takes: its own pages, and its part of those that other processes map too."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # no glibc: then what was freed may count as well
-        ctypes.CDLL(None).malloc_trim(0)
-    taken: int = psutil.Process().memory_full_info().pss
-    return taken
 
 
 class TooLarge(Exception):  # noqa: N818 - the reason is told, and others are offered
