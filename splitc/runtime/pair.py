@@ -141,9 +141,8 @@ class Pair:
         wanted = self._wanted(decision.cut, values)
         offload = self.cloud.offload(decision.cut, values, wanted, deadline_s=limits.give_up_s)
         try:
-            ended = bool(wait([offload], limits.alone_s - time.monotonic()).done)
             # An exchange that is given up when its caller goes on may be told of first.
-            if ended and not isinstance(offload.exception(), DeadlineExceeded):
+            if _has_ended(offload, limits.alone_s) and not isinstance(offload.exception(), DeadlineExceeded):
                 return offload.result()
             if self._all_head is None:
                 self.cloud.leave_behind(offload)
@@ -179,14 +178,14 @@ class Pair:
         if not wait(both, late_s - time.monotonic(), FIRST_COMPLETED).done:
             self.cloud.was_late()
             self.cloud.leave_behind(offload)
-        for future in as_completed(both):
-            if future is offload and offload.exception() is None:
+        for _ in as_completed(both):
+            if offload.done() and offload.exception() is None:
                 interrupt.set()
                 return offload.result()
-            if future is local:
+            if local.done():
                 break
-        if offload.done():
-            return _Alone(local.result()[0], str(offload.exception()))
+        if offload.done() and (failure := offload.exception()) is not None:
+            return _Alone(local.result()[0], str(failure))
         self.cloud.leave_behind(offload)
         is_late = time.monotonic() >= late_s
         return _Alone(local.result()[0], "the server was late" if is_late else "the device was faster")
@@ -209,3 +208,12 @@ class Pair:
         # One exchange that outlives its caller tells enough; more would pile up while the server is silent.
         give_up_s = max(late_s, give_up_s) if self.cloud.is_usable() else late_s
         return _Limits(min(now_s, late_s) if begins_at_once else late_s, late_s, give_up_s)
+
+
+def _has_ended(future: Future[Any], until_s: float) -> bool:
+    """Wait for *future* until `time.monotonic()` is *until_s*."""
+    try:
+        future.exception(max(until_s - time.monotonic(), 0.0))
+    except TimeoutError:  # of the wait: what the future failed with is returned
+        return False
+    return True

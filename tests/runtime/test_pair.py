@@ -4,7 +4,8 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from splitc import inference
 from splitc.bundle import Bundle, read_bundle
 from splitc.decision import Conditions, Decision, latency_s
 from splitc.errors import DeadlineExceeded, ModelError, ProtocolError
+from splitc.runtime import pair as pair_module
+from splitc.runtime.client import Answer
 from splitc.runtime.connection import Buffer, Reply
+from splitc.runtime.estimate import Exchange
 from splitc.runtime.parts import DeviceParts
 from splitc.runtime.session import Session
 from splitc.runtime.transport import HttpTransport
@@ -124,6 +128,22 @@ def test_while_answers_are_late_the_device_begins_at_once_unless_the_cut_is_fixe
             assert unsteady.alone_s == unsteady.late_s
         else:
             assert unsteady.alone_s <= time.monotonic() < unsteady.late_s
+
+
+def test_where_both_are_done_the_answer_counts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_once(task: Callable[[], object]) -> "Future[object]":
+        done = Future[object]()
+        done.set_result(task())
+        return done
+
+    monkeypatch.setattr(pair_module, "beside", at_once)
+    answer = Answer({}, Exchange(1, 1, 0.1, 0.1, None, None, None, None))
+    offload = Future[Answer]()
+    offload.set_result(answer)
+    all_head = next(cut for cut in tiny.bundle.manifest.cuts if cut.kind == "all-head")
+    with Session(tiny.bundle.folder, transport=Silent()) as session:
+        for _ in range(20):  # in whichever order they are looked at
+            assert session._pair._first(offload, all_head, dict(INPUTS), time.monotonic() + 1) is answer
 
 
 def test_an_answer_that_comes_first_ends_the_run_of_the_device(tiny: Tiny) -> None:
