@@ -1,6 +1,6 @@
 """Measure pairs that run: are predictions true, how close to what is possible, how much at once, do they adapt?
 
-    python benchmarks/runtime.py                                  # everything, 14 minutes
+    python benchmarks/runtime.py                                  # everything, 24 minutes
     python benchmarks/runtime.py --only throughput --seconds 20   # one part, longer
     python benchmarks/runtime.py --only predictions --models regnet_y_400mf --json numbers.json
 
@@ -47,7 +47,7 @@ SERVED = ("basic_pitch", "magika_v3_3")
 BATCHED = "matrices"
 # On cellular links only small payloads are worth sending.
 LISTENER = "listener"
-ADAPTING_SLOWDOWN = 8.0  # so that the choice matters
+ADAPTING_ALONE_S = 0.6  # so that the choice matters
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,34 +183,48 @@ def serve(setting: Setting) -> dict[str, Any]:
 
 
 def adapt(setting: Setting) -> dict[str, Any]:
-    compiler, found = setting.compiler, []
+    compiler = setting.compiler
+    found: list[tuple[traces.Case, dict[str, traces.Stretch]]] = []
     recorded = cellular.recorded_links()
     if not recorded:
         say(f"{TRACES} is not there: only made-up links are measured")
     links = recorded or [cellular.made_up_link("lte", seed) for seed in range(3)]
     models = setting.models or (LISTENER,)
     cases = [
-        traces.Case(model, ADAPTING_SLOWDOWN, link) for model in compiler.all_of(models) for link in links
+        traces.Case(model, ADAPTING_ALONE_S, link) for model in compiler.all_of(models) for link in links
     ]
     for case, stretches in traces.measure(cases, setting.folder, setting.seconds):
-        policies = traces.policies(case, stretches)
-        CONSOLE.print(traces.table(policies))
-        CONSOLE.print(traces.verdict(policies))
-        found.append(
+        _tell(traces.policies(case, stretches))
+        found.append((case, stretches))
+    pooled = [
+        traces.together(own)
+        for model in dict.fromkeys(case.model.name for case in cases)
+        if len(own := [(case, each) for case, each in found if case.model.name == model]) > 1
+    ]
+    for rows in pooled:
+        _tell(rows)
+    return {
+        "cases": [
             {
-                "policies": [asdict(row) for row in policies],
-                "void": traces.why_void(policies),
-                "raw": {name: stretch.rows for name, stretch in stretches.items()},
+                "policies": [asdict(row) for row in traces.policies(case, stretches)],
+                "raw": {name: asdict(stretch) for name, stretch in stretches.items()},
             }
-        )
-    return {"cases": found}
+            for case, stretches in found
+        ],
+        "together": [[asdict(row) for row in rows] for rows in pooled],
+    }
+
+
+def _tell(rows: Sequence[traces.Policy]) -> None:
+    CONSOLE.print(traces.table(rows))
+    CONSOLE.print(traces.verdict(rows))
 
 
 PARTS: dict[str, tuple[Part, float]] = {
     "predictions": (predict, 2.4),
     "limit": (limits, 1.6),
     "throughput": (serve, 8.0),
-    "traces": (adapt, 20.0),
+    "traces": (adapt, 36.0),
 }
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def row(cut: str, latency_s: float, predicted_s: float = 1.0, head_s: float | No
         "predicted_s": predicted_s,
         "head_s": head_s,
         "fallback": None,
+        "waited_s": 0.0,
     }
 
 
@@ -49,55 +50,56 @@ def test_regret_is_that_of_the_commonest_cut_at_the_end() -> None:
     assert "within 5%" in predictions.verdicts(cuts, [found])[1]
 
 
-def adapted(own_slowdown: float, alone_slowdown: float = 2.0) -> list[traces.Policy]:
-    """Policies on a device that was to be twice as slow."""
-    stretches = {
-        "all-head c0": traces.Stretch([row("c0", 0.2)] * 10, alone_slowdown),
-        traces.ADAPTIVE: traces.Stretch([row("c2", 0.1)] * 9 + [row("c2", 1.0)], own_slowdown),
-        traces.WITH_SLA: traces.Stretch([row("c2", 0.1)], alone_slowdown),
+LINK = Link("a link", Conditions(1e6, 1e6, 0.1), 0.1)
+
+
+def stretches(own_alone_s: float) -> dict[str, traces.Stretch]:
+    """Of policies on a device that took 0.2 s alone for all but the adaptive one."""
+    return {
+        "all-head c0": traces.Stretch([row("c0", 0.2)] * 10, 0.2),
+        "all-tail c2": traces.Stretch([row("c2", 0.1)] * 9 + [row("c2", 3.0) | {"waited_s": 1.0}], 0.2),
+        traces.ADAPTIVE: traces.Stretch([row("c2", 0.1)] * 9 + [row("c0", 1.0)], own_alone_s),
+        traces.WITH_SLA: traces.Stretch([row("c2", 0.1)], 0.2),
     }
-    link = Link("a link", Conditions(1e6, 1e6, 0.1), 0.1)
-    return traces.policies(traces.Case(MODEL, 2.0, link), stretches)
 
 
-def test_a_slow_request_counts_longer_by_time() -> None:
-    alone, own, _ = adapted(2.1)
-    assert own.mean_s == pytest.approx(0.19)
-    assert own.by_time_mean_s == pytest.approx((9 * 0.25 * 0.1 + 1.0) / 3.25)
+def adapted(own_alone_s: float) -> list[traces.Policy]:
+    return traces.policies(traces.Case(MODEL, 2.0, LINK), stretches(own_alone_s))
+
+
+def test_a_request_counts_from_when_it_was_due() -> None:
+    alone, plain, own, _ = adapted(0.21)
+    assert (plain.mean_s, own.mean_s) == pytest.approx((0.49, 0.19))
     assert (alone.within_sla, own.within_sla) == (1.0, 0.9)
 
 
-def test_a_slowdown_is_that_of_all_heads_together() -> None:
-    rows = [
-        row("c1", 1.0, head_s=0.1),
-        row("c1", 1.0, head_s=0.5),
-        row("c0", 1.0, head_s=3.4),
-        row("c2", 1.0),
-    ]
-    assert traces.slowdown(rows, {"c0": 0.8, "c1": 0.1}) == pytest.approx(4.0)
-
-
 def test_policies_with_alike_devices_are_compared() -> None:
-    rows = adapted(2.1)
+    rows = adapted(0.21)
     assert traces.why_void(rows) is None
-    assert traces.verdict(rows).startswith("adapts: mean ")
+    assert traces.verdict(rows).startswith("adapts: mean -5.0%, p95 +197.5%, ")  # both of all-head: 0.2 s
     assert "void" not in str(traces.table(rows).title)
 
 
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        (adapted(2.5), "2.0x during 'all-head c0' and 2.5x during 'adaptive'"),
-        (adapted(1.4, 1.3), "1.3x during 'all-head c0' and 1.4x during 'adaptive'"),
-        (adapted(3.1, 3.0), "3.0x during 'all-head c0' and 3.1x during 'adaptive'"),
-    ],
-    ids=["different", "too fast", "too slow"],
-)
-def test_policies_with_other_devices_are_not_compared(rows: list[traces.Policy], said: str) -> None:
-    assert traces.verdict(rows).startswith(
-        f"adapts: void: the device was to be 2x slower, and was {said}; rerun"
+def test_links_are_told_together() -> None:
+    case = traces.Case(MODEL, 2.0, LINK)
+    slower = {
+        name: traces.Stretch([item | {"latency_s": 2 * item["latency_s"]} for item in stretch.rows], 0.3)
+        for name, stretch in stretches(0.2).items()
+    }
+    rows = traces.together([(case, stretches(0.2)), (case, slower)])
+    alone, *_, own, _ = rows
+    assert (alone.requests, alone.mean_s, alone.within_sla, alone.alone_s) == pytest.approx(
+        (20, 0.3, 1.0, 0.25)
     )
+    assert (own.requests, own.mean_s, own.within_sla) == pytest.approx((20, 0.285, 0.9))
+
+
+def test_an_adaptive_session_with_a_faster_device_is_not_compared() -> None:
+    rows = adapted(0.16)
+    said = "160 ms around 'adaptive' and 200 ms around 'all-head c0'"
+    assert traces.verdict(rows).startswith(f"adapts: void: the device alone took {said}; rerun")
     assert str(traces.table(rows).title).endswith("; void")
+    assert traces.why_void(adapted(0.25)) is None
 
 
 def test_what_is_over_the_limit_is_told() -> None:
@@ -109,3 +111,10 @@ def test_what_is_over_the_limit_is_told() -> None:
 
 def test_a_tail_for_throughput_takes_long_and_little() -> None:
     assert throughput.fitting(MODEL) == "c2"
+
+
+def test_a_share_is_of_the_raw_form_that_is_faster_by_its_median() -> None:
+    turns = [throughput.Turn(*counts, refused=1) for counts in ((100, 80, 90), (50, 60, 45), (110, 90, 88))]
+    found = throughput.compared("tiny", "c2", 1000, turns)
+    assert (found.shipped_per_s, found.prepared_per_s, found.served_per_s, found.refused) == (100, 80, 88, 3)
+    assert found.share == pytest.approx(0.9)  # of 0.9, 0.9, 0.8

@@ -29,9 +29,9 @@ class Link:
     seed: int = 0
     span: float = 4.0
 
-    def spec(self, seconds: float) -> LinkSpec:
-        """So many *seconds* of it."""
-        ways = [self._way(way, seconds) for way in ("up", "down")]
+    def spec(self, seconds: float, skip_s: float = 0.0) -> LinkSpec:
+        """So many *seconds* of it, after the first *skip_s*."""
+        ways = [_stretch(self._way(way, skip_s + seconds), skip_s, seconds) for way in ("up", "down")]
         return LinkSpec(ways[0], ways[1], rtt_s=self.rtt_s, queue_bytes=_QUEUE_BYTES)
 
     def _way(self, way: str, seconds: float) -> Trace:
@@ -55,9 +55,9 @@ def recorded_links() -> list[Link]:
         return []
     lte, umts = typical("lte"), typical("3g")
     return [
-        Link("Verizon LTE", lte, _RTT_S, recorded="Verizon-LTE-short", begin_s=30),
-        Link("AT&T LTE", lte, _RTT_S, recorded="ATT-LTE-driving", begin_s=12),
-        Link("T-Mobile UMTS", umts, _RTT_S, recorded="TMobile-UMTS-driving", begin_s=10),
+        Link("Verizon LTE", lte, _RTT_S, recorded="Verizon-LTE-short", begin_s=15),
+        Link("AT&T LTE", lte, _RTT_S, recorded="ATT-LTE-driving", begin_s=0),
+        Link("T-Mobile UMTS", umts, _RTT_S, recorded="TMobile-UMTS-driving", begin_s=0),
     ]
 
 

@@ -10,16 +10,21 @@ from typing import Any
 from benchmarks.running.cloud import HEADER, receive, timed_runs
 from benchmarks.running.programs import obey
 from splitc import inference
-from splitc.bundle import Manifest, part_files
+from splitc.bundle import Manifest, part_files, read_bundle
 from splitc.decision import Conditions, latency_s
 from splitc.inference import Feeds
+from splitc.runtime.client import Client
+from splitc.runtime.parts import DeviceParts
 from splitc.runtime.session import Session
-
-_sessions: dict[str, Session] = {}
-_heads: dict[Path, Any] = {}
-_links: dict[str, socket.socket] = {}
+from splitc.runtime.transport import HttpTransport
 
 Row = dict[str, Any]
+
+_FIXED_PATIENCE_S = 60.0
+
+_sessions: dict[str, "Session | _Fixed"] = {}
+_heads: dict[Path, Any] = {}
+_links: dict[str, socket.socket] = {}
 
 
 def open_session(
@@ -32,7 +37,7 @@ def open_session(
     deadline_s: float | None = None,
 ) -> list[str]:
     """Open a session called *name*; return the ids of the cuts."""
-    _sessions[name] = Session(
+    session = _sessions[name] = Session(
         bundle,
         server=server,
         start=Conditions(*start),
@@ -41,7 +46,47 @@ def open_session(
         sla_s=sla_s,
         deadline_s=deadline_s,
     )
-    return [entry.id for entry in _sessions[name].manifest.cuts]
+    return [entry.id for entry in session.manifest.cuts]
+
+
+class _Fixed:
+    """What an app does that has one cut built in: it runs the head, sends what that made, and waits."""
+
+    def __init__(self, bundle: Path, server: str, cut: str) -> None:
+        found = read_bundle(bundle)
+        self.manifest = found.manifest
+        self.cut = next(entry for entry in found.manifest.cuts if entry.id == cut)
+        self._parts = DeviceParts(found, threads=1)
+        self._transport = HttpTransport(server)
+        self._client = Client(found, self._transport)
+
+    def run(self, feeds: Feeds) -> Row:
+        """Make one request."""
+        began_s = time.monotonic()
+        values, head_s, exchange = dict(feeds), None, None
+        if self.cut.head is not None:
+            made, head_s = self._parts.run(self.cut, values)
+            values |= made
+        if self.cut.tail is not None:
+            wanted = [entry for entry in self.manifest.model.outputs if entry.name not in values]
+            deadline_s = began_s + _FIXED_PATIENCE_S
+            exchange = self._client.infer(self.cut, values, wanted, deadline_s=deadline_s).exchange
+        return {
+            "cut": self.cut.id,
+            "latency_s": time.monotonic() - began_s,
+            "fallback": None,
+            "head_s": head_s,
+            "exchange": asdict(exchange) if exchange is not None else None,
+        }
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+
+def open_fixed(name: str, bundle: str, server: str, cut: str) -> None:
+    """Open what always takes *cut*, called *name*."""
+    _sessions[name] = _Fixed(Path(bundle), server, cut)
 
 
 def close_session(name: str) -> None:
@@ -52,8 +97,11 @@ def close_session(name: str) -> None:
 def warm(name: str) -> None:
     """Run every head once, without the server: opening them is not what is measured."""
     session = _sessions[name]
-    parts = session._pair.parts  # noqa: SLF001 - an app's first minutes would do the same
     feeds = _feeds(session.manifest)
+    if isinstance(session, _Fixed):
+        session.run(feeds)
+        return
+    parts = session._pair.parts  # noqa: SLF001 - an app's first minutes would do the same
     for cut in session.manifest.cuts:
         if cut.head is not None:
             parts.run(cut, feeds)
@@ -69,24 +117,25 @@ def requests(
     """Make requests for so many *seconds*, *least* of them without a fallback, but no longer than *most_s*.
 
     Args:
-        period_s: one begins so long after the one before, or when that is done.
+        period_s: one is due so often, and begins then, or when the one before is done; 0 for at once.
     """
     session = _sessions[name]
     feeds = _feeds(session.manifest)
     rows: list[Row] = []
     whole = 0
     began_s = due_s = time.monotonic()
-    while (now_s := time.monotonic()) - began_s < (seconds if whole >= least else most_s):
-        if due_s > now_s:
-            time.sleep(due_s - now_s)
-        at_s = time.monotonic() - began_s
-        rows.append(_request(session, feeds) | {"at_s": at_s})
+    while due_s - began_s < (seconds if whole >= least else most_s):
+        time.sleep(max(due_s - time.monotonic(), 0.0))
+        waited_s = max(time.monotonic() - due_s, 0.0) if period_s else 0.0
+        rows.append(_request(session, feeds) | {"at_s": due_s - began_s, "waited_s": waited_s})
         whole += rows[-1]["fallback"] is None
-        due_s = max(due_s + period_s, time.monotonic())
+        due_s = due_s + period_s if period_s else time.monotonic()
     return rows
 
 
-def _request(session: Session, feeds: Feeds) -> Row:
+def _request(session: Session | _Fixed, feeds: Feeds) -> Row:
+    if isinstance(session, _Fixed):
+        return session.run(feeds)
     outcome = session.request(feeds)
     decision = outcome.decision
     cuts = session.manifest.cuts
@@ -143,6 +192,7 @@ if __name__ == "__main__":
     obey(
         {
             "open": open_session,
+            "open fixed": open_fixed,
             "close": close_session,
             "warm": warm,
             "requests": requests,

@@ -1,6 +1,6 @@
 """Programs that do what they are told: a line of JSON on stdin, a line of JSON back.
 
-Each runs on one core, and on the side of a test bed that it was started on.
+Each runs on one core or some, and on the side of a test bed that it was started on.
 """
 
 import json
@@ -89,9 +89,9 @@ class Program:
 
 
 @contextmanager
-def running(name: str, start: Start, core: int) -> Iterator[Program]:
-    """Run the module *name* of this package on *core*."""
-    command = ["taskset", "-c", str(core), sys.executable, "-m", f"benchmarks.running.{name}"]
+def running(name: str, start: Start, *cores: int) -> Iterator[Program]:
+    """Run the module *name* of this package on *cores*."""
+    command = ["taskset", "-c", ",".join(map(str, cores)), sys.executable, "-m", f"benchmarks.running.{name}"]
     process = start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     try:
         yield Program(process)
