@@ -127,9 +127,10 @@ class Cloud:
         """Measure the link, once more if that was a surprise; the outlook has it that this is under way."""
         found = False
         try:
-            if self._surprises():  # at once, while the connection's window is open: the rate itself shows
+            is_surprise = self._surprises()
+            found = True  # whatever fails from here on: else what fails now and then could look dead for ever
+            if is_surprise:  # at once, while the connection's window is open: the rate itself shows
                 self._surprises()
-            found = True
         except RuntimeFailure as failure:
             self._fail(failure)
         finally:

@@ -34,7 +34,7 @@ class Probe:
         worker, device, truth = self._cloud.worker(), self._device, self._truth
         if worker is None:
             device.failed(now_s)
-            device.outlook.probed(now_s, found=False)
+            device.outlook.probed(now_s, found=self._turns > 0)
             return
         up_bytes, down_bytes = _SIZES_BYTES[number]
         download_s = after_first_s(down_s, down_bytes, truth.downlink_bps, truth.rtt_s)

@@ -1,5 +1,6 @@
 """When the link is looked at: soon after news is missing, rarer where the device goes alone anyway."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -8,6 +9,7 @@ import pytest
 
 from splitc.bundle import CutEntry, TensorEntry
 from splitc.decision import Conditions
+from splitc.errors import TransportError
 from splitc.inference import Value
 from splitc.runtime.breaker import Breaker
 from splitc.runtime.client import Answer, Client
@@ -37,9 +39,12 @@ class Steady(Client):
     def __init__(self) -> None:
         self.rtt_s = 1.0
         self.probes = 0
+        self.fails_after = math.inf
 
     def probe(self, *, deadline_s: float) -> Iterator[Exchange]:  # noqa: ARG002
         self.probes += 1
+        if self.probes > self.fails_after:
+            raise TransportError("broken", sent=True)
         yield self._exchange(None)
 
     def infer(
@@ -118,3 +123,19 @@ def test_a_look_that_surprises_is_repeated_once(cloud: Cloud, clock: Clock, clie
         clock.now_s += 2.5
         looks_s(cloud, clock, client, STEP_S)
         assert client.probes - before == probes
+
+
+def test_a_server_that_answered_a_look_is_there_though_the_next_fails(
+    cloud: Cloud, clock: Clock, client: Steady
+) -> None:
+    looks_s(cloud, clock, client, 1.0)
+    with cloud._lock:
+        for _ in range(2):
+            cloud._outlook.failed(clock.now_s)
+    assert not cloud.is_usable()
+    client.rtt_s, client.fails_after = 30.0, client.probes + 1  # a surprise, so that it is looked at again
+    clock.now_s += 2.0
+    before = client.probes
+    looks_s(cloud, clock, client, STEP_S)
+    assert client.probes - before == 2
+    assert eventually(cloud.is_usable)
