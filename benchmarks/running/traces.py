@@ -36,7 +36,7 @@ _P95 = 0.95
 _WARM_S = 15.0
 _ALONE_S = 20.0  # the device alone does not depend on the link
 _YARDSTICK_S, _PAUSE_S = 2.0, 0.1
-ALIKE = 1.15  # the slowest device to those of the adaptive sessions
+ALIKE = 1.15  # the slowest device to that of the session that chooses
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,15 +183,14 @@ def _policy(title: str, name: str, stretches: Sequence[tuple[float, Stretch]]) -
 
 
 def why_void(rows: Sequence[Policy]) -> str | None:
-    """Why the adaptive sessions cannot be compared with fixed choices; nothing if their devices were not the faster ones."""
-    fixed, adaptive = _apart(rows)
-    fastest = min(adaptive, key=lambda row: row.alone_s)
+    """Why the session that chooses cannot be compared with fixed choices; nothing if its device was not the faster one."""
+    fixed, (own, _) = _apart(rows)
     slowest = max(fixed, key=lambda row: row.alone_s)
-    if slowest.alone_s <= ALIKE * fastest.alone_s:
+    if slowest.alone_s <= ALIKE * own.alone_s:
         return None
     return (
-        f"the device alone took {1e3 * fastest.alone_s:.0f} ms around '{fastest.name}' and "
-        f"{1e3 * slowest.alone_s:.0f} ms around '{slowest.name}'; rerun when the machine is quiet"
+        f"the device alone took {1e3 * own.alone_s:.0f} ms around '{own.name}' and {1e3 * slowest.alone_s:.0f} ms "
+        f"around '{slowest.name}'; rerun when the machine is quiet"
     )
 
 
