@@ -95,12 +95,13 @@ def _policies(bed: Bed, device: Program, case: Case, seconds: float) -> dict[str
     fixed = {_title(cut): cut for cut in (alone, *(cut for cut in case.model.cuts if cut is not alone))}
     for name, cut in fixed.items():
         _open(bed, device, case, name, "open fixed", cut=cut.id)
-    _open(bed, device, case, ADAPTIVE)
+    expected = start(case.link.expected)
+    _open(bed, device, case, ADAPTIVE, start=expected)
     ahead, stretch = case.link.spec(_WARM_S), case.link.spec(seconds, _WARM_S)
     found: dict[str, Stretch] = {}
     for name in (*fixed, ADAPTIVE, WITH_SLA):
         if name == WITH_SLA:
-            _open(bed, device, case, name, sla_s=sla(found), deadline_s=sla(found))
+            _open(bed, device, case, name, start=expected, sla_s=sla(found), deadline_s=sla(found))
         with device.slowed(_slowdown(device, case, alone)):
             before_s = _alone_s(device, case, alone)
             bed.change(ahead)
@@ -119,8 +120,6 @@ def _title(cut: CutEntry) -> str:
 
 
 def _open(bed: Bed, device: Program, case: Case, name: str, how: str = "open", **given: object) -> None:
-    if how == "open":
-        given["start"] = start(case.link.expected)
     server = f"http://{bed.cloud_address}:{PORT}"
     device.ask(how, name=name, bundle=str(case.model.folder), server=server, **given)
     device.ask("warm", name=name)

@@ -8,7 +8,7 @@ import psutil
 
 # Options of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_KEPT_BYTES = 32 << 20  # glibc takes no larger one
+_LARGEST_KEPT_BYTES = 32 << 20  # a piece; larger ones are returned at once, as by default
 _KEPT_BYTES = 64 << 20
 
 
