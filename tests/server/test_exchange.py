@@ -220,26 +220,3 @@ def test_a_server_that_cancels_is_obeyed() -> None:
         asyncio.run(go(served))
     assert not served.sent
     assert app.in_flight == 0
-
-
-def test_nobody_waits_for_what_is_counted_after_an_answer() -> None:
-    """What an event loop sends at the end of its turn is sent before."""
-    app = application([make_part()], ServerOptions())
-    counted: list[bool] = []
-
-    class Watched(Served):
-        async def send(self, message: Any) -> None:
-            await super().send(message)
-            if message["type"] == "http.response.body":
-                asyncio.get_running_loop().call_soon(lambda: counted.append(is_counted()))
-
-    def is_counted() -> bool:
-        return b'splitc_requests_total{model="made.c1"' in app._metrics.text("")[0]
-
-    json_size = len(encode_request(ones(), []).json)
-    headers = [*length(len(BODY)), (b"inference-header-content-length", b"%d" % json_size)]
-    served = Watched(*pieces(BODY), headers=headers)
-    serve(served, app=app)
-    assert served.sent[0]["status"] == 200
-    assert counted == [False]
-    assert is_counted()
