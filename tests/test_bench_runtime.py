@@ -68,7 +68,7 @@ def adapted(own_alone_s: float) -> list[traces.Policy]:
 
 
 def test_a_request_counts_from_when_it_was_due() -> None:
-    alone, plain, own, _ = adapted(0.21)
+    alone, plain, own, *_ = adapted(0.21)
     assert (plain.mean_s, own.mean_s) == pytest.approx((0.49, 0.19))
     assert (alone.within_sla, own.within_sla) == (1.0, 0.9)
 
@@ -87,11 +87,22 @@ def test_links_are_told_together() -> None:
         for name, stretch in stretches(0.2).items()
     }
     rows = traces.together([(case, stretches(0.2)), (case, slower)])
-    alone, *_, own, _ = rows
+    alone, _, own, *_ = rows
     assert (alone.requests, alone.mean_s, alone.within_sla, alone.alone_s) == pytest.approx(
         (20, 0.3, 1.0, 0.25)
     )
     assert (own.requests, own.mean_s, own.within_sla) == pytest.approx((20, 0.285, 0.9))
+
+
+def test_the_least_of_the_fixed_choices_is_taken_moment_by_moment() -> None:
+    found = stretches(0.2)
+    fewer = [row("c0", 0.2), row("c0", 0.3)]  # gone through five times
+    found["all-head c0"] = traces.Stretch(fewer, 0.2)
+    *rows, least = traces.policies(traces.Case(MODEL, 2.0, LINK), found)
+    assert least.name == traces.KNOWING
+    assert least.cuts == {"c2": 9, "c0": 1}
+    assert least.mean_s == pytest.approx((9 * 0.1 + 0.3) / 10)
+    assert "(who knew it all: -52.0%, -28.8%)" in traces.verdict([*rows, least])
 
 
 def test_an_adaptive_session_with_a_faster_device_is_not_compared() -> None:
