@@ -105,6 +105,13 @@ def test_the_least_of_the_fixed_choices_is_taken_moment_by_moment() -> None:
     assert "(who knew it all: -52.0%, -28.8%)" in traces.verdict([*rows, least])
 
 
+def test_an_sla_from_a_faster_device_is_not_compared() -> None:
+    found = stretches(0.2)
+    found[traces.WITH_SLA] = traces.Stretch([row("c0", 0.4)], 0.24)
+    said = traces.verdict(traces.policies(traces.Case(MODEL, 2.0, LINK), found))
+    assert "told of it void (its device took 240 ms alone, 200 where the SLA comes from), best fixed" in said
+
+
 def test_an_adaptive_session_with_a_faster_device_is_not_compared() -> None:
     rows = adapted(0.16)
     said = "160 ms around 'adaptive' and 200 ms around 'all-head c0'"
