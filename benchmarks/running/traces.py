@@ -11,8 +11,9 @@ The device is this machine, slowed down so that the whole model takes as long fo
 is at the moment. It may use all cores, as phones have several: heads run in one thread, and beside them it can receive.
 
 The last row is nobody's: of what the fixed choices took at each moment, the least. Who chooses can be better than every
-fixed choice in the mean. Not so in p95 as far as a better link makes no cut slower: then the worst twentieth of the moments
-is the same for all of them, and who knew it all beforehand would have the p95 of the best fixed choice.
+fixed choice in the mean. Not so in p95 as far as what a cut takes depends on the link alone, and a better link makes none
+slower: then the worst twentieth of the moments is the same for all of them, and who knew it all beforehand would have the
+p95 of the best fixed choice. What a device itself varies by is outside that.
 """
 
 from collections import Counter
@@ -271,6 +272,6 @@ def verdict(rows: Sequence[Policy]) -> str:
 
 def _met(told: Policy, alone: Policy) -> str:
     """How often *told* met the SLA, if its device was about as fast as that of *alone*, whose times the SLA comes from."""
-    if told.alone_s <= ALIKE * alone.alone_s:
+    if max(told.alone_s, alone.alone_s) <= ALIKE * min(told.alone_s, alone.alone_s):
         return f"{told.within_sla:.1%}"
     return f"void (its device took {1e3 * told.alone_s:.0f} ms alone, {1e3 * alone.alone_s:.0f} where the SLA comes from)"
