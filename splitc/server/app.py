@@ -14,7 +14,7 @@ from splitc.runtime.tensors import datatype
 from splitc.server import routes
 from splitc.server.batching import Batcher
 from splitc.server.exchange import ClientGone, Exchange, Receive, Refusal, Scope, Send
-from splitc.server.infer import Inference, Served, serve_part
+from splitc.server.infer import REFUSED, Inference, Served, refusal, serve_part
 from splitc.server.limits import MAX_HEAD_BYTES
 from splitc.server.logs import LOGGER, Once, tell
 from splitc.server.metrics import Metrics
@@ -109,9 +109,11 @@ class Application:
 
     async def _serve(self, exchange: Exchange) -> None:
         try:
-            await self._handle(exchange)
-        except Refusal as refusal:
-            await self._refuse(exchange, refusal)
+            await self._handled(exchange)
+        except Refusal as found:
+            await self._refuse(exchange, found)
+        except REFUSED as error:
+            await self._refuse(exchange, refusal(error))
         except ClientGone:
             self._metrics.refused("gone")
             return
@@ -134,7 +136,8 @@ class Application:
         if LOGGER.isEnabledFor(logging.DEBUG):
             tell(logging.DEBUG, "answered", model=exchange.model, status=exchange.status, peer=exchange.peer)
 
-    async def _handle(self, exchange: Exchange) -> None:
+    def _handled(self, exchange: Exchange) -> Awaitable[None]:
+        """What answers it, to be awaited."""
         if exchange.head_bytes > MAX_HEAD_BYTES:
             raise Refusal(431, "head", f"the headers are larger than {MAX_HEAD_BYTES} bytes", closes=True)
         route = find_route(exchange.path)
@@ -146,7 +149,7 @@ class Application:
         if exchange.method not in methods:
             allowed = ", ".join(methods)
             raise Refusal(405, "method", f"this path takes {allowed} only", allow=allowed)
-        await self._handlers[route.endpoint](exchange, route)
+        return self._handlers[route.endpoint](exchange, route)
 
     def _check_token(self, exchange: Exchange) -> None:
         if self._options.token is None:
@@ -157,20 +160,20 @@ class Application:
             sentence = "the token is missing or wrong; send it as 'Authorization: Bearer TOKEN'"
             raise Refusal(401, "token", sentence, www_authenticate='Bearer realm="splitc"')
 
-    async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
-        self._metrics.refused(refusal.reason)
-        if refusal.reason in _LOGGED and self._once.first(exchange.peer, refusal.reason):
+    async def _refuse(self, exchange: Exchange, found: Refusal) -> None:
+        self._metrics.refused(found.reason)
+        if found.reason in _LOGGED and self._once.first(exchange.peer, found.reason):
             tell(
                 logging.WARNING,
                 "refused",
-                reason=refusal.reason,
-                status=refusal.status,
-                said=refusal,
+                reason=found.reason,
+                status=found.status,
+                said=found,
                 model=exchange.model,
                 peer=exchange.peer,
             )
-        headers = [*refusal.headers.items(), *([("connection", "close")] if refusal.closes else [])]
-        await exchange.answer_json(refusal.status, {"error": str(refusal)}, headers)
+        headers = [*found.headers.items(), *([("connection", "close")] if found.closes else [])]
+        await exchange.answer_json(found.status, {"error": str(found)}, headers)
 
     def _find(self, exchange: Exchange, route: Route) -> Served:
         served = self._served.get(route.model)
@@ -225,10 +228,10 @@ class Application:
         self._check_open()
         await exchange.answer_json(200, {"name": route.model, "ready": True})
 
-    async def _infer(self, exchange: Exchange, route: Route) -> None:
+    def _infer(self, exchange: Exchange, route: Route) -> Awaitable[None]:
         served = self._find(exchange, route)
         self._check_open()
-        await self._inference.serve(exchange, served)
+        return self._inference.serve(exchange, served)
 
 
 def _ends() -> Refusal:

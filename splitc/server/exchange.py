@@ -1,10 +1,11 @@
 """One request and its answer, between the application and whichever ASGI server runs it."""
 
 import asyncio
+import ctypes
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,21 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Watch = Callable[[Callable[[], None] | None], None]
+Fill = Callable[[memoryview, float], Awaitable[int | None]]
+"""Fill memory with the body, within so many seconds; return the bytes that came, None if this body must be received.
+
+Raises:
+    TimeoutError: it took longer.
+    ConnectionError: the connection ended before the body did.
+"""
 
 # In a server's scope: it takes memoryviews where the standard knows bytes only, so nothing need be copied.
 VIEWS = "splitc.views"
 # In a server's scope: its "watch" takes what to call when the client goes away, or None, so no task waits for that.
 GONE = "splitc.gone"
+# In a server's scope: its "fill" puts a body where it is wanted as it comes, and nobody is woken for each piece.
+BODY = "splitc.body"
 _ALIGNMENT = 64
 _JOINED_BYTES = 64 << 10
 
@@ -63,7 +74,7 @@ class Exchange:
         self.began_s = time.monotonic()
         self.method: str = scope["method"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.head_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
+        self.head_bytes = sum(map(len, chain.from_iterable(scope["headers"])))
         self.path = _path(scope)
         self.query: bytes = scope.get("query_string", b"")
         self.peer = str((scope.get("client") or ("",))[0])
@@ -72,9 +83,9 @@ class Exchange:
         self.received_bytes = self.sent_bytes = self.status = 0
         extensions = scope.get("extensions") or {}
         self._views = VIEWS in extensions
-        self._watch: Callable[[Callable[[], None] | None], None] | None = extensions.get(GONE, {}).get(
-            "watch"
-        )
+        self._fill: Fill | None = extensions[BODY]["fill"] if BODY in extensions else None
+        self._tell_when_gone: Watch | None = extensions[GONE]["watch"] if GONE in extensions else None
+        self._waits: asyncio.Task[None] | None = None
         self._receive = receive
         self._send = send
         self._also = also
@@ -108,62 +119,61 @@ class Exchange:
         if declared is not None and declared > limit_bytes:
             raise too_large(limit_bytes)
         try:
-            async with asyncio.timeout(within_s):
-                if declared is None:
-                    return memoryview(await self._receive_unknown(limit_bytes))
-                return await self._receive_into(_aligned(declared, aligned_at))
+            if declared is None:
+                return await self._receive_unknown(limit_bytes, within_s)
+            target = _aligned(declared, aligned_at)
+            came = None if self._fill is None else await self._fill(target, within_s)
+            if came is None:
+                await self._receive_into(target, within_s)
+            else:
+                self.received_bytes = came
+        except ConnectionError as error:
+            raise ClientGone from error
         except TimeoutError as error:
             raise Refusal(
                 408, "slow", f"the body did not arrive within {within_s:g} s", closes=True
             ) from error
         finally:
             self.receive_s = time.monotonic() - self.began_s
-
-    async def _receive_into(self, target: memoryview) -> memoryview:
-        more = True
-        while more:
-            chunk, more = await self._chunk()
-            end = self.received_bytes
-            if end > len(target):
-                raise Refusal(400, "malformed", "the body is longer than Content-Length says", closes=True)
-            target[end - len(chunk) : end] = chunk
-        if self.received_bytes < len(target):
-            raise Refusal(400, "malformed", "the body is shorter than Content-Length says", closes=True)
+        if self.received_bytes != declared:
+            than = "longer" if self.received_bytes > declared else "shorter"
+            raise Refusal(400, "malformed", f"the body is {than} than Content-Length says", closes=True)
         return target
 
-    async def _receive_unknown(self, limit_bytes: int) -> bytearray:
-        body, more = bytearray(), True
-        while more:
-            chunk, more = await self._chunk()
-            if self.received_bytes > limit_bytes:
-                raise too_large(limit_bytes)
-            body += chunk
-        return body
+    async def _receive_into(self, target: memoryview, within_s: float) -> None:
+        more = True
+        async with asyncio.timeout(within_s):
+            while more and self.received_bytes <= len(target):
+                chunk, more = self._chunk(await self._receive())
+                if self.received_bytes <= len(target):
+                    target[self.received_bytes - len(chunk) : self.received_bytes] = chunk
 
-    async def _chunk(self) -> tuple[bytes, bool]:
-        message = await self._receive()
+    async def _receive_unknown(self, limit_bytes: int, within_s: float) -> memoryview:
+        body, more = bytearray(), True
+        async with asyncio.timeout(within_s):
+            while more:
+                chunk, more = self._chunk(await self._receive())
+                if self.received_bytes > limit_bytes:
+                    raise too_large(limit_bytes)
+                body += chunk
+        return memoryview(body)
+
+    def _chunk(self, message: Message) -> tuple[bytes, bool]:
         if message["type"] != "http.request":
             raise ClientGone
         chunk: bytes = message.get("body", b"")
         self.received_bytes += len(chunk)
         return chunk, message.get("more_body", False)
 
-    @contextmanager
-    def watched(self, gone: Callable[[], None]) -> Iterator[None]:
-        """Call *gone* if the client goes away during the block; only after its body was received."""
-        if self._watch is not None:
-            self._watch(gone)
-            try:
-                yield
-            finally:
-                self._watch(None)
-            return
-        disconnected = asyncio.ensure_future(self._disconnected())
-        disconnected.add_done_callback(lambda task: None if task.cancelled() else gone())
-        try:
-            yield
-        finally:
-            disconnected.cancel()
+    def watch(self, gone: Callable[[], None] | None) -> None:
+        """Have *gone* called if the client goes away, until told None; only after its body was received."""
+        if self._tell_when_gone is not None:
+            self._tell_when_gone(gone)
+        elif gone is not None:
+            self._waits = asyncio.ensure_future(self._disconnected())
+            self._waits.add_done_callback(lambda task: None if task.cancelled() else gone())
+        elif self._waits is not None:
+            self._waits.cancel()
 
     async def _disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -211,7 +221,8 @@ def _path(scope: Scope) -> bytes:
 def _aligned(size_bytes: int, aligned_at: int) -> memoryview:
     """Memory that nothing was written to yet: a claimed size costs none before the bytes arrive."""
     memory = np.empty(size_bytes + _ALIGNMENT, np.uint8)
-    start = -(memory.__array_interface__["data"][0] + aligned_at) % _ALIGNMENT
+    # numpy's own ways to tell the address take several times as long.
+    start = -(ctypes.addressof(ctypes.c_char.from_buffer(memory.data)) + aligned_at) % _ALIGNMENT
     return memory[start : start + size_bytes].data
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from splitc.errors import DeadlineExceeded, InputError, ModelError, ProtocolError
-from splitc.runtime.wire import InferRequest, Message, decode_request, encode_response, json_size
+from splitc.runtime.wire import InferRequest, decode_request, encode_response, json_size
 from splitc.server.batching import Batcher, QueueFull, too_late
 from splitc.server.exchange import ClientGone, Exchange, Refusal
 from splitc.server.jobs import Job, Ran
@@ -21,6 +22,9 @@ from splitc.server.pricing import Meter
 _QUICK_JSON_BYTES = 32 << 10
 _NUMBER_BYTES = 16  # about, in JSON
 _FOREVER = float("inf")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +62,29 @@ class Inference:
         """Receive a request, have it computed, and answer.
 
         Raises:
-            Refusal: it cannot be served.
+            Refusal, *REFUSED: it cannot be served.
             ClientGone: nobody waits for the answer.
         """
         part = served.part
         _check_bundle(exchange, part)
         if self._meter is not None:
             self._meter.asked(part.name)
-        with _refusals():
-            self._batcher.check_room()
-            json_bytes = json_size(exchange.header("inference-header-content-length"))
-            limit_bytes = served.limits.body_bytes(json_bytes)
-            declared = exchange.declared_bytes()
-            with self._holding(limit_bytes if declared is None else min(declared, limit_bytes)):
-                request = await self._request(exchange, json_bytes, limit_bytes)
-                check_inputs(part, request.inputs)
-                ran = await self._run(exchange, part, request)
-            message = await self._encode(part, ran, request)
+        self._batcher.check_room()
+        json_bytes = json_size(exchange.header("inference-header-content-length"))
+        limit_bytes = served.limits.body_bytes(json_bytes)
+        declared = exchange.declared_bytes()
+        held_bytes = limit_bytes if declared is None else min(declared, limit_bytes)
+        self._hold(held_bytes)
+        try:
+            request = await self._request(exchange, json_bytes, limit_bytes)
+            check_inputs(part, request.inputs)
+            ran = await self._run(exchange, part, request)
+        finally:
+            self._held_bytes -= held_bytes
+        if _text_numbers(ran, request) <= _QUICK_JSON_BYTES // _NUMBER_BYTES:
+            message = encode_response(part.name, ran.outputs, request)
+        else:
+            message = await self._beside(encode_response, part.name, ran.outputs, request)
         await exchange.answer(
             200,
             [*message.headers().items(), ("splitc-bundle", part.bundle), _timing(exchange, ran)],
@@ -89,33 +99,19 @@ class Inference:
         body = await exchange.body(
             limit_bytes=limit_bytes, within_s=self._options.receive_s, aligned_at=json_bytes or 0
         )
-        return await self._decode(body, json_bytes)
+        if (len(body) if json_bytes is None else json_bytes) <= _QUICK_JSON_BYTES:
+            return decode_request(body, json_bytes)
+        return await self._beside(decode_request, body, json_bytes)
 
-    @contextmanager
-    def _holding(self, size_bytes: int) -> Iterator[None]:
+    def _hold(self, size_bytes: int) -> None:
         if self._held_bytes + size_bytes > self._options.max_held_bytes:
             raise Refusal(503, "memory", "too many requests are being received; try again", retry_after=1)
         self._held_bytes += size_bytes
-        try:
-            yield
-        finally:
-            self._held_bytes -= size_bytes
 
-    async def _decode(self, body: memoryview, json_bytes: int | None) -> InferRequest:
-        if (len(body) if json_bytes is None else json_bytes) <= _QUICK_JSON_BYTES:
-            return decode_request(body, json_bytes)
+    async def _beside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Read or write long JSON in another thread."""
         async with self._long_json:
-            return await asyncio.to_thread(decode_request, body, json_bytes)
-
-    async def _encode(self, part: Part, ran: Ran, request: InferRequest) -> Message:
-        binary = request.binary
-        as_text = [
-            array.size for name, array in ran.outputs.items() if binary is not None and name not in binary
-        ]
-        if sum(as_text) <= _QUICK_JSON_BYTES // _NUMBER_BYTES:
-            return encode_response(part.name, ran.outputs, request)
-        async with self._long_json:
-            return await asyncio.to_thread(encode_response, part.name, ran.outputs, request)
+            return await asyncio.to_thread(function, *args, **kwargs)
 
     async def _run(self, exchange: Exchange, part: Part, request: InferRequest) -> Ran:
         outputs = wanted_outputs(part, request.outputs)
@@ -129,21 +125,23 @@ class Inference:
 
     async def _watch(self, exchange: Exchange, job: Job) -> Ran | Exception:
         """Wait for *job*, and take it back once nobody else waits for it."""
-
-        def withdraw(reason: Callable[[], Exception]) -> None:
-            if not job.future.done() and self._batcher.withdraw(job):
-                job.future.set_result(reason())
-
         timer = None
         if job.deadline_s != _FOREVER:
             remaining_s = job.deadline_s - time.monotonic()
-            timer = asyncio.get_running_loop().call_later(remaining_s, withdraw, lambda: too_late(job))
+            timer = asyncio.get_running_loop().call_later(
+                remaining_s, self._withdraw, job, partial(too_late, job)
+            )
+        exchange.watch(partial(self._withdraw, job, ClientGone))
         try:
-            with exchange.watched(lambda: withdraw(ClientGone)):
-                return await job.future
+            return await job.future
         finally:
+            exchange.watch(None)
             if timer is not None:
                 timer.cancel()
+
+    def _withdraw(self, job: Job, reason: Callable[[], Exception]) -> None:
+        if not job.future.done() and self._batcher.withdraw(job):
+            job.future.set_result(reason())
 
 
 def _check_bundle(exchange: Exchange, part: Part) -> None:
@@ -157,24 +155,34 @@ def _check_bundle(exchange: Exchange, part: Part) -> None:
         )
 
 
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn what may go wrong with a request into its answer."""
-    try:
-        yield
-    except ProtocolError as error:
-        raise Refusal(error.status, "malformed", str(error)) from error
-    except InputError as error:
-        raise Refusal(400, "input", str(error)) from error
-    except QueueFull as error:
-        raise Refusal(503, "queue", str(error), retry_after=error.retry_after_s) from error
-    except DeadlineExceeded as error:
-        raise Refusal(504, "late", str(error)) from error
-    except ModelError as error:
-        raise Refusal(400, "failed", str(error)) from error
+REFUSED = (ProtocolError, InputError, QueueFull, DeadlineExceeded, ModelError)
+"""What may go wrong with a request besides what is a `Refusal` already."""
+
+
+def refusal(error: Exception) -> Refusal:
+    """The answer to a request for which one of `REFUSED` was raised."""
+    match error:
+        case ProtocolError():
+            return Refusal(error.status, "malformed", str(error))
+        case InputError():
+            return Refusal(400, "input", str(error))
+        case QueueFull():
+            return Refusal(503, "queue", str(error), retry_after=error.retry_after_s)
+        case DeadlineExceeded():
+            return Refusal(504, "late", str(error))
+        case _:
+            return Refusal(400, "failed", str(error))
+
+
+def _text_numbers(ran: Ran, request: InferRequest) -> int:
+    """How many numbers of its outputs are wanted as JSON."""
+    binary = request.binary
+    if binary is None:
+        return 0
+    return sum(array.size for name, array in ran.outputs.items() if name not in binary)
 
 
 def _timing(exchange: Exchange, ran: Ran) -> tuple[str, str]:
     """The W3C header, in milliseconds."""
-    spans = (("recv", exchange.receive_s), ("queue", ran.queue_s), ("compute", ran.compute_s))
-    return "server-timing", ", ".join(f"{name};dur={1e3 * seconds:.3f}" for name, seconds in spans)
+    recv_ms, queue_ms, compute_ms = 1e3 * exchange.receive_s, 1e3 * ran.queue_s, 1e3 * ran.compute_s
+    return "server-timing", f"recv;dur={recv_ms:.3f}, queue;dur={queue_ms:.3f}, compute;dur={compute_ms:.3f}"

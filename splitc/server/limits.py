@@ -91,9 +91,12 @@ def _has_datatype(dtype: np.dtype[Any], name: str) -> bool:
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...], sizes: dict[str, int]) -> bool:
     """Whether *shape* is as *wanted*; *sizes* gathers what symbolic dimensions are in one request."""
-    return len(shape) == len(wanted) and all(
-        dim == _UNNAMED or size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
-        for size, dim in zip(shape, wanted, strict=True)
+    return shape == wanted or (
+        len(shape) == len(wanted)
+        and all(
+            dim == _UNNAMED or size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
+            for size, dim in zip(shape, wanted, strict=True)
+        )
     )
 
 

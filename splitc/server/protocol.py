@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol, for clients that are slow, loud or too many."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -9,13 +10,15 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from splitc.server.exchange import GONE, VIEWS, Exchange, Receive, Scope, Send
+from splitc.runtime.tensors import Buffer
+from splitc.server.exchange import BODY, GONE, VIEWS, Exchange, Receive, Scope, Send
 from splitc.server.limits import MAX_HEAD_BYTES
 from splitc.server.options import ListenOptions
 
 # Beyond the connections that are told to come back, this many are: others are closed without a word.
 _TOLD = 64
 _LINGER_S = 2.0
+_INTERIM = b"HTTP/1.1 1"
 
 Complaint = Callable[[str, str], None]
 
@@ -25,6 +28,61 @@ async def busy(scope: Scope, receive: Receive, send: Send) -> None:
     exchange = Exchange(scope, receive, send)
     headers = [("retry-after", "1"), ("connection", "close")]
     await exchange.answer_json(503, {"error": "this server has too many connections; try again"}, headers)
+
+
+class _Together:
+    """A transport that sends an answer with one call to the system: else its head would go alone, and be received alone."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._parts: list[Buffer] = []
+        self.is_closing = transport.is_closing
+
+    def write(self, data: Buffer) -> None:
+        """Keep *data* until `flush`; what only asks the client to go on is sent at once."""
+        is_first = not self._parts
+        self._parts.append(data)
+        if is_first and data[: len(_INTERIM)] == _INTERIM:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was written."""
+        parts, self._parts = self._parts, []
+        if parts:
+            self._transport.writelines(parts)
+
+    def close(self) -> None:
+        """End the connection when what was written is sent."""
+        self.flush()
+        self._transport.close()
+
+
+class _Body:
+    """The body of a request, which goes to *target* as it comes.
+
+    Attributes:
+        came: its bytes until now; those beyond *target* are counted only.
+        whole: done when it has come.
+    """
+
+    def __init__(self, target: memoryview, whole: "asyncio.Future[None]") -> None:
+        self._target = target
+        self.whole = whole
+        self.came = 0
+
+    def add(self, piece: Buffer) -> None:
+        """Add what came next."""
+        before, self.came = self.came, self.came + len(piece)
+        if self.came <= len(self._target):
+            self._target[before : self.came] = piece
+
+    def end(self, error: Exception | None = None) -> None:
+        """There is no more of it, or there will not be because of *error*."""
+        if not self.whole.done():
+            if error is None:
+                self.whole.set_result(None)
+            else:
+                self.whole.set_exception(error)
 
 
 class Protocol(HttpToolsProtocol):
@@ -38,18 +96,26 @@ class Protocol(HttpToolsProtocol):
         super().__init__(**options)
         self._listen = listen
         self._complain = complain
+        self._extensions: dict[str, dict[object, object]] = {
+            VIEWS: {},
+            GONE: {"watch": self._watch},
+            BODY: {"fill": self._fill},
+        }
+        self._due_s = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._in_head = True
         self._head_bytes = 0
         self._refused = False
         self._gone: Callable[[], None] | None = None
+        self._body: _Body | None = None
 
     # --- what asyncio calls ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)
+        self._answers = _Together(transport)
         if len(self.connections) > self._listen.max_connections + _TOLD:
             transport.abort()
         elif len(self.connections) > self._listen.max_connections:
@@ -61,6 +127,8 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._gone is not None:
             self._gone()
+        if self._body is not None:
+            self._body.end(ConnectionResetError())
         self._unset_keepalive_if_required()  # uvicorn leaves the timer running where the peer reset the connection
         self._stop(self._timer)
         self._stop(self._send_timer)
@@ -90,18 +158,22 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request has come."""
         super().on_message_begin()
-        self.scope["extensions"] = {VIEWS: {}, GONE: {"watch": self._watch}}
+        self.scope["extensions"] = self._extensions
         self._in_head, self._head_bytes = True, 0
         self._expect_within(self._listen.head_s)
 
     def on_headers_complete(self) -> None:
         """Its head has come."""
         super().on_headers_complete()
+        self.cycle.transport = self._answers  # type: ignore[assignment]
         self._in_head = False
         self._expect_within(self._listen.request_s)
 
     def on_body(self, body: bytes) -> None:
         """A part of its body has come: alone it is handed on as it is, where uvicorn would copy it twice."""
+        if self._body is not None:
+            self._body.add(body)
+            return
         cycle = self.cycle
         if not cycle.body and not cycle.response_complete:
             cycle.body = body  # type: ignore[assignment]
@@ -114,13 +186,40 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """All of it has come."""
         super().on_message_complete()
-        self._stop(self._timer)
+        self._due_s = math.inf
+        if self._body is not None:
+            self._body.end()
+
+    def on_response_complete(self) -> None:
+        """All of an answer was written."""
+        self._answers.flush()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
         self._refuse(400, msg)
 
     # --- what the application calls ---
+
+    async def _fill(self, target: memoryview, within_s: float) -> int | None:
+        """Put the body of the request that runs into *target*, see `exchange.Fill`."""
+        cycle = self.cycle
+        if self.pipeline or cycle.waiting_for_100_continue:
+            return None  # the cycle is that of another request, or the client waits for a word
+        body = _Body(target, self.loop.create_future())
+        body.add(cycle.body)
+        cycle.body = bytearray()
+        if cycle.more_body:
+            if self.transport.is_closing():
+                raise ConnectionResetError
+            self.flow.resume_reading()
+            self._expect_within(within_s)
+            self._body = body
+            try:
+                await body.whole
+            finally:
+                self._body = None
+        return body.came
 
     def _watch(self, gone: Callable[[], None] | None) -> None:
         self._gone = gone
@@ -134,12 +233,27 @@ class Protocol(HttpToolsProtocol):
     # --- limits ---
 
     def _expect_within(self, seconds: float) -> None:
-        self._stop(self._timer)
-        self._timer = self.loop.call_later(seconds, self._check_progress, seconds)
+        """Give the peer so long from now; a timer that ends before that is left as it is, and looks again then."""
+        self._due_s = self.loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._due_s:
+            self._look_again()
 
-    def _check_progress(self, seconds: float) -> None:
-        if self.flow.read_paused:  # it is we who do not read
-            self._expect_within(seconds)
+    def _look_again(self) -> None:
+        self._stop(self._timer)
+        self._timer = self.loop.call_at(self._due_s, self._check_progress)
+
+    def _check_progress(self) -> None:
+        self._timer = None
+        if self._due_s == math.inf:
+            return
+        now_s = self.loop.time()
+        if now_s < self._due_s:
+            self._look_again()
+        elif self.flow.read_paused:  # it is we who do not read
+            self._expect_within(self._listen.request_s)
+        elif self._body is not None:
+            self._expect_within(self._listen.request_s)
+            self._body.end(TimeoutError())
         else:
             self._abort("is too slow")
 

@@ -3,9 +3,11 @@
 import logging
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from splitc.bundle import TensorEntry
@@ -27,6 +29,14 @@ from tests.server.serving import (
 
 INFER = "/v2/models/made.c1/infer"
 SHORT = ListenOptions(port=0, head_s=1.0, request_s=1.5, idle_s=30)
+
+
+def asked(*lines: str) -> bytes:
+    """A request, whole, with further *lines* in its head."""
+    message = encode_request(ones(), [])
+    return head(
+        "POST", INFER, *(f"{name}: {value}" for name, value in message.headers().items()), *lines
+    ) + joined(message)
 
 
 def test_a_head_that_does_not_come(caplog: pytest.LogCaptureFixture) -> None:
@@ -60,6 +70,49 @@ def test_a_body_that_does_not_come_is_told_so() -> None:
         answer = receive_all(sock)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"the body did not arrive within 0.2 s" in answer
+
+
+def test_a_limit_that_is_shorter_than_what_was_allowed_before() -> None:
+    options, listen = ServerOptions(receive_s=0.2), ListenOptions(port=0, head_s=1000, request_s=1000)
+    with running(make_part(), options=options, listen=listen) as server, server.dial() as sock:
+        sock.sendall(asked())
+        sock.sendall(head("POST", INFER, "Content-Length: 100") + b"x")
+        assert b"HTTP/1.1 408 " in receive_all(sock)
+        assert server.value("splitc_refusals_total", reason="slow") == 1
+
+
+def test_a_body_in_pieces_and_requests_that_do_not_wait_for_answers() -> None:
+    last = asked("Connection: close")
+    with running(make_part()) as server, server.dial() as sock:
+        first = asked()
+        for start in range(0, len(first), 97):
+            sock.sendall(first[start : start + 97])
+            time.sleep(0.005)
+        sock.sendall(asked() + asked() + last)
+        answers = receive_all(sock)
+        assert answers.count(b"HTTP/1.1 200 OK") == 4
+        assert answers.count((2 * ones()["x"]).tobytes()) == 4
+        body_bytes = len(joined(encode_request(ones(), [])))
+        assert server.value("splitc_received_bytes_total", model="made.c1") == 4 * body_bytes
+
+
+def test_a_client_that_leaves_within_a_body() -> None:
+    with running(make_part()) as server:
+        with server.dial() as sock:
+            sock.sendall(asked()[:-1])
+            until(lambda: server.app.in_flight == 1, "the request has come")
+        until(lambda: server.value("splitc_refusals_total", reason="gone") == 1, "the server sees it")
+        assert server.app.in_flight == 0
+        np.testing.assert_array_equal(infer_once(server, "made.c1", ones()).outputs()["y"], 2 * ones()["x"])
+
+
+def test_an_answer_is_one_piece() -> None:
+    with running(make_part()) as server, server.dial() as sock:
+        sock.sendall(asked())
+        assert sock.recv(1 << 16).endswith((2 * ones()["x"]).tobytes())
+        information = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        segments_with_data: int = struct.unpack_from("I", information, 152)[0]  # tcpi_data_segs_in
+        assert segments_with_data == 1
 
 
 def test_a_body_that_trickles_after_it_was_refused() -> None:
