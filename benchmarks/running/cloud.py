@@ -55,8 +55,8 @@ def receive(connection: socket.socket, size_bytes: int) -> None:
         size_bytes -= count
 
 
-def open_tail(bundle: str, cut: str, cache: str) -> int:
-    """Open a tail as the server has it ("served") and as it lies in the bundle ("shipped"); return its payload."""
+def open_tail(bundle: str, cut: str, cache: str) -> None:
+    """Open a tail as the server has it ("served") and as it lies in the bundle ("shipped")."""
     found = read_bundle(Path(bundle))
     entry = next(item for item in found.manifest.cuts if item.id == cut)
     assert entry.tail is not None, "all-head has no tail"
@@ -77,7 +77,6 @@ def open_tail(bundle: str, cut: str, cache: str) -> int:
         "served": lambda: served.run(feeds, names),
         "shipped": lambda: shipped.run(names, dict(feeds)),
     }
-    return entry.uplink_bytes
 
 
 def run_tail(cut: str, form: str, seconds: float, pause_s: float = 0.0) -> dict[str, float]:

@@ -137,6 +137,8 @@ def next_batch(queue: Sequence[Job]) -> list[Job]:
     first = next(filter(may_run, queue), None)
     if first is None:
         return []
+    if first.rows >= first.file.max_batch:
+        return [first]
     batch, total = [first], first.rows
     under_way[first.part.bundle] += not first.has_begun
     for job in sorted(queue, key=lambda job: job.arrived_s):

@@ -1,9 +1,9 @@
 """Every request ends in what the whole model makes, whatever becomes of the server."""
 
-import _thread
 import gc
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -532,13 +532,22 @@ def test_a_fork_goes_on_by_itself(tiny: Tiny, want: Mapping[str, Any]) -> None:
         assert eventually(lambda: session.request(INPUTS).finished == "cloud")
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is heard, also where the tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_in_the_middle(tiny: Tiny, want: Mapping[str, Any]) -> None:
     tails = servers.Tails(tiny.bundle)
     with opened(tiny, tails, cut=of_kind(tiny, "split")) as session:
         session.run(INPUTS)
         for _ in range(3):
             tails.delay_s = 0.2
-            timer = threading.Timer(0.05, _thread.interrupt_main)
+            timer = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
             timer.start()
             with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - whichever turn it comes in
                 while True:
