@@ -175,7 +175,7 @@ def test_devices_leave_a_cloud_that_has_too_much_to_do_and_come_back(tmp_path: P
         chosen = [item.decision for item in list(outcomes) if item.cut == "c0" and item.fallback is None]
         return any(item.conditions.price > 0 and item.conditions.uplink_bps > 0 for item in chosen)
 
-    with running(*parts_of(bundle), options=PRICED, clock=fast(20)) as server:
+    with running(*parts_of(bundle), options=PRICED, clock=fast(5)) as server:
         url = server.server.url
         sessions = [Session(bundle.folder, server=url, threads=1, start=start) for _ in range(4)]
         threads = [threading.Thread(target=use, args=(session,)) for session in sessions]
