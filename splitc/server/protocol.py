@@ -189,6 +189,7 @@ class Protocol(HttpToolsProtocol):
         self._due_s = math.inf
         if self._body is not None:
             self._body.end()
+            self._body = None  # what comes next, maybe before the task goes on, is of another request
 
     def on_response_complete(self) -> None:
         """All of an answer was written."""
@@ -218,7 +219,8 @@ class Protocol(HttpToolsProtocol):
             try:
                 await body.whole
             finally:
-                self._body = None
+                if self._body is body:
+                    self._body = None
         return body.came
 
     def _watch(self, gone: Callable[[], None] | None) -> None:

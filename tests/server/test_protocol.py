@@ -96,6 +96,18 @@ def test_a_body_in_pieces_and_requests_that_do_not_wait_for_answers() -> None:
         assert server.value("splitc_received_bytes_total", model="made.c1") == 4 * body_bytes
 
 
+def test_a_request_right_behind_the_end_of_a_body() -> None:
+    with running(make_part()) as server, server.dial() as sock:
+        first = asked()
+        sock.sendall(first[:-1])
+        until(lambda: server.app.in_flight == 1, "the request has come")
+        time.sleep(0.05)  # for its body to be waited for
+        sock.sendall(first[-1:] + asked("Connection: close"))
+        answers = receive_all(sock)
+        assert answers.count(b"HTTP/1.1 200 OK") == 2
+        assert answers.count((2 * ones()["x"]).tobytes()) == 2
+
+
 def test_a_client_that_leaves_within_a_body() -> None:
     with running(make_part()) as server:
         with server.dial() as sock:
