@@ -2,12 +2,13 @@
 
 ONNX Runtime optimises the model here as it did there, at each of its levels; the level that knows most of the
 names was the one. Names of what it inserted differ from run to run ("ReorderOutput_token_222"), those of
-nodes without a name hold a number ("Conv_17"): such a node is told by its neighbours in running order.
+nodes without a name hold a number ("Conv_17"): such a node is told by its neighbours in running order, or as
+what is left between two known ones.
 """
 
 import re
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +55,7 @@ def reconnected(measurement: Measurement, model: Model) -> Measurement:
 
 
 def _aligned(nodes: Sequence[NodeTimes], graph: Sequence[_Node]) -> list[_Node | None]:
-    """The node of *graph* that each one is: by its name, else as the neighbour of one that is known."""
+    """The node of *graph* that each one is: by its name, as the neighbour of one that is known, or by what is left."""
     drawn = _known_by_name(nodes, graph)
     here = {node.name: place for place, node in enumerate(graph) if node.name in drawn}
     at = [here.get(node.name) for node in nodes]
@@ -69,7 +70,29 @@ def _aligned(nodes: Sequence[NodeTimes], graph: Sequence[_Node]) -> list[_Node |
                     at[position] = place
                     taken.add(place)
             beside = at[position]
+    _pair_what_is_left(at, nodes, graph)
     return [None if place is None else graph[place] for place in at]
+
+
+def _pair_what_is_left(at: list[int | None], nodes: Sequence[NodeTimes], graph: Sequence[_Node]) -> None:
+    """Pair, in running order, nodes of one operator between the same two known ones, where as many are on each side.
+
+    Their direct neighbours tell nothing where a trace lacks the events of both.
+    """
+    taken = set(at)
+    left: defaultdict[tuple[int, int, str], list[int]] = defaultdict(list)
+    for position, node in enumerate(nodes):
+        if at[position] is None:
+            before = next((place for place in reversed(at[:position]) if place is not None), -1)
+            behind = next((place for place in at[position:] if place is not None), len(graph))
+            left[before, behind, node.op].append(position)
+    for (before, behind, op), positions in left.items():
+        places = [
+            place for place in range(before + 1, behind) if graph[place].op == op and place not in taken
+        ]
+        if len(places) == len(positions):
+            for position, place in zip(positions, places, strict=True):
+                at[position] = place
 
 
 def _known_by_name(nodes: Sequence[NodeTimes], graph: Sequence[_Node]) -> set[str]:

@@ -229,9 +229,16 @@ def _runs(where: str, events: Sequence[Event], whole: str) -> Iterator[_Run]:
             pending = []
         elif name.endswith(_KERNEL):
             node = _node(where, event)
-            while pending and pending[-1].start_us > node.start_us and pending[-1].thread == node.thread:
+            while pending and _within(pending[-1], node):
                 pending.pop()
             pending.append(node)
+
+
+def _within(inner: _Node, outer: _Node) -> bool:
+    """Whether *inner* ran in a body of *outer*; not where the device's clock was only set back between the two."""
+    ends_us = outer.start_us + outer.dur_us + _ROUNDING_US
+    inside = outer.start_us < inner.start_us and inner.start_us + inner.dur_us <= ends_us
+    return inside and inner.thread == outer.thread
 
 
 def _node(where: str, event: Event) -> _Node:

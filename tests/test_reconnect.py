@@ -54,6 +54,7 @@ def test_all_time_finds_its_unit(name: str, level: str, tmp_path: Path) -> None:
     found = look(model, simplify=True, dims=dims)
     trace = read(record(model, tmp_path, level=level))
     measured = reconnected(trace.profile.measurements[0], found.original)
+    assert [item.name for item in measured.nodes if not item.outputs] == []
     assert attributed_share(measured, found.sources, found.partition.graph) == pytest.approx(1)
     seconds = unit_seconds(measured, found.sources, found.partition.graph)
     assert sum(seconds) == pytest.approx(median(measured.whole_s))
@@ -84,6 +85,20 @@ def test_numbers_of_inserted_nodes_tell_nothing(tmp_path: Path) -> None:
     again = reconnected(read(write(json.loads(swapped), tmp_path)).profile.measurements[0], load(model))
     assert [item.outputs for item in again.nodes] == [item.outputs for item in once.nodes]
     assert all(item.outputs for item in once.nodes)
+
+
+def test_nodes_whose_neighbours_left_no_event(tmp_path: Path) -> None:
+    """Of what is left between two known nodes, the one of the same kind is the one."""
+    found = look(save_tiny("regnet_y_400mf", tmp_path))
+    model = found.original
+    nodes = reconnected(read(record(model.path, tmp_path)).profile.measurements[0], model).nodes
+    places = [place for place, item in enumerate(nodes) if item.op.startswith("Reorder")]
+    assert len(places) > 20
+    for place in places[1::10]:
+        left = (*nodes[: place - 1], nodes[place], *nodes[place + 2 :])
+        again = reconnected(forgotten(Measurement(1, {}, 0, (1.0,), (), (), left)), model)
+        assert again.nodes == left
+        assert attributed_share(again, found.sources, found.partition.graph) == pytest.approx(1)
 
 
 def test_a_stranger_stays_unknown(tmp_path: Path) -> None:

@@ -136,6 +136,13 @@ def test_nodes_inside_bodies_are_their_nodes(tmp_path: Path) -> None:
     ]
 
 
+def test_a_clock_set_back_takes_no_node_away(tmp_path: Path) -> None:
+    """The runtime reads the device's time of day, which may step while a model runs."""
+    events = [node("a", 100, 30), node("b", 95, 10), node("c", 106, 10), whole(90, 40)]
+    trace = read(write(events, tmp_path))
+    assert [item.name for item in trace.profile.measurements[0].nodes] == ["a", "b", "c"]
+
+
 def test_threads_of_a_real_trace(tmp_path: Path) -> None:
     """How many of three threads find work is up to the machine; none is seen that was not there."""
     model = save_tiny("tiny_cnn", tmp_path)
