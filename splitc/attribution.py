@@ -118,7 +118,7 @@ def _units_of_nodes(nodes: Sequence[NodeTimes], sources: Sources, graph: Graph) 
             found[position] = next((readers[name] for name in node.outputs if name in readers), None)
         if (unit_number := found[position]) is not None:
             readers |= dict.fromkeys(node.inputs, unit_number)
-    makers = dict(by_tensor)  # a trace may lack the node that made one
+    makers: dict[str, int] = {}
     for position, node in enumerate(nodes):
         if found[position] is None:
             found[position] = next((makers[name] for name in node.inputs if name in makers), None)

@@ -136,8 +136,9 @@ def test_stopped_at_any_moment(number: signal.Signals, made: Made, tmp_path: Pat
         present = {path.name for path in (tmp_path / "out").glob("*")}
         assert present <= {"b"}
         assert not list(temporary.iterdir())
-        if process.returncode:
-            assert process.returncode == 128 + number
+        # A signal that came before splitc listens ends it as a shell sees it: with the same number.
+        assert process.returncode in (0, 128 + number, -number), said
+        if process.returncode > 0:
             assert said.splitlines()[-1] == "interrupted"
 
 

@@ -104,7 +104,7 @@ def test_many_threads_may_use_them(folder: Path) -> None:
 
     def go(names: str) -> None:
         try:
-            use(runs, names * 20)
+            use(runs, names * 4)
         except BaseException as error:  # noqa: BLE001 - any is a failure of the test
             failed.append(error)
 
