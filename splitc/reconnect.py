@@ -83,9 +83,10 @@ def _pair_what_is_left(at: list[int | None], nodes: Sequence[NodeTimes], graph: 
     left: defaultdict[tuple[int, int, str], list[int]] = defaultdict(list)
     for position, node in enumerate(nodes):
         if at[position] is None:
-            before = next((place for place in reversed(at[:position]) if place is not None), -1)
-            behind = next((place for place in at[position:] if place is not None), len(graph))
-            left[before, behind, node.op].append(position)
+            before = next((place for place in reversed(at[:position]) if place is not None), None)
+            behind = next((place for place in at[position:] if place is not None), None)
+            if before is not None and behind is not None:
+                left[before, behind, node.op].append(position)
     for (before, behind, op), positions in left.items():
         places = [
             place for place in range(before + 1, behind) if graph[place].op == op and place not in taken
