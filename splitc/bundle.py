@@ -325,12 +325,14 @@ class CutEntry:
     @property
     def device_s(self) -> float:
         """Seconds of the device, as recorded."""
-        return self.device.latency_s if self.device is not None else 0.0
+        part = self.device
+        return part.latency_s if part is not None else 0.0
 
     @property
     def cloud_s(self) -> float:
         """Seconds of the cloud, as recorded."""
-        return self.cloud.latency_s if self.cloud is not None else 0.0
+        part = self.cloud
+        return part.latency_s if part is not None else 0.0
 
     @property
     def sent(self) -> tuple[TensorEntry | BoundaryEntry, ...]:

@@ -34,7 +34,10 @@ class Client:
     """Asks the server behind *transport* about *bundle*."""
 
     def __init__(self, bundle: Bundle, transport: Transport) -> None:
-        self._model = bundle.manifest.model.name
+        model = bundle.manifest.model.name
+        self._paths = {
+            cut.id: f"/v2/models/{quote(f'{model}.{cut.id}', safe='')}/infer" for cut in bundle.manifest.cuts
+        }
         self._digest = bundle.digest
         self._transport = transport
 
@@ -55,7 +58,7 @@ class Client:
         )
         reply = self._transport.exchange(
             "POST",
-            f"/v2/models/{quote(f'{self._model}.{cut.id}', safe='')}/infer",
+            self._paths[cut.id],
             {**message.headers(), "Splitc-Bundle": self._digest},
             [message.json, *message.buffers],
             deadline_s=deadline_s,

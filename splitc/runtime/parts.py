@@ -51,11 +51,9 @@ class DeviceParts:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self._bundle = bundle
         self._threads = threads or min(bundle.manifest.targets.head.threads, inference.usable_cores())
-        self._programs = {
-            cut.id: _program(bundle, cut, cut.device)
-            for cut in bundle.manifest.cuts
-            if cut.device is not None
-        }
+        device = {cut.id: (cut, cut.device) for cut in bundle.manifest.cuts if cut.device is not None}
+        self._programs = {name: _program(bundle, cut, part) for name, (cut, part) in device.items()}
+        self._files = {name: _models(part) for name, (_, part) in device.items()}
         self._arrays: dict[str, Array] = {}
         # By process, too: the threads of a session do not survive a fork, nor may a child close it.
         self._slots: dict[tuple[int, str], _Slot] = {}
@@ -69,7 +67,7 @@ class DeviceParts:
             ModelError: ONNX Runtime cannot open it, or not run it on *values*; or *interrupt* was set.
             BundleError: an array of values is not what it should be.
         """
-        opened = {file: self._open(file) for file in _models(_device(cut))}
+        opened = {file: self._open(file) for file in self._files[cut.id]}
 
         def call(wanted: Call) -> Mapping[str, Value]:
             one = opened[wanted.file]
@@ -82,11 +80,11 @@ class DeviceParts:
 
     def is_ready(self, cut: CutEntry) -> bool:
         """Whether the device's part of *cut* can start without opening anything."""
-        return cut.device is None or all(self._slot(file).opened for file in _models(cut.device))
+        return all(self._slot(file).opened for file in self._files.get(cut.id, ()))
 
     def preload(self, *cuts: CutEntry) -> None:
         """Open the device's parts of *cuts*, in turn, in another thread; `run` will find again what fails there."""
-        files = [file for cut in cuts if cut.device is not None for file in _models(cut.device)]
+        files = [file for cut in cuts for file in self._files.get(cut.id, ())]
         wanted = [file for file in files if self._slot(file).is_untouched()]
         if wanted:
             beside(partial(self._load, wanted))
@@ -97,7 +95,8 @@ class DeviceParts:
                 self._open(file)
 
     def _slot(self, file: str) -> _Slot:
-        return self._slots.setdefault((os.getpid(), file), _Slot())
+        key = os.getpid(), file
+        return self._slots.get(key) or self._slots.setdefault(key, _Slot())
 
     def _open(self, file: str) -> _Opened:
         slot = self._slot(file)
@@ -132,8 +131,3 @@ def _program(bundle: Bundle, cut: CutEntry, part: PartEntry) -> Program:
 
 def _models(part: PartEntry) -> list[str]:
     return [file for file in part_files(part) if not file.endswith(_ARRAY)]
-
-
-def _device(cut: CutEntry) -> PartEntry:
-    assert cut.device is not None, "the device has no part in all-tail"
-    return cut.device

@@ -4,8 +4,9 @@ import asyncio
 import math
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -18,6 +19,8 @@ from splitc.server.options import ListenOptions
 # Beyond the connections that are told to come back, this many are: others are closed without a word.
 _TOLD = 64
 _LINGER_S = 2.0
+# What is read at once before it is known where the body goes: a head, and small bodies.
+_PIECE_BYTES = 8 << 10
 _INTERIM = b"HTTP/1.1 1"
 
 Complaint = Callable[[str, str], None]
@@ -70,6 +73,11 @@ class _Body:
         self.whole = whole
         self.came = 0
 
+    @property
+    def left(self) -> memoryview:
+        """Where what comes next goes."""
+        return self._target[self.came :]
+
     def add(self, piece: Buffer) -> None:
         """Add what came next."""
         before, self.came = self.came, self.came + len(piece)
@@ -83,6 +91,43 @@ class _Body:
                 self.whole.set_result(None)
             else:
                 self.whole.set_exception(error)
+
+
+class Receiver(asyncio.BufferedProtocol):
+    """Receives for *protocol*: the system puts the rest of a body right where it is wanted, and nothing copies it."""
+
+    def __init__(self, protocol: "Protocol") -> None:
+        self._protocol = protocol
+        self._piece = memoryview(bytearray(_PIECE_BYTES))
+        self._body: _Body | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._protocol.connection_made(cast(asyncio.Transport, transport))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """What was written waits for the peer."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It waits no more."""
+        self._protocol.resume_writing()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Memory for what comes next."""
+        self._body = self._protocol.body
+        return self._piece if self._body is None else self._body.left
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much came."""
+        if self._body is None:
+            self._protocol.data_received(self._piece[:nbytes])
+        else:
+            self._protocol.body_received(self._body, nbytes)
 
 
 class Protocol(HttpToolsProtocol):
@@ -108,7 +153,7 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._refused = False
         self._gone: Callable[[], None] | None = None
-        self._body: _Body | None = None
+        self.body: _Body | None = None
 
     # --- what asyncio calls ---
 
@@ -127,21 +172,33 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._gone is not None:
             self._gone()
-        if self._body is not None:
-            self._body.end(ConnectionResetError())
+        if self.body is not None:
+            self.body.end(ConnectionResetError())
         self._unset_keepalive_if_required()  # uvicorn leaves the timer running where the peer reset the connection
         self._stop(self._timer)
         self._stop(self._send_timer)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: Buffer) -> None:
         """Parse what came."""
         if self._refused:
             return
-        super().data_received(data)
+        super().data_received(data)  # type: ignore[arg-type]
+        if self._refused:
+            return
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self._refused:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, f"the headers are larger than {MAX_HEAD_BYTES} bytes")
+        elif self.cycle.more_body and self.body is None and not self.cycle.response_complete:
+            self.flow.pause_reading()  # until it is known where the rest goes
+
+    def body_received(self, body: _Body, count: int) -> None:
+        """So many bytes of *body* came, to where it is wanted; the parser, which never saw them, makes way for a new one."""
+        body.came += count
+        if not body.left and body is self.body:
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+            self.on_message_complete()
 
     def pause_writing(self) -> None:
         """Give the peer time to read."""
@@ -171,8 +228,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of its body has come: alone it is handed on as it is, where uvicorn would copy it twice."""
-        if self._body is not None:
-            self._body.add(body)
+        if self.body is not None:
+            self.body.add(body)
             return
         cycle = self.cycle
         if not cycle.body and not cycle.response_complete:
@@ -187,9 +244,9 @@ class Protocol(HttpToolsProtocol):
         """All of it has come."""
         super().on_message_complete()
         self._due_s = math.inf
-        if self._body is not None:
-            self._body.end()
-            self._body = None  # what comes next, maybe before the task goes on, is of another request
+        if self.body is not None:
+            self.body.end()
+            self.body = None  # what comes next, maybe before the task goes on, is of another request
 
     def on_response_complete(self) -> None:
         """All of an answer was written."""
@@ -215,12 +272,13 @@ class Protocol(HttpToolsProtocol):
                 raise ConnectionResetError
             self.flow.resume_reading()
             self._expect_within(within_s)
-            self._body = body
+            self.body = body
             try:
                 await body.whole
             finally:
-                if self._body is body:
-                    self._body = None
+                if self.body is body:  # given up: where the next request begins, the parser could not tell
+                    self.body = None
+                    self._refused, cycle.keep_alive = True, False
         return body.came
 
     def _watch(self, gone: Callable[[], None] | None) -> None:
@@ -253,9 +311,9 @@ class Protocol(HttpToolsProtocol):
             self._look_again()
         elif self.flow.read_paused:  # it is we who do not read
             self._expect_within(self._listen.request_s)
-        elif self._body is not None:
+        elif self.body is not None:
             self._expect_within(self._listen.request_s)
-            self._body.end(TimeoutError())
+            self.body.end(TimeoutError())
         else:
             self._abort("is too slow")
 
@@ -294,8 +352,8 @@ class Protocol(HttpToolsProtocol):
 
 def protocol_factory(
     config: Config, state: ServerState, app_state: dict[str, Any], listen: ListenOptions, complain: Complaint
-) -> Callable[[], Protocol]:
+) -> Callable[[], Receiver]:
     """Make connections of a server, for `loop.create_server`."""
-    return lambda: Protocol(
-        listen=listen, complain=complain, config=config, server_state=state, app_state=app_state
+    return lambda: Receiver(
+        Protocol(listen=listen, complain=complain, config=config, server_state=state, app_state=app_state)
     )

@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from splitc.bundle import TensorEntry
 from splitc.runtime.wire import encode_request
 from splitc.server.options import ListenOptions, ServerOptions
+from splitc.server.protocol import Protocol
 from tests.server.serving import (
     LIMIT_S,
     Running,
@@ -106,6 +108,39 @@ def test_a_request_right_behind_the_end_of_a_body() -> None:
         answers = receive_all(sock)
         assert answers.count(b"HTTP/1.1 200 OK") == 2
         assert answers.count((2 * ones()["x"]).tobytes()) == 2
+
+
+def test_a_large_body_goes_right_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little but its first bytes, which come with the head, passes through the parser; what follows it does."""
+    parsed: list[int] = []
+    parse = Protocol.on_body
+
+    def counted(protocol: Protocol, body: bytes) -> None:
+        parsed.append(len(body))
+        parse(protocol, body)
+
+    monkeypatch.setattr(Protocol, "on_body", counted)
+    wide = (TensorEntry("x", "float32", ("n", 3), 1_200_000),)
+    inputs = {"x": np.arange(300_000, dtype=np.float32).reshape(-1, 3)}
+    with running(make_part(inputs=wide)) as server, server.dial() as sock:
+        message = encode_request(inputs, [])
+        large = head("POST", INFER, *(f"{name}: {value}" for name, value in message.headers().items()))
+        sock.sendall(large + joined(message) + large + joined(message) + asked("Connection: close"))
+        answers = receive_all(sock)
+    assert answers.count(b"HTTP/1.1 200 OK") == 3
+    assert answers.count((2 * inputs["x"]).tobytes()) == 2
+    assert sum(parsed) < 50_000  # of 2.4 MB
+
+
+def test_a_body_that_was_given_up_is_no_request() -> None:
+    """What still comes of it, and looks like one, is not read as one."""
+    hidden = head("GET", "/v2/health/live")
+    with running(make_part(), options=ServerOptions(receive_s=0.2)) as server, server.dial() as sock:
+        sock.sendall(head("POST", INFER, f"Content-Length: {2 * len(hidden)}") + hidden)
+        until(lambda: server.value("splitc_refusals_total", reason="slow") == 1, "the body was given up")
+        with suppress(OSError):
+            sock.sendall(hidden)
+        assert receive_all(sock).count(b"HTTP/1.1 ") == 1
 
 
 def test_a_client_that_leaves_within_a_body() -> None:
