@@ -2,7 +2,9 @@
 
 import asyncio
 import math
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -20,7 +22,7 @@ from splitc.server.options import ListenOptions
 _TOLD = 64
 _LINGER_S = 2.0
 # What is read at once before it is known where the body goes: a head, and small bodies.
-_PIECE_BYTES = 8 << 10
+_PIECE_BYTES = 16 << 10
 _INTERIM = b"HTTP/1.1 1"
 
 Complaint = Callable[[str, str], None]
@@ -65,12 +67,12 @@ class _Body:
 
     Attributes:
         came: its bytes until now; those beyond *target* are counted only.
-        whole: done when it has come.
+        whole: done when it has come, where that is waited for.
     """
 
-    def __init__(self, target: memoryview, whole: "asyncio.Future[None]") -> None:
+    def __init__(self, target: memoryview) -> None:
         self._target = target
-        self.whole = whole
+        self.whole: asyncio.Future[None] | None = None
         self.came = 0
 
     @property
@@ -86,7 +88,7 @@ class _Body:
 
     def end(self, error: Exception | None = None) -> None:
         """There is no more of it, or there will not be because of *error*."""
-        if not self.whole.done():
+        if self.whole is not None and not self.whole.done():
             if error is None:
                 self.whole.set_result(None)
             else:
@@ -193,12 +195,10 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()  # until it is known where the rest goes
 
     def body_received(self, body: _Body, count: int) -> None:
-        """So many bytes of *body* came, to where it is wanted; the parser, which never saw them, makes way for a new one."""
+        """So many bytes of *body* came, to where it is wanted."""
         body.came += count
         if not body.left and body is self.body:
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
-            self.on_message_complete()
+            self._begin_anew()
 
     def pause_writing(self) -> None:
         """Give the peer time to read."""
@@ -264,22 +264,45 @@ class Protocol(HttpToolsProtocol):
         cycle = self.cycle
         if self.pipeline or cycle.waiting_for_100_continue:
             return None  # the cycle is that of another request, or the client waits for a word
-        body = _Body(target, self.loop.create_future())
+        body = _Body(target)
         body.add(cycle.body)
         cycle.body = bytearray()
-        if cycle.more_body:
-            if self.transport.is_closing():
-                raise ConnectionResetError
-            self.flow.resume_reading()
-            self._expect_within(within_s)
-            self.body = body
-            try:
-                await body.whole
-            finally:
-                if self.body is body:  # given up: where the next request begins, the parser could not tell
-                    self.body = None
-                    self._refused, cycle.keep_alive = True, False
+        if not cycle.more_body:
+            return body.came
+        if self.transport.is_closing():
+            raise ConnectionResetError
+        self._take(body)
+        if body.left:
+            await self._rest(body, within_s)
+        else:
+            self._begin_anew()
         return body.came
+
+    def _take(self, body: _Body) -> None:
+        """Fetch what waits in the system already: the event loop would come to that later, and have more to do."""
+        if self.scheme == "http" and self.flow.read_paused:
+            with suppress(
+                OSError
+            ):  # nothing is there; or the connection is lost, as the event loop will see, too
+                body.came += os.readv(self.transport.get_extra_info("socket").fileno(), [body.left])
+
+    async def _rest(self, body: _Body, within_s: float) -> None:
+        body.whole = self.loop.create_future()
+        self.flow.resume_reading()
+        self._expect_within(within_s)
+        self.body = body
+        try:
+            await body.whole
+        finally:
+            if self.body is body:  # given up: where the next request begins, the parser could not tell
+                self.body = None
+                self._refused, self.cycle.keep_alive = True, False
+
+    def _begin_anew(self) -> None:
+        """A body came past the parser, which makes way for one that waits for the next request."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self.on_message_complete()
 
     def _watch(self, gone: Callable[[], None] | None) -> None:
         self._gone = gone
