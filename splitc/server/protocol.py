@@ -279,11 +279,12 @@ class Protocol(HttpToolsProtocol):
         return body.came
 
     def _take(self, body: _Body) -> None:
-        """Fetch what waits in the system already: the event loop would come to that later, and have more to do."""
+        """Fetch what waits in the system already: the event loop would come to that later, and have more to do.
+
+        Where there is nothing, or the connection is lost, the event loop will see.
+        """
         if self.scheme == "http" and self.flow.read_paused:
-            with suppress(
-                OSError
-            ):  # nothing is there; or the connection is lost, as the event loop will see, too
+            with suppress(OSError):
                 body.came += os.readv(self.transport.get_extra_info("socket").fileno(), [body.left])
 
     async def _rest(self, body: _Body, within_s: float) -> None:
