@@ -175,27 +175,32 @@ _Parts = tuple[tuple[_Belief, float], ...]
 
 def _learn(parts: _Parts, took_s: float, expected_s: float, noise: float, now_s: float) -> None:
     """Correct *parts* by a time; *noise* is the variance of its logarithm if they all were true."""
-    first = any(belief.seen_s is None for belief, _ in parts)
-    for belief, _ in parts:
-        belief.widen(now_s)
+    first, agreed = False, True
     error = math.log(max(took_s, _SHORTEST_S) / expected_s)
     sign = math.copysign(1.0, error)
-    limit = math.inf if first else _DOUBT * math.sqrt(_variance(parts, noise))
-    if all(belief.doubted == sign for belief, _ in parts):
+    for belief, _ in parts:
+        first = first or belief.seen_s is None
+        agreed = agreed and belief.doubted == sign
+        belief.widen(now_s)
+    variance = _variance(parts, noise)
+    if agreed:
+        doubted = 0.0
         for belief, _ in parts:
             belief.variance = max(belief.variance, error**2 - noise)
-        doubted = 0.0
+        variance = _variance(parts, noise)
     else:
+        limit = math.inf if first else _DOUBT * math.sqrt(variance)
         doubted = sign if abs(error) > limit else 0.0
         error = clamp(error, (-limit, limit))
-    variance = _variance(parts, noise)
     for belief, share in parts:
         belief.doubted = doubted
         belief.correct(error, share * belief.variance / variance, share)
 
 
 def _variance(parts: _Parts, noise: float) -> float:
-    return sum(share**2 * belief.variance for belief, share in parts) + noise
+    for belief, share in parts:
+        noise += share**2 * belief.variance
+    return noise
 
 
 def slow_start_s(size_bytes: int, window_bytes: int, byte_s: float, rtt_s: float) -> float:
