@@ -299,9 +299,13 @@ def test_a_clock_that_jumps(app: App, tmp_path: Path) -> None:
     ):
         done = process.request(times(50, 1000))
         assert done["wrong"] == 0
-        assert done["cloud"] > done["device"] > 0
         assert done["cloud"] + done["device"] == times(50, 1000)
         assert done["slowest_s"] < DEADLINE_S + DEVICE_S + BUSY_S
+        # How many end where is up to the machine: after two late answers in a row, the server is left alone for up to
+        # a second, in which a device does dozens. But no longer than that.
+        assert done["cloud"]
+        assert done["device"]
+        _request_until(process, "cloud")
         assert process.end() == 0
         assert server.end() == 0
 
