@@ -228,9 +228,6 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of its body has come: alone it is handed on as it is, where uvicorn would copy it twice."""
-        if self.body is not None:
-            self.body.add(body)
-            return
         cycle = self.cycle
         if not cycle.body and not cycle.response_complete:
             cycle.body = body  # type: ignore[assignment]

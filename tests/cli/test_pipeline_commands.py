@@ -129,16 +129,17 @@ def test_stopped_at_any_moment(number: signal.Signals, made: Made, tmp_path: Pat
             text=True,
             preexec_fn=hear_interrupts,
         ) as process:
+            assert process.stderr is not None
+            process.stderr.readline()  # from here on it listens, however long a busy machine takes to start it
             with suppress(subprocess.TimeoutExpired):
-                process.wait(1 + 3 * moments.random())
+                process.wait(3 * moments.random())
             process.send_signal(number)
             _, said = process.communicate(timeout=30)
         present = {path.name for path in (tmp_path / "out").glob("*")}
         assert present <= {"b"}
         assert not list(temporary.iterdir())
-        # A signal that came before splitc listens ends it as a shell sees it: with the same number.
-        assert process.returncode in (0, 128 + number, -number), said
-        if process.returncode > 0:
+        if process.returncode:
+            assert process.returncode == 128 + number
             assert said.splitlines()[-1] == "interrupted"
 
 

@@ -297,15 +297,17 @@ def test_a_clock_that_jumps(app: App, tmp_path: Path) -> None:
             cut=app.cut("split").id,
         ) as process,
     ):
-        done = process.request(times(50, 1000))
-        assert done["wrong"] == 0
-        assert done["cloud"] + done["device"] == times(50, 1000)
-        assert done["slowest_s"] < DEADLINE_S + DEVICE_S + BUSY_S
-        # How many end where is up to the machine: after two late answers in a row, the server is left alone for up to
-        # a second, in which a device does dozens. But no longer than that.
-        assert done["cloud"]
-        assert done["device"]
-        _request_until(process, "cloud")
+
+        def most_end_in_the_cloud() -> bool:
+            done = process.request(times(50, 1000))
+            assert done["wrong"] == 0
+            assert done["cloud"] + done["device"] == times(50, 1000)
+            assert done["slowest_s"] < DEADLINE_S + DEVICE_S + BUSY_S
+            return bool(done["cloud"] > done["device"] > 0)
+
+        # After two late answers in a row, as of a busy machine, the server is left alone for up to a second, and so
+        # many requests may meet that second, but not again and again.
+        until(most_end_in_the_cloud, "most requests end in the cloud, some on the device")
         assert process.end() == 0
         assert server.end() == 0
 
