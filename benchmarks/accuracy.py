@@ -22,25 +22,25 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
+from onnxruntime import InferenceSession
 from rich.console import Console
 from rich.table import Table
 
-from splitc import inference
-from splitc.analysis import Analysis, AnalysisOptions, analyse
-from splitc.attribution import measured_times
-from splitc.cache import Cache
-from splitc.costs import Box, Costs
-from splitc.cuts import Cut, make_cut
-from splitc.emit import Emitter, head_part, prepare, tail_part, write_part
-from splitc.errors import SplitcError
-from splitc.inference import Feeds
-from splitc.measure.job import Job, write_feeds
-from splitc.measure.local import profile_here
-from splitc.model import fix_dims, load
-from splitc.profiles import UnitTimes
-from splitc.samples import write_sample
-from splitc.solve import solve
+from splitc.common import ort
+from splitc.common.cache import Cache
+from splitc.common.errors import SplitcError
+from splitc.common.ort import Feeds
+from splitc.compile.parts import Emitter, head_part, prepare, tail_part, write_part
+from splitc.model.analysis import Analysis, AnalysisOptions, analyse
+from splitc.model.model import fix_dims, load
+from splitc.profile.attribution import measured_times
+from splitc.profile.document import UnitTimes
+from splitc.profile.measure.job import Job, write_feeds
+from splitc.profile.measure.local import profile_here
+from splitc.samples.catalogue import write_sample
+from splitc.solve.costs import Box, Costs
+from splitc.solve.cuts import Cut, make_cut
+from splitc.solve.solve import solve
 
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models"
 SAMPLES = ("regnet_y_400mf", "tiny_cnn")
@@ -163,7 +163,7 @@ def samples(path: Path, folder: Path) -> tuple[Path, ...]:
         return ()
     model = load(path)
     dims = fix_dims(model, DIMS.get(path.stem, {}))
-    feeds = inference.random_feeds(model.inputs(), dims, 0)
+    feeds = ort.random_feeds(model.inputs(), dims, 0)
     feeds |= {name: np.full_like(feeds[name], value) for name, value in GIVEN[path.stem].items()}
     write_feeds(feeds, folder / "given.npz")
     return (folder / "given.npz",)
@@ -240,9 +240,9 @@ def time_in_turns(paths: Sequence[Path], threads: int) -> list[float]:
         values: dict[str, Any] = dict(arrays)
     runs = []
     for model in models:
-        opened = inference.session(model, threads=threads)
+        opened = ort.session(model, threads=threads)
         feeds = {item.name: values[item.name] for item in opened.get_inputs()}
-        values |= inference.run(opened, feeds)
+        values |= ort.run(opened, feeds)
         runs.append(once(opened, feeds))
     block = max(1, min(MAX_BLOCK, round(BLOCK_S / timed(runs[0]))))
     samples: list[list[float]] = [[] for _ in runs]
@@ -256,7 +256,7 @@ def time_in_turns(paths: Sequence[Path], threads: int) -> list[float]:
     return [median(taken) for taken in samples]
 
 
-def once(opened: ort.InferenceSession, feeds: Feeds) -> Callable[[], object]:
+def once(opened: InferenceSession, feeds: Feeds) -> Callable[[], object]:
     names = [output.name for output in opened.get_outputs()]
     return lambda: opened.run(names, dict(feeds))
 

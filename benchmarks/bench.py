@@ -22,15 +22,15 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
-from splitc.analysis import AnalysisOptions, analyse
-from splitc.cache import Cache
-from splitc.compile import CompileOptions, compile_model
-from splitc.costs import Box, Costs
-from splitc.emit import head_part, prepare, tail_part, write_part
-from splitc.samples import write_sample
-from splitc.solve import solve
-from splitc.targets import load_target
-from splitc.timing import predicted_times
+from splitc.common.cache import Cache
+from splitc.compile.compile import CompileOptions, compile_model
+from splitc.compile.parts import head_part, prepare, tail_part, write_part
+from splitc.model.analysis import AnalysisOptions, analyse
+from splitc.profile.targets.description import load_target
+from splitc.profile.unit_times import predicted_times
+from splitc.samples.catalogue import write_sample
+from splitc.solve.costs import Box, Costs
+from splitc.solve.solve import solve
 
 RUNS = 5
 LARGE_LAYERS, LARGE_WIDTH = 205, 2048

@@ -1,4 +1,4 @@
-"""Fit the coefficients of `splitc/terms.py` on measured tables, and say how far predictions are off.
+"""Fit the coefficients of `splitc/profile/targets/roofline.py` on measured tables, and say how far predictions are off.
 
     python benchmarks/fit_targets.py DATA_FOLDER                       fit, write, print
     python benchmarks/fit_targets.py DATA_FOLDER --check OTHER.csv     predict machines that were not in the fit
@@ -22,7 +22,7 @@ from benchmarks.fit import decisions, evaluate, files, runtime, tables  # noqa: 
 from benchmarks.fit.machines import Core, Machines  # noqa: E402
 from benchmarks.fit.model import Design, HeldOut, Spread, design, fit, held_out, predicted, spread  # noqa: E402
 from benchmarks.fit.tables import ARM, PER, X86, Array, Run, Runs  # noqa: E402
-from splitc.coefficients import TERMS  # noqa: E402
+from splitc.profile.targets.coefficients import TERMS  # noqa: E402
 
 MOST_THREADS = 16
 _NCNN = "Tencent/ncnn benchmark/README.md@a4d2ea1"

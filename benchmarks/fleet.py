@@ -24,7 +24,7 @@ from rich.console import Console  # noqa: E402
 
 from benchmarks.running import fleet  # noqa: E402
 from benchmarks.running.models import Compiler  # noqa: E402
-from splitc.errors import SplitcError  # noqa: E402
+from splitc.common.errors import SplitcError  # noqa: E402
 
 CONSOLE = Console(width=150, highlight=False)
 MODEL = "listener"  # small payloads: sixteen share one link, and hardly meet on it

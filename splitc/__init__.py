@@ -3,9 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from splitc.bundle import Bundle, read_bundle
-from splitc.decision import Conditions, Decision, decide
-from splitc.errors import SplitcError
+from splitc.bundle.decide import Conditions, Decision, decide
+from splitc.bundle.manifest import Bundle, read_bundle
+from splitc.common.errors import SplitcError
 
 if TYPE_CHECKING:
     from splitc.runtime.aio import AsyncSession

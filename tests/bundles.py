@@ -7,9 +7,9 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from splitc.bundle import Bundle, CutEntry, part_files, read_bundle
-from splitc.inference import Feeds
-from splitc.stacking import made_up
+from splitc.bundle.manifest import Bundle, CutEntry, part_files, read_bundle
+from splitc.bundle.stacking import made_up
+from splitc.common.ort import Feeds
 from tests.running import compile_here, save_tiny
 
 

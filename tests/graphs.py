@@ -5,8 +5,8 @@ from random import Random
 
 from hypothesis import strategies as st
 
-from splitc.costs import Box, Costs, Energy, Limits
-from splitc.graph import Graph, Tensor, Unit, Weight
+from splitc.model.graph import Graph, Tensor, Unit, Weight
+from splitc.solve.costs import Box, Costs, Energy, Limits
 
 # Zeros and repeated values make ties; the rest spans what real models and devices show.
 TIMES_S = (0.0, 0.0, 1e-7, 1e-4, 1e-3, 1e-3, 0.02, 0.5, 10.0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from splitc.bundle import (
+from splitc.bundle.manifest import (
     BoundaryEntry,
     BoxEntry,
     CallEntry,

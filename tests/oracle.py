@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from splitc.bundle import Direction
-from splitc.costs import Box, Costs, Limits
-from splitc.cuts import Cut, make_cut
-from splitc.graph import Graph
+from splitc.bundle.manifest import Direction
+from splitc.model.graph import Graph
+from splitc.solve.costs import Box, Costs, Limits
+from splitc.solve.cuts import Cut, make_cut
 
 FloatArray = NDArray[np.float64]
 

@@ -1,8 +1,8 @@
 """Targets and graphs for the tests of predictions: the numbers are made up, the arithmetic is not."""
 
-from splitc.graph import Graph, Unit, Work
-from splitc.quantity import Quantity
-from splitc.targets import Cluster, Descriptor, Target
+from splitc.model.graph import Graph, Unit, Work
+from splitc.profile.targets.description import Cluster, Descriptor, Target
+from splitc.profile.targets.quantity import Quantity
 
 MADE_UP = "made up"
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from splitc.graph import Work
-from splitc.profiles import Machine, Measurement, NodeTimes, Profile, UnitRun
+from splitc.model.graph import Work
+from splitc.profile.document import Machine, Measurement, NodeTimes, Profile, UnitRun
 
 
 def node(name: str = "n", **changes: Any) -> NodeTimes:

@@ -13,13 +13,13 @@ from typing import Any
 
 import onnx
 
-from splitc.analysis import AnalysisOptions
-from splitc.cache import Cache
-from splitc.coefficients import TERMS, Errors
-from splitc.compile import Compiled, CompileOptions, compile_model
-from splitc.samples import write_sample
-from splitc.targets import own_folder
-from splitc.terms import MULTIPLYING
+from splitc.common.cache import Cache
+from splitc.compile.compile import Compiled, CompileOptions, compile_model
+from splitc.model.analysis import AnalysisOptions
+from splitc.profile.targets.coefficients import TERMS, Errors
+from splitc.profile.targets.description import own_folder
+from splitc.profile.targets.roofline import MULTIPLYING
+from splitc.samples.catalogue import write_sample
 from tests import models
 
 LAUNCH = [sys.executable, "-m", "splitc"]

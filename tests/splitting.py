@@ -7,18 +7,18 @@ from random import Random
 
 import onnx
 
-from splitc import emit
-from splitc.bundle import Direction
-from splitc.costs import Costs
-from splitc.cuts import Cut, make_cut
-from splitc.graph import Graph
-from splitc.inference import Feeds
-from splitc.model import Model, fix_dims, load
-from splitc.simplify import Simplified, simplify
-from splitc.sizes import sizes
-from splitc.sources import sources
-from splitc.units import Partition, partition, surviving_tensors
-from splitc.verify import Pair, Reference, reference, tolerance, verify
+from splitc.bundle.manifest import Direction
+from splitc.common.ort import Feeds
+from splitc.compile.parts import Emitter, head_part, prepare, tail_part, write_part
+from splitc.compile.verify import Pair, Reference, reference, tolerance, verify
+from splitc.model.graph import Graph
+from splitc.model.model import Model, fix_dims, load
+from splitc.model.nodes import sources
+from splitc.model.simplify import Simplified, simplify
+from splitc.model.sizes import sizes
+from splitc.model.units import Partition, partition, surviving_tensors
+from splitc.solve.costs import Costs
+from splitc.solve.cuts import Cut, make_cut
 from tests import models, oracle
 
 MOST_CLOSURES = 40
@@ -31,7 +31,7 @@ class Split:
     original: Model
     model: Model
     partition: Partition
-    emitter: emit.Emitter
+    emitter: Emitter
     dims: Mapping[str, int]
 
     @property
@@ -68,17 +68,17 @@ def split(
     found = sources(kept.model)
     sized = sizes(kept.model, dims, feeds)
     parts = partition(kept.model, found, surviving_tensors(kept.model), sized)
-    emitter = emit.prepare(kept.model, parts.graph, found, sized, bundle)
+    emitter = prepare(kept.model, parts.graph, found, sized, bundle)
     return Split(original, kept.model, parts, emitter, dims)
 
 
 def write(made: Split, cut: Cut, name: str = "c") -> Pair:
     files = []
     for side, part in (
-        ("head", emit.head_part(made.emitter, cut)),
-        ("tail", emit.tail_part(made.emitter, cut)),
+        ("head", head_part(made.emitter, cut)),
+        ("tail", tail_part(made.emitter, cut)),
     ):
-        files.append(emit.write_part(made.emitter, part, f"{side}-{name}.onnx").path if part else None)
+        files.append(write_part(made.emitter, part, f"{side}-{name}.onnx").path if part else None)
     return Pair(name, made.emitter.folder, *files)
 
 

@@ -19,7 +19,9 @@ def imported(statement: str, folder: Path) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["splitc", "splitc.bundle", "splitc.decision", "splitc.records"])
+@pytest.mark.parametrize(
+    "module", ["splitc", "splitc.bundle.manifest", "splitc.bundle.decide", "splitc.common.records"]
+)
 def test_the_run_time_needs_no_compiler(module: str, tmp_path: Path) -> None:
     found = imported(f"import {module}", tmp_path)
     assert "splitc" in found
@@ -33,7 +35,8 @@ def test_the_command_line_starts_without_what_reads_models(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "module", ["splitc.analysis", "splitc.compile", "splitc.measure.job", "splitc.cli.commands"]
+    "module",
+    ["splitc.model.analysis", "splitc.compile.compile", "splitc.profile.measure.job", "splitc.cli.options"],
 )
 def test_onnx_runtime_never_reports_home(module: str, tmp_path: Path) -> None:
     """ONNX Runtime reads the switch when it is imported, whichever module imports it first."""

@@ -61,7 +61,9 @@ def test_the_wheel_holds_all_of_it_and_no_more(installed: Path) -> None:
 
 
 def test_the_folders_come_from_the_wheel(installed: Path, tmp_path: Path) -> None:
-    code = "from splitc.shipped import shipped; print(shipped('targets')); print(shipped('profilers'))"
+    code = (
+        "from splitc.common.resources import shipped; print(shipped('targets')); print(shipped('profilers'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -1,1 +1,1 @@
-"""Fit `splitc/terms.py` to measured tables; `benchmarks/fit_targets.py` runs it."""
+"""Fit `splitc/profile/targets/roofline.py` to measured tables; `benchmarks/fit_targets.py` runs it."""

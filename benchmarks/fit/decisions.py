@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.fit.model import HeldOut
 from benchmarks.fit.runtime import Costs, Unit
 from benchmarks.fit.tables import MEMORY, PER, Array
-from splitc.targets import load_network
+from splitc.profile.targets.description import load_network
 
 NETWORKS = ("ethernet", "wifi", "5g", "lte", "3g")
 GRAPHS = {

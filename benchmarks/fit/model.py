@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from benchmarks.fit.tables import CLOCK, MEMORY, PER, Array, Mask, Runs
-from splitc.coefficients import TERMS
+from splitc.profile.targets.coefficients import TERMS
 
 RESIDUAL = 0.15  # of a run, beyond its device's error
 RUNS_PER_TABLE = 10  # what a table weighs, however many models it has: errors of its models are alike

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.fit.machines import DATA, GHZ, Core, Machines
 from benchmarks.fit.model import Design, fit
 from benchmarks.fit.tables import CLOCK, CORE_BYTES_PER_CYCLE, MEMORY, PER, Array, Mask, Run, Runs, read, runs
-from splitc.coefficients import TERMS
+from splitc.profile.targets.coefficients import TERMS
 
 _FREEDOM = 0.7  # how far, in logarithms, a cost may be from what is known before
 _PER_MODEL = 5.0

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.fit.machines import Board, Core, Machines, Unclear, with_memory
-from splitc.coefficients import TERMS
+from splitc.profile.targets.coefficients import TERMS
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

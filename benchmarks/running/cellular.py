@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from benchmarks.running.models import TRACES
 from benchmarks.running.networks import typical
-from splitc.decision import Conditions
+from splitc.bundle.decide import Conditions
 from splitc.testbed.spec import LinkSpec, Trace
 from splitc.testbed.traces import read_trace, synthetic_trace
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.running.programs import obey
-from splitc import inference
-from splitc.bundle import part_files, read_bundle
-from splitc.server.opening import open_parts
-from splitc.server.parts import File
-from splitc.stacking import made_up
+from splitc.bundle.manifest import part_files, read_bundle
+from splitc.bundle.stacking import made_up
+from splitc.common import ort
+from splitc.server.tails.open import open_parts
+from splitc.server.tails.part import File
 
 HEADER = struct.Struct("!QQ")
 LEAST_RUNS = 3
@@ -70,7 +70,7 @@ def open_tail(bundle: str, cut: str, cache: str) -> None:
     )
     served = next(part.runs for part in parts if part.cut.id == cut)
     assert isinstance(served, File), "a part of several files is not measured here"
-    shipped = inference.session(found.path(part_files(entry.tail)[0]), threads=1)
+    shipped = ort.session(found.path(part_files(entry.tail)[0]), threads=1)
     feeds = made_up(entry, found.manifest.model.dims)
     names = [output.name for output in shipped.get_outputs()]
     _runs[cut] = {

@@ -9,14 +9,14 @@ from typing import Any
 
 from benchmarks.running.cloud import HEADER, receive, timed_runs
 from benchmarks.running.programs import obey
-from splitc import inference
-from splitc.bundle import Manifest, part_files, read_bundle
-from splitc.decision import Conditions, latency_s
-from splitc.inference import Feeds
+from splitc.bundle.decide import Conditions, latency_s
+from splitc.bundle.manifest import Manifest, part_files, read_bundle
+from splitc.common import ort
+from splitc.common.ort import Feeds
 from splitc.runtime.client import Client
-from splitc.runtime.parts import DeviceParts
+from splitc.runtime.device_parts import DeviceParts
+from splitc.runtime.http.transport import HttpTransport
 from splitc.runtime.session import Session
-from splitc.runtime.transport import HttpTransport
 
 Row = dict[str, Any]
 
@@ -158,7 +158,7 @@ def run_head(name: str, bundle: str, cut: str, seconds: float, pause_s: float) -
         return 0.0
     path = Path(bundle) / part_files(head)[0]
     if path not in _heads:
-        _heads[path] = inference.session(path, threads=1)
+        _heads[path] = ort.session(path, threads=1)
     opened, feeds = _heads[path], _feeds(manifest)
     names = [output.name for output in opened.get_outputs()]
     given = {item.name: feeds[item.name] for item in opened.get_inputs()}
@@ -184,8 +184,8 @@ def exchange(use: str, uplink_bytes: int, downlink_bytes: int, times: int) -> li
 
 
 def _feeds(manifest: Manifest) -> Feeds:
-    inputs = [inference.Input(item.name, item.dtype, item.shape) for item in manifest.model.inputs]
-    return inference.random_feeds(inputs, manifest.model.dims, 0)
+    inputs = [ort.Input(item.name, item.dtype, item.shape) for item in manifest.model.inputs]
+    return ort.random_feeds(inputs, manifest.model.dims, 0)
 
 
 if __name__ == "__main__":

@@ -22,15 +22,15 @@ from rich.table import Table
 from benchmarks.running.models import Compiled
 from benchmarks.running.networks import link, typical
 from benchmarks.running.programs import CLOUD_CORE, DEVICE_CORE, Program, here, running, serving
-from splitc.bundle import CutEntry, Manifest, part_files
-from splitc.decision import Conditions
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import CutEntry, Manifest, part_files
 from splitc.simulate.engine import simulate
 from splitc.simulate.fleet import CloudEntry, DeviceClass, Fleet, Percentiles
 from splitc.simulate.job import End
-from splitc.simulate.line import lone_s
 from splitc.simulate.links import Link, Wandering
 from splitc.simulate.policies import key_of, policy
 from splitc.simulate.scenario import Curve, Scenario, usual_cases
+from splitc.simulate.tcp import lone_s
 from splitc.simulate.workload import Workload, draw
 from splitc.testbed.bed import Bed
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.running.programs import obey
-from splitc import inference
-from splitc.bundle import read_bundle
-from splitc.server.files import cloud_files
-from splitc.server.prepare import Settings, prepare
-from splitc.stacking import stack
+from splitc.bundle.manifest import read_bundle
+from splitc.bundle.stacking import stack
+from splitc.common import ort
+from splitc.server.tails.files import cloud_files
+from splitc.server.tails.prepare import Settings, prepare
 
 
 def batch_times(
@@ -25,8 +25,8 @@ def batch_times(
     taken_s: dict[str, list[list[float]]] = {}
     runs = []
     for item in prepared.models:
-        level = inference.UNCHANGED if item.optimised else inference.FASTEST
-        opened = inference.session(folder / item.file, threads=1, level=level)
+        level = ort.UNCHANGED if item.optimised else ort.FASTEST
+        opened = ort.session(folder / item.file, threads=1, level=level)
         names = [output.name for output in opened.get_outputs()]
         taken_s[item.file] = [[] for _ in range(item.max_batch)]
         for size, own_s in enumerate(taken_s[item.file], 1):

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.running.programs import obey
-from splitc import inference
-from splitc.bundle import Bundle, CutEntry, read_bundle
-from splitc.errors import ModelError
-from splitc.inference import Feeds, Interrupt, Value
-from splitc.runtime.parts import DeviceParts
+from splitc.bundle.manifest import Bundle, CutEntry, read_bundle
+from splitc.common import ort
+from splitc.common.errors import ModelError
+from splitc.common.ort import Feeds, Interrupt, Value
+from splitc.runtime.device_parts import DeviceParts
 from splitc.runtime.session import Outcome, Session
 
 _LATE_S = 60.0  # after the last request, for all to end
@@ -96,8 +96,8 @@ class Phones:
         """Open one for each of *slowdowns*; all take *cut* if that is given."""
         found = read_bundle(Path(bundle))
         model = found.manifest.model
-        inputs = [inference.Input(item.name, item.dtype, item.shape) for item in model.inputs]
-        self._feeds, self._server = inference.random_feeds(inputs, model.dims, 0), server
+        inputs = [ort.Input(item.name, item.dtype, item.shape) for item in model.inputs]
+        self._feeds, self._server = ort.random_feeds(inputs, model.dims, 0), server
         real = DeviceParts(found, threads=1)
         cuts = [entry for entry in found.manifest.cuts if entry.device is not None]
         made = {entry.id: real.run(entry, self._feeds)[0] for entry in cuts}

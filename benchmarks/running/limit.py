@@ -32,8 +32,8 @@ from benchmarks.running.programs import (
     running,
     serving,
 )
-from splitc.bundle import CutEntry
-from splitc.decision import Conditions
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import CutEntry
 from splitc.testbed.bed import Bed
 from splitc.testbed.errors import TestBedError
 

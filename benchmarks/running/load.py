@@ -7,10 +7,10 @@ from statistics import median
 from typing import Any
 
 from benchmarks.running.programs import obey
-from splitc.bundle import read_bundle
-from splitc.runtime import wire
-from splitc.runtime.transport import HttpTransport
-from splitc.stacking import made_up
+from splitc.bundle.manifest import read_bundle
+from splitc.bundle.stacking import made_up
+from splitc.protocol import messages
+from splitc.runtime.http.transport import HttpTransport
 
 _PATIENCE_S = 30.0
 _OK = 200
@@ -19,7 +19,7 @@ _OK = 200
 class _Client:
     """Sends the same request over and over, as soon as it is answered."""
 
-    def __init__(self, server: str, path: str, message: wire.Message) -> None:
+    def __init__(self, server: str, path: str, message: messages.Message) -> None:
         self._transport = HttpTransport(server)
         self._path = path
         self._message = message
@@ -48,7 +48,7 @@ def connect(server: str, bundle: str, cut: str, clients: int) -> None:
     assert entry.tail is not None, "all-head has no tail"
     have = {item.name for item in manifest.model.outputs}
     made = {item.name for item in entry.boundary}
-    message = wire.encode_request(made_up(entry, manifest.model.dims), sorted(have - made))
+    message = messages.encode_request(made_up(entry, manifest.model.dims), sorted(have - made))
     path = f"/v2/models/{manifest.model.name}.{cut}/infer"
     _clients[:] = [_Client(server, path, message) for _ in range(clients)]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from benchmarks.running.making import MADE
 from benchmarks.running.programs import ROOT
-from splitc.analysis import AnalysisOptions
-from splitc.bundle import Bundle, CutEntry, read_bundle
-from splitc.cache import Cache
-from splitc.compile import CompileOptions, compile_model
-from splitc.errors import SplitcError
-from splitc.samples import SAMPLES, write_sample
+from splitc.bundle.manifest import Bundle, CutEntry, read_bundle
+from splitc.common.cache import Cache
+from splitc.common.errors import SplitcError
+from splitc.compile.compile import CompileOptions, compile_model
+from splitc.model.analysis import AnalysisOptions
+from splitc.samples.catalogue import SAMPLES, write_sample
 
 SHARED = ROOT.parent / "shared" / "models"
 TRACES = ROOT.parent / "shared" / "traces"

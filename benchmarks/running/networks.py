@@ -1,7 +1,7 @@
 """Links of a test bed, as the descriptions of networks tell."""
 
-from splitc.decision import Conditions
-from splitc.targets import load_network
+from splitc.bundle.decide import Conditions
+from splitc.profile.targets.description import load_network
 from splitc.testbed.spec import LinkSpec, Rate
 
 _LEAST_QUEUE_BYTES = 1_000_000

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from splitc.errors import SplitcError
+from splitc.common.errors import SplitcError
 from splitc.testbed.slow import Slowed
 
 ROOT = Path(__file__).resolve().parents[2]

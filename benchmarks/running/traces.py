@@ -31,7 +31,7 @@ from benchmarks.running.cellular import Link
 from benchmarks.running.models import Compiled
 from benchmarks.running.networks import start
 from benchmarks.running.programs import CLOUD_CORE, DEVICE_CORE, PORT, Program, running, serving
-from splitc.bundle import CutEntry
+from splitc.bundle.manifest import CutEntry
 from splitc.testbed.bed import Bed
 
 PERIOD_S = 1.0

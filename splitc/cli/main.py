@@ -12,23 +12,23 @@ from typing import Any, Never, cast
 import click
 
 from splitc.cli.examples import examples
-from splitc.errors import SplitcError
-from splitc.records import did_you_mean
+from splitc.common.errors import SplitcError
+from splitc.common.records import did_you_mean
 
 # Imported when first used: what reads models takes a second, in which Ctrl-C must already work.
 _COMMANDS = {
-    "compile": "splitc.cli.compile_command:compile_command",
-    "inspect": "splitc.cli.commands:inspect",
-    "verify": "splitc.cli.commands:verify",
-    "profile": "splitc.cli.profile_command:profile",
-    "calibrate": "splitc.cli.calibrate_command:calibrate_command",
-    "sample": "splitc.cli.sample_command:sample_command",
-    "targets": "splitc.cli.targets_command:targets",
-    "pack": "splitc.cli.pack_command:pack_command",
-    "serve": "splitc.cli.serve_command:serve_command",
-    "run": "splitc.cli.run_command:run_command",
-    "demo": "splitc.cli.demo_command:demo_command",
-    "simulate": "splitc.cli.simulate_command:simulate_command",
+    "compile": "splitc.cli.commands.compile:compile_command",
+    "inspect": "splitc.cli.options:inspect",
+    "verify": "splitc.cli.options:verify",
+    "profile": "splitc.cli.commands.profile:profile",
+    "calibrate": "splitc.cli.commands.calibrate:calibrate_command",
+    "sample": "splitc.cli.commands.sample:sample_command",
+    "targets": "splitc.cli.commands.targets:targets",
+    "pack": "splitc.cli.commands.pack:pack_command",
+    "serve": "splitc.cli.commands.serve:serve_command",
+    "run": "splitc.cli.commands.run:run_command",
+    "demo": "splitc.cli.commands.demo:demo_command",
+    "simulate": "splitc.cli.commands.simulate:simulate_command",
 }
 _EXTRAS = {"serve": "serve", "run": "serve"}  # which extra brings what a command needs, if not "compile"
 _FAILED, _MISUSED = 1, 2

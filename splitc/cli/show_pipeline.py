@@ -8,15 +8,15 @@ from rich.table import Table
 from rich.text import Text
 
 from splitc.cli.terminal import new_table
-from splitc.pipeline.analyse import PipelineAnalysis
-from splitc.pipeline.places import Place, Traffic, places
-from splitc.pipeline.ports import shown
-from splitc.pipeline.stages import Stage
-from splitc.pipeline.unroll import has_units
-from splitc.pipeline.unrolled import Unrolled
-from splitc.records import encode
-from splitc.sizes import Size
-from splitc.text import format_bytes
+from splitc.common.formatting import format_bytes
+from splitc.common.records import encode
+from splitc.compile.pipeline.analyse import PipelineAnalysis
+from splitc.compile.pipeline.places import Place, Traffic, places
+from splitc.compile.pipeline.ports import shown
+from splitc.compile.pipeline.stages import Stage
+from splitc.compile.pipeline.unroll import has_units
+from splitc.compile.pipeline.unrolled import Unrolled
+from splitc.model.sizes import Size
 
 _SHOWN_INSIDE = 3
 

@@ -8,10 +8,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from splitc.bundle import Manifest
-from splitc.decision import Conditions
-from splitc.errors import RuntimeFailure
-from splitc.inference import Value
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import Manifest
+from splitc.common.errors import RuntimeFailure
+from splitc.common.ort import Value
 from splitc.runtime.session import Outcome, Session
 
 # While a request is in ONNX Runtime or waits for the server, others go on; more at once only wait elsewhere.

@@ -7,19 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from splitc.bundle import Bundle, CutEntry, TensorEntry
-from splitc.errors import ServerRefused
-from splitc.inference import Value
-from splitc.runtime import wire
-from splitc.runtime.estimate import Exchange
-from splitc.runtime.probing import BARE_BYTES, DOWN_BYTES, UP_BYTES
-from splitc.runtime.transport import Reply, Transport
-from splitc.runtime.values import check_outputs
+from splitc.bundle.manifest import Bundle, CutEntry, TensorEntry
+from splitc.common.errors import ServerRefused
+from splitc.common.ort import Value
+from splitc.protocol import messages
+from splitc.runtime.estimate.estimator import Exchange
+from splitc.runtime.estimate.probing import BARE_BYTES, DOWN_BYTES, UP_BYTES
+from splitc.runtime.http.transport import Reply, Transport
+from splitc.runtime.tensor_checks import check_outputs
 
 _OK, _NOT_FOUND, _BAD_METHOD = 200, 404, 405
 _SHOWN_CHARACTERS = 200
 PRICE = "splitc-price"
-"""The header with which a server says what a second of it costs, in seconds of latency; see `splitc.price`."""
+"""The header with which a server says what a second of it costs, in seconds of latency; see `splitc.bundle.price`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Client:
             ProtocolError: the answer is not what the manifest promises.
             TransportError, DeadlineExceeded: there is none.
         """
-        message = wire.encode_request(
+        message = messages.encode_request(
             {entry.name: values[entry.name] for entry in cut.sent},
             [entry.name for entry in wanted],
             timeout_s=_rounded_up(deadline_s - time.monotonic()),
@@ -65,7 +65,9 @@ class Client:
         )
         if reply.status != _OK:
             raise refusal(reply)
-        outputs = wire.decode_response(reply.body, wire.json_size(reply.headers.get(wire.JSON_SIZE.lower())))
+        outputs = messages.decode_response(
+            reply.body, messages.json_size(reply.headers.get(messages.JSON_SIZE.lower()))
+        )
         check_outputs(wanted, outputs)
         return Answer(outputs, _exchange(reply, message.nbytes, cut.cloud_s))
 

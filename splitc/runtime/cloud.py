@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from threading import Lock
 
-from splitc.bundle import CutEntry, TensorEntry
-from splitc.decision import Conditions
-from splitc.errors import DeadlineExceeded, RuntimeFailure, ServerRefused
-from splitc.inference import Value
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import CutEntry, TensorEntry
+from splitc.common.errors import DeadlineExceeded, RuntimeFailure, ServerRefused
+from splitc.common.ort import Value
 from splitc.runtime.client import Answer, Client
-from splitc.runtime.outlook import Outlook
+from splitc.runtime.estimate.server_state import Outlook
 from splitc.runtime.workers import Workers
 
 _LOG = logging.getLogger("splitc.runtime")

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from splitc.bundle import CutEntry, TensorEntry
-from splitc.decision import Decision
-from splitc.errors import DeadlineExceeded, RuntimeFailure
-from splitc.inference import Interrupt, Value
+from splitc.bundle.decide import Decision
+from splitc.bundle.manifest import CutEntry, TensorEntry
+from splitc.bundle.program import made_by
+from splitc.common.errors import DeadlineExceeded, RuntimeFailure
+from splitc.common.ort import Interrupt, Value
 from splitc.runtime.client import Answer
 from splitc.runtime.cloud import Cloud
-from splitc.runtime.estimate import Exchange
-from splitc.runtime.lateness import patience
-from splitc.runtime.parts import DeviceParts
-from splitc.runtime.program import made_by
+from splitc.runtime.device_parts import DeviceParts
+from splitc.runtime.estimate.estimator import Exchange
+from splitc.runtime.estimate.patience import patience
 from splitc.runtime.workers import beside
 
 # What comes so soon after the deadline still tells how slow the link is.

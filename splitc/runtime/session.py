@@ -9,23 +9,23 @@ from random import random
 from types import TracebackType
 from typing import Literal, Self
 
-from splitc.bundle import Bundle, CutEntry, Manifest, read_bundle
-from splitc.decision import Conditions, Decision, aim, decide, latency_s
-from splitc.errors import BundleError, RuntimeFailure
-from splitc.inference import Value
-from splitc.price import personal
-from splitc.runtime.breaker import Breaker
+from splitc.bundle.decide import Conditions, Decision, aim, decide, latency_s
+from splitc.bundle.manifest import Bundle, CutEntry, Manifest, read_bundle
+from splitc.bundle.price import personal
+from splitc.common.errors import BundleError, RuntimeFailure
+from splitc.common.ort import Value
 from splitc.runtime.client import Client
 from splitc.runtime.cloud import Cloud
-from splitc.runtime.estimate import Estimator, Exchange, middle_of
-from splitc.runtime.lateness import also_sent
-from splitc.runtime.outlook import Outlook
+from splitc.runtime.device_parts import DeviceParts
+from splitc.runtime.estimate.breaker import Breaker
+from splitc.runtime.estimate.estimator import Estimator, Exchange, middle_of
+from splitc.runtime.estimate.patience import also_sent
+from splitc.runtime.estimate.probing import link_matters
+from splitc.runtime.estimate.server_state import Outlook
+from splitc.runtime.http.transport import DEFAULT_MAX_REPLY_BYTES, HttpTransport, Transport
 from splitc.runtime.pair import Pair
-from splitc.runtime.parts import DeviceParts
-from splitc.runtime.probing import link_matters
-from splitc.runtime.transport import DEFAULT_MAX_REPLY_BYTES, HttpTransport, Transport
+from splitc.runtime.tensor_checks import checked_inputs
 from splitc.runtime.unpack import unpacked
-from splitc.runtime.values import checked_inputs
 
 # A reply may be so many times as large as the manifest says: in JSON a number takes some 20 bytes, and where
 # dimensions are symbolic, the sizes are those of one choice.

@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from splitc.bundle import Bundle, read_bundle
-from splitc.errors import BundleError
+from splitc.bundle.manifest import Bundle, read_bundle
+from splitc.common.errors import BundleError
 
 # Weights hardly shrink; what grows so many times over is no bundle.
 _MAX_GROWTH = 100

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import TypeVar
 
-from splitc.errors import RuntimeFailure
+from splitc.common.errors import RuntimeFailure
 
 T = TypeVar("T")
 

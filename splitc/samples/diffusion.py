@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from splitc.atomic import new_folder
-from splitc.errors import ModelError
-from splitc.schedulers import Schedule, prepare_model, start_model, step_model
+from splitc.bundle.staging import new_folder
+from splitc.common.errors import ModelError
+from splitc.samples.schedulers import Schedule, prepare_model, start_model, step_model
 
 PIPELINE = "pipeline.toml"
 TEXT_ENCODER, UNET, VAE_DECODER = "text_encoder.onnx", "unet.onnx", "vae_decoder.onnx"

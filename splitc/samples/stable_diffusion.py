@@ -21,7 +21,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from splitc.errors import ModelError
+from splitc.common.errors import ModelError
 from splitc.samples.diffusion import (
     TEXT_ENCODER,
     UNET,
@@ -31,7 +31,7 @@ from splitc.samples.diffusion import (
     pipeline_folder,
     write_loop,
 )
-from splitc.schedulers import Schedule
+from splitc.samples.schedulers import Schedule
 
 NAME = "stable_diffusion"
 WIDTH_STEPS, SIZE_STEP = 8, 64

@@ -18,7 +18,7 @@ from splitc.samples.diffusion import (
     write_model,
 )
 from splitc.samples.layers import BRANCH_GAIN, finish, port
-from splitc.schedulers import Schedule, ddim
+from splitc.samples.schedulers import Schedule, ddim
 
 NAME = "tiny_diffusion"
 TIMES = 8

@@ -9,19 +9,19 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 
-from splitc.bundle import TensorEntry
-from splitc.runtime.tensors import datatype
+from splitc.bundle.manifest import TensorEntry
+from splitc.protocol.tensors import datatype
 from splitc.server import routes
 from splitc.server.batching import Batcher
 from splitc.server.exchange import ClientGone, Exchange, Receive, Refusal, Scope, Send
 from splitc.server.infer import REFUSED, Inference, Served, refusal, serve_part
-from splitc.server.limits import MAX_HEAD_BYTES
 from splitc.server.logs import LOGGER, Once, tell
 from splitc.server.metrics import Metrics
 from splitc.server.options import ServerOptions
-from splitc.server.parts import Part
 from splitc.server.pricing import Meter
+from splitc.server.request_limits import MAX_HEAD_BYTES
 from splitc.server.routes import Endpoint, Route, find_route
+from splitc.server.tails.part import Part
 
 _PROBE_BYTES = 256 << 10
 _PROBE_QUERY = re.compile(rb"(?:bytes=(\d{1,9}))?")

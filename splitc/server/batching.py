@@ -13,10 +13,10 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from splitc.errors import DeadlineExceeded, RuntimeFailure
-from splitc.runtime.tensors import Array
+from splitc.common.errors import DeadlineExceeded, RuntimeFailure
+from splitc.protocol.tensors import Array
 from splitc.server.jobs import Job, OnRun, Ran, next_batch, run_batch
-from splitc.server.parts import Part
+from splitc.server.tails.part import Part
 
 # How much the last run counts for the estimate of the next.
 _NEWEST = 0.25

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from splitc.runtime.tensors import Buffer
+from splitc.protocol.tensors import Buffer
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

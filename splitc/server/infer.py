@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from splitc.errors import DeadlineExceeded, InputError, ModelError, ProtocolError
-from splitc.runtime.wire import InferRequest, decode_request, encode_response, json_size
+from splitc.common.errors import DeadlineExceeded, InputError, ModelError, ProtocolError
+from splitc.protocol.messages import InferRequest, decode_request, encode_response, json_size
 from splitc.server.batching import Batcher, QueueFull, too_late
 from splitc.server.exchange import ClientGone, Exchange, Refusal
 from splitc.server.jobs import Job, Ran
-from splitc.server.limits import SizeLimits, check_inputs, size_limits, wanted_outputs
 from splitc.server.metrics import Metrics
 from splitc.server.options import ServerOptions
-from splitc.server.parts import Part
 from splitc.server.pricing import Meter
+from splitc.server.request_limits import SizeLimits, check_inputs, size_limits, wanted_outputs
+from splitc.server.tails.part import Part
 
 # More JSON than this is read and written beside the event loop, which would stand still meanwhile.
 _QUICK_JSON_BYTES = 32 << 10

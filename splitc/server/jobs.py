@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from splitc.errors import ModelError
-from splitc.runtime.program import Call, Steps
-from splitc.runtime.tensors import Array
-from splitc.server.limits import rows
-from splitc.server.parts import File, Part, Series
+from splitc.bundle.program import Call, Steps
+from splitc.common.errors import ModelError
+from splitc.protocol.tensors import Array
+from splitc.server.request_limits import rows
+from splitc.server.tails.part import File, Part, Series
 
 OnRun = Callable[[str, int, float], None]
 """Told the name of the file, the requests and the seconds of each run."""

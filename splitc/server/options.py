@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from splitc.errors import RuntimeFailure
+from splitc.common.errors import RuntimeFailure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from splitc.price import Price
+from splitc.bundle.price import Price
 from splitc.runtime.client import PRICE
-from splitc.server.parts import Part
+from splitc.server.tails.part import Part
 
 _LEAST_INTERVAL_S = 1.0
 # In an interval, or its load would be too random to go by.

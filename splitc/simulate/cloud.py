@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from splitc.price import Price
+from splitc.bundle.price import Price
 from splitc.simulate.events import Events
 
 # How much the last run counts for the estimate of the next, as in `splitc.server.batching`.

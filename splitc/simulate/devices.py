@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-from splitc.bundle import CutEntry, Manifest
-from splitc.decision import Conditions
-from splitc.price import personal
-from splitc.runtime.breaker import Breaker
-from splitc.runtime.estimate import Estimator, middle_of
-from splitc.runtime.outlook import Outlook
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import CutEntry, Manifest
+from splitc.bundle.price import personal
+from splitc.runtime.estimate.breaker import Breaker
+from splitc.runtime.estimate.estimator import Estimator, middle_of
+from splitc.runtime.estimate.server_state import Outlook
 from splitc.simulate.events import Events
-from splitc.simulate.line import Line
 from splitc.simulate.processor import Processor
+from splitc.simulate.tcp import Line
 
 
 class Device:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from splitc.bundle import CutEntry, Manifest
-from splitc.price import Price
+from splitc.bundle.manifest import CutEntry, Manifest
+from splitc.bundle.price import Price
 from splitc.simulate.cloud import Cloud, Part, Worker
 from splitc.simulate.devices import Device
 from splitc.simulate.events import Events

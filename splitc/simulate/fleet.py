@@ -6,10 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from splitc.errors import TargetError
-from splitc.quantity import not_positive, refuse
-from splitc.records import RecordError, decode
-from splitc.targets import read_description
+from splitc.common.errors import TargetError
+from splitc.common.records import RecordError, decode
+from splitc.profile.targets.description import read_description
+from splitc.profile.targets.quantity import not_positive, refuse
 
 
 @dataclass(frozen=True, slots=True)

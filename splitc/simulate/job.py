@@ -6,18 +6,18 @@ from enum import IntEnum
 from functools import partial
 from typing import Protocol
 
-from splitc.bundle import CutEntry, Manifest
-from splitc.decision import Conditions, Decision
-from splitc.runtime.estimate import Exchange
-from splitc.runtime.lateness import also_sent, patience
-from splitc.runtime.probing import link_matters
+from splitc.bundle.decide import Conditions, Decision
+from splitc.bundle.manifest import CutEntry, Manifest
+from splitc.runtime.estimate.estimator import Exchange
+from splitc.runtime.estimate.patience import also_sent, patience
+from splitc.runtime.estimate.probing import link_matters
 from splitc.simulate.cloud import Cloud, Part, Worker
 from splitc.simulate.devices import Device
 from splitc.simulate.events import Act, Events
-from splitc.simulate.line import Connection, after_first_s
 from splitc.simulate.policies import Policy
 from splitc.simulate.probe import Probe
 from splitc.simulate.processor import Run
+from splitc.simulate.tcp import Connection, after_first_s
 
 
 class End(IntEnum):

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from splitc.quantity import Spread
+from splitc.profile.targets.description import load_network
+from splitc.profile.targets.quantity import Spread
 from splitc.simulate.fleet import Fleet, Percentiles
-from splitc.targets import load_network
 from splitc.testbed.spec import Trace
 from splitc.testbed.traces import read_trace
 

@@ -1,13 +1,13 @@
-"""How devices choose: pure functions of manifest, conditions and target latency, all through `splitc.decision`."""
+"""How devices choose: pure functions of manifest, conditions and target latency, all through `splitc.bundle.decide`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from splitc.bundle import CutEntry, Manifest
-from splitc.decision import Conditions, Decision, aim, choose, decide, latency_s
-from splitc.errors import NoFeasibleCut
-from splitc.records import did_you_mean
+from splitc.bundle.decide import Conditions, Decision, aim, choose, decide, latency_s
+from splitc.bundle.manifest import CutEntry, Manifest
+from splitc.common.errors import NoFeasibleCut
+from splitc.common.records import did_you_mean
 
 Choose = Callable[[Manifest, Conditions, float | None], Decision]
 """(what there is to choose from, what is believed, the latency to meet) -> the choice."""

@@ -2,13 +2,13 @@
 
 from functools import partial
 
-from splitc.decision import Conditions
-from splitc.runtime.estimate import Exchange
-from splitc.runtime.probing import BARE_BYTES, DOWN_BYTES, UP_BYTES
+from splitc.bundle.decide import Conditions
+from splitc.runtime.estimate.estimator import Exchange
+from splitc.runtime.estimate.probing import BARE_BYTES, DOWN_BYTES, UP_BYTES
 from splitc.simulate.cloud import Cloud
 from splitc.simulate.devices import Device
 from splitc.simulate.events import Events
-from splitc.simulate.line import Connection, after_first_s
+from splitc.simulate.tcp import Connection, after_first_s
 
 _SIZES_BYTES = ((BARE_BYTES, 0), (UP_BYTES, DOWN_BYTES))  # up and down
 _MOST_TURNS = 2

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from splitc.bundle import Bundle, CutEntry, Manifest, PartEntry
-from splitc.decision import Conditions
-from splitc.errors import BundleError
-from splitc.server.prepare import BatchTimes, Settings, batch_times
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import Bundle, CutEntry, Manifest, PartEntry
+from splitc.common.errors import BundleError
+from splitc.server.tails.prepare import BatchTimes, Settings, batch_times
 from splitc.simulate.fleet import CloudEntry, DeviceClass, Fleet
 from splitc.simulate.links import Link
 from splitc.simulate.policies import Case, key_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from splitc.decision import Conditions
+from splitc.bundle.decide import Conditions
 from splitc.simulate.fleet import DeviceClass, Fleet, Phase
 from splitc.simulate.links import Array, Link, quantile
 from splitc.simulate.scenario import Scenario
@@ -23,7 +23,7 @@ class Workload:
     Attributes:
         device: numbers over all classes; `owner` gives the class of each job's device.
         slowdown: real over recorded time of the device in this job.
-        share: random, 0 to 1: what `splitc.price.personal` wants.
+        share: random, 0 to 1: what `splitc.bundle.price.personal` wants.
     """
 
     time_s: Array

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from splitc.bundle import Direction
-from splitc.costs import Costs, Limits
-from splitc.cuts import Cut, energy_j, meets_budgets, place
-from splitc.errors import NoFeasibleCut
+from splitc.bundle.manifest import Direction
+from splitc.common.errors import NoFeasibleCut
+from splitc.solve.costs import Costs, Limits
+from splitc.solve.cuts import Cut, energy_j, meets_budgets, place
+from splitc.solve.milp import best_cut, make_program
 from splitc.solve.mincut import better_of, ends, latency_s, min_cut_oracle
 from splitc.solve.pins import Pins, make_pins
-from splitc.solve.program import best_cut, make_program
 from splitc.solve.space import FloatArray, Oracle
 
 _FLAGS = {

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import block_diag, csr_array
 
-from splitc.cuts import Cut
+from splitc.solve.cuts import Cut
 from splitc.solve.space import FloatArray, Space
 
 _ROUNDING = 1e-12

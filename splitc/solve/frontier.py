@@ -11,7 +11,7 @@ once more at the longest.
 
 import numpy as np
 
-from splitc.cuts import Cut
+from splitc.solve.cuts import Cut
 from splitc.solve.envelope import Envelope
 from splitc.solve.space import FloatArray, Oracle, Space
 

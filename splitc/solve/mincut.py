@@ -30,9 +30,9 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-from splitc.bundle import Direction
-from splitc.costs import Costs, Limits
-from splitc.cuts import Cut, place
+from splitc.bundle.manifest import Direction
+from splitc.solve.costs import Costs, Limits
+from splitc.solve.cuts import Cut, place
 from splitc.solve.pins import Pins, make_pins
 from splitc.solve.space import BoolArray, FloatArray, IntArray, Oracle
 

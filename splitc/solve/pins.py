@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from splitc.bundle import Direction
-from splitc.costs import Limits
-from splitc.errors import NoFeasibleCut
-from splitc.graph import Graph
+from splitc.bundle.manifest import Direction
+from splitc.common.errors import NoFeasibleCut
+from splitc.model.graph import Graph
+from splitc.solve.costs import Limits
 
 _T = TypeVar("_T")
 

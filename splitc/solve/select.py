@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from splitc.cuts import Cut
+from splitc.solve.cuts import Cut
 from splitc.solve.envelope import Envelope
 from splitc.solve.frontier import preference
 from splitc.solve.space import BoolArray, FloatArray, Space

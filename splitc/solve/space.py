@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitc.bundle import Direction
-from splitc.costs import Box
-from splitc.cuts import Cut
-from splitc.graph import Graph
+from splitc.bundle.manifest import Direction
+from splitc.model.graph import Graph
+from splitc.solve.costs import Box
+from splitc.solve.cuts import Cut
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -24,9 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
+from splitc.testbed.emulated_link import Counts
 from splitc.testbed.errors import TestBedError
 from splitc.testbed.forwarder import CLOUD_ADDRESS, DEVICE_ADDRESS
-from splitc.testbed.link import Counts
 from splitc.testbed.namespaces import Namespace, end_processes
 from splitc.testbed.slow import Slowed
 from splitc.testbed.spec import LinkSpec, to_json

@@ -1,6 +1,6 @@
 """What goes wrong with a test bed."""
 
-from splitc.errors import SplitcError
+from splitc.common.errors import SplitcError
 
 
 class TestBedError(SplitcError):

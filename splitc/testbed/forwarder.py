@@ -16,8 +16,8 @@ from dataclasses import asdict
 from typing import TextIO
 
 from splitc.testbed import interfaces
+from splitc.testbed.emulated_link import Line
 from splitc.testbed.errors import TestBedError
-from splitc.testbed.link import Line
 from splitc.testbed.namespaces import (
     Namespace,
     end_processes,
@@ -26,8 +26,8 @@ from splitc.testbed.namespaces import (
     new_network,
 )
 from splitc.testbed.packets import ETHERNET_BYTES, Port
+from splitc.testbed.realtime import be_prompt
 from splitc.testbed.spec import LinkSpec, from_json
-from splitc.testbed.timing import be_prompt
 
 DEVICE_ADDRESS, CLOUD_ADDRESS = "10.77.0.1", "10.77.0.2"
 _END = "link"  # the interface in each of the two namespaces

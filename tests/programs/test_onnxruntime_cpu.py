@@ -21,7 +21,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from splitc.profiles import decode_profile
+from splitc.profile.document import decode_profile
 from tests import models
 from tests.running import hear_interrupts
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from splitc import inference
-from splitc.bundle import Bundle, part_files
-from splitc.runtime import wire
+from splitc.bundle.manifest import Bundle, part_files
+from splitc.common import ort
+from splitc.protocol import messages
 
 LONGEST_S = 20.0  # no test waits longer for anything
 
@@ -246,7 +246,7 @@ class Tails:
     def __post_init__(self) -> None:
         name = self.bundle.manifest.model.name
         self._tails = {
-            f"/v2/models/{name}.{cut.id}/infer": inference.session(
+            f"/v2/models/{name}.{cut.id}/infer": ort.session(
                 self.bundle.path(part_files(cut.cloud)[0]), threads=1
             )
             for cut in self.bundle.manifest.cuts
@@ -271,12 +271,14 @@ class Tails:
         return self._infer(request)
 
     def _infer(self, request: Request) -> bytes:
-        asked = wire.decode_request(request.body, wire.json_size(request.headers.get(wire.JSON_SIZE.lower())))
+        asked = messages.decode_request(
+            request.body, messages.json_size(request.headers.get(messages.JSON_SIZE.lower()))
+        )
         began = time.monotonic()
-        outputs = inference.run(self._tails[request.path], asked.inputs, asked.outputs)
+        outputs = ort.run(self._tails[request.path], asked.inputs, asked.outputs)
         compute_ms = 1e3 * (time.monotonic() - began)
         time.sleep(self.delay_s)
-        message = wire.encode_response("a tail", outputs, asked)
+        message = messages.encode_response("a tail", outputs, asked)
         timing = f"recv;dur=0.01, queue;dur=0.02, compute;dur={compute_ms:.3f}"
         headers = {**message.headers(), "Server-Timing": timing, "Splitc-Bundle": self.bundle.digest}
         if self.price is not None:

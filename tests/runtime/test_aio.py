@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from splitc import inference
-from splitc.errors import InputError, RuntimeFailure
+from splitc.common import ort
+from splitc.common.errors import InputError, RuntimeFailure
 from splitc.runtime.aio import AsyncSession
 from tests.conftest import Tiny
 from tests.runtime import servers
@@ -17,7 +17,7 @@ def test_requests_at_once(tiny: Tiny) -> None:
         async with AsyncSession(
             tiny.bundle.folder, server=url, start=FAST, cut=of_kind(tiny, "split")
         ) as session:
-            want = inference.run(inference.session(tiny.model), INPUTS)
+            want = ort.run(ort.session(tiny.model), INPUTS)
             assert session.manifest == tiny.bundle.manifest
             assert is_right(await session.run(INPUTS), want)
             outcomes = await asyncio.gather(*(session.request(INPUTS) for _ in range(20)))

@@ -7,18 +7,18 @@ from itertools import pairwise
 
 import pytest
 
-from splitc.bundle import CutEntry, TensorEntry
-from splitc.decision import Conditions
-from splitc.errors import TransportError
-from splitc.inference import Value
-from splitc.runtime.breaker import Breaker
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import CutEntry, TensorEntry
+from splitc.common.errors import TransportError
+from splitc.common.ort import Value
 from splitc.runtime.client import Answer, Client
 from splitc.runtime.cloud import Cloud
-from splitc.runtime.estimate import Estimator, Exchange
-from splitc.runtime.outlook import Outlook
+from splitc.runtime.estimate.breaker import Breaker
+from splitc.runtime.estimate.estimator import Estimator, Exchange
+from splitc.runtime.estimate.server_state import Outlook
 from tests import manifests
 from tests.runtime import servers
-from tests.runtime.test_parts import eventually
+from tests.runtime.test_device_parts import eventually
 
 STEP_S = 0.5
 

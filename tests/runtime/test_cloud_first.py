@@ -9,15 +9,23 @@ from typing import Any
 import onnx
 import pytest
 
-from splitc import inference
-from splitc.bundle import Bundle, CutEntry, direction_of, file_entry, part_files, read_bundle, write_manifest
-from splitc.decision import Conditions
-from splitc.limits import LimitOptions
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import (
+    Bundle,
+    CutEntry,
+    direction_of,
+    file_entry,
+    part_files,
+    read_bundle,
+    write_manifest,
+)
+from splitc.common import ort
+from splitc.compile.limits import LimitOptions
 from splitc.runtime.session import Session
 from tests import models, running
 from tests.conftest import Tiny
 from tests.runtime import servers
-from tests.runtime.test_parts import eventually
+from tests.runtime.test_device_parts import eventually
 
 FAST = Conditions(1e9, 1e9, rtt_s=1e-3)
 
@@ -31,7 +39,7 @@ def compiled(name: str, folder: Path) -> tuple[Bundle, Mapping[str, Any], Mappin
     running.compile_here(path, folder / "split", directions=("cloud-first",), limits=limits, regret=0.0)
     running.compile_here(path, folder / "whole")
     feeds = models.random_feeds(proto)
-    wanted = inference.run(inference.session(path), feeds)
+    wanted = ort.run(ort.session(path), feeds)
     return joined(read_bundle(folder / "split"), read_bundle(folder / "whole")), feeds, wanted
 
 
@@ -64,7 +72,7 @@ def slow_alone(bundle: Bundle) -> Bundle:
 
 def assert_right(outputs: Mapping[str, Any], want: Mapping[str, Any]) -> None:
     assert outputs.keys() == want.keys()
-    assert all(inference.difference(outputs[name], want[name]).max_rel < 1e-4 for name in want)
+    assert all(ort.difference(outputs[name], want[name]).max_rel < 1e-4 for name in want)
 
 
 @pytest.mark.parametrize(

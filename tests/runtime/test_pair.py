@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from splitc import inference
-from splitc.bundle import Bundle, read_bundle
-from splitc.decision import Conditions, Decision, latency_s
-from splitc.errors import DeadlineExceeded, ModelError, ProtocolError
+from splitc.bundle.decide import Conditions, Decision, latency_s
+from splitc.bundle.manifest import Bundle, read_bundle
+from splitc.common import ort
+from splitc.common.errors import DeadlineExceeded, ModelError, ProtocolError
 from splitc.runtime import pair as pair_module
 from splitc.runtime.client import Answer
-from splitc.runtime.connection import Buffer, Reply
-from splitc.runtime.estimate import Exchange
-from splitc.runtime.parts import DeviceParts
+from splitc.runtime.device_parts import DeviceParts
+from splitc.runtime.estimate.estimator import Exchange
+from splitc.runtime.http.connection import Buffer, Reply
+from splitc.runtime.http.transport import HttpTransport
 from splitc.runtime.session import Session
-from splitc.runtime.transport import HttpTransport
 from splitc.runtime.workers import Workers
 from tests.conftest import Tiny
 from tests.runtime import servers
-from tests.runtime.test_parts import eventually
+from tests.runtime.test_device_parts import eventually
 from tests.runtime.test_session import FAST, INPUTS, of_kind, variant
 
 
@@ -156,7 +156,7 @@ def test_an_answer_that_comes_first_ends_the_run_of_the_device(tiny: Tiny) -> No
         for _ in range(20):
             session._pair.cloud.was_late()
             outcome = session.request(INPUTS)
-            assert inference.difference(outcome.outputs["logits"], want.outputs["logits"]).max_rel < 1e-4
+            assert ort.difference(outcome.outputs["logits"], want.outputs["logits"]).max_rel < 1e-4
             assert (outcome.exchange is None) == (
                 outcome.fallback is not None or outcome.decision.cut.cloud is None
             )
@@ -184,7 +184,7 @@ def test_where_the_device_begins_anyway_it_sends_what_it_would_have_done_alone(t
 def test_an_interrupted_run_makes_nothing(tiny: Tiny) -> None:
     parts = DeviceParts(tiny.bundle)
     cut = next(cut for cut in tiny.bundle.manifest.cuts if cut.kind == "all-head")
-    interrupt = inference.Interrupt()
+    interrupt = ort.Interrupt()
     assert parts.run(cut, INPUTS, interrupt)
     interrupt.set()
     with pytest.raises(ModelError):

@@ -21,10 +21,10 @@ import numpy as np
 import onnx
 import pytest
 
-from splitc import inference
-from splitc.bundle import Bundle, Manifest, read_bundle, write_manifest
-from splitc.decision import Conditions
-from splitc.errors import (
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import Bundle, Manifest, read_bundle, write_manifest
+from splitc.common import ort
+from splitc.common.errors import (
     BundleError,
     DeadlineExceeded,
     InputError,
@@ -33,12 +33,12 @@ from splitc.errors import (
     ServerRefused,
     TransportError,
 )
-from splitc.runtime import wire
+from splitc.protocol import messages
 from splitc.runtime.session import Outcome, Session
 from tests import models, running
 from tests.conftest import Tiny
 from tests.runtime import servers
-from tests.runtime.test_parts import eventually
+from tests.runtime.test_device_parts import eventually
 
 FAST = Conditions(1e9, 1e9, rtt_s=1e-3)
 SLOW = Conditions(1e3, 1e3, rtt_s=1.0)
@@ -50,7 +50,7 @@ BUSY_S = 5.0
 @pytest.fixture(scope="module")
 def want(tiny: Tiny) -> Mapping[str, Any]:
     """What the whole model makes of INPUTS."""
-    return inference.run(inference.session(tiny.model), INPUTS)
+    return ort.run(ort.session(tiny.model), INPUTS)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def of_kind(tiny: Tiny, kind: str) -> str:
 
 def is_right(outputs: Mapping[str, Any], want: Mapping[str, Any]) -> bool:
     return outputs.keys() == want.keys() and all(
-        inference.difference(outputs[name], want[name]).max_rel < 1e-4 for name in want
+        ort.difference(outputs[name], want[name]).max_rel < 1e-4 for name in want
     )
 
 
@@ -115,7 +115,7 @@ def test_raw_inputs_cross_and_outputs_made_here_stay(name: str, tmp_path: Path) 
     running.compile_here(path, tmp_path / "out")
     bundle = read_bundle(tmp_path / "out")
     feeds = models.random_feeds(onnx.load_model(path))
-    want = inference.run(inference.session(path), feeds)
+    want = ort.run(ort.session(path), feeds)
     with servers.serve(servers.Tails(bundle)) as server:
         for cut in bundle.manifest.cuts:
             with Session(bundle.folder, server=server.url, cut=cut.id) as session:
@@ -135,7 +135,7 @@ def test_a_server_is_told_the_bundle_and_the_deadline(tiny: Tiny) -> None:
     assert request.path == f"/v2/models/tiny_cnn.{of_kind(tiny, 'split')}/infer"
     assert request.headers["splitc-bundle"] == tiny.bundle.digest
     assert request.headers["authorization"] == "Bearer key"
-    assert wire.decode_request(request.body, int(request.headers[wire.JSON_SIZE.lower()])).timeout_s
+    assert messages.decode_request(request.body, int(request.headers[messages.JSON_SIZE.lower()])).timeout_s
 
 
 def test_without_a_server_the_device_does_it_all(tiny: Tiny, want: Mapping[str, Any]) -> None:
@@ -220,8 +220,8 @@ def wrong(change: str) -> servers.Change:
     def answer(request: servers.Request) -> bytes | None:
         if not request.path.endswith("/infer"):
             return None
-        asked = wire.decode_request(request.body, int(request.headers[wire.JSON_SIZE.lower()]))
-        message = wire.encode_response("m", outputs[change], asked)
+        asked = messages.decode_request(request.body, int(request.headers[messages.JSON_SIZE.lower()]))
+        message = messages.encode_response("m", outputs[change], asked)
         headers = {name: text for name, text in message.headers().items() if name != "Content-Length"}
         return servers.reply(200, b"".join([message.json, *map(bytes, message.buffers)]), headers)
 
@@ -457,7 +457,7 @@ def test_a_link_is_looked_at_again_only_if_it_could_matter(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head_s: float, *, probes: bool
 ) -> None:
     """A device that is faster than any link of the box does not spend its user's data on probes."""
-    monkeypatch.setattr("splitc.runtime.probing._STALE_S", 0.0)
+    monkeypatch.setattr("splitc.runtime.estimate.probing._STALE_S", 0.0)
     cuts = tuple(
         replace(cut, head=replace(cut.head, latency_s=head_s)) if cut.head is not None else cut
         for cut in tiny.bundle.manifest.cuts

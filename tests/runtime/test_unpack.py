@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from splitc.bundle import MANIFEST
-from splitc.errors import BundleError
+from splitc.bundle.manifest import MANIFEST
+from splitc.common.errors import BundleError
 from splitc.runtime import unpack
 from splitc.runtime.unpack import unpacked
 from tests.conftest import Tiny

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from splitc.runtime.estimate import Exchange
+from splitc.runtime.estimate.estimator import Exchange
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared" / "traces"
 PACKET_BYTES = 1500

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from splitc.pipeline.load import load_pipeline
-from splitc.pipeline.stages import Call, Pipeline, Stage
+from splitc.compile.pipeline.load import load_pipeline
+from splitc.compile.pipeline.stages import Call, Pipeline, Stage
 
 Array = npt.NDArray[Any]
 Values = dict[str, Array]

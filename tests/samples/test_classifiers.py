@@ -8,8 +8,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from splitc.errors import ModelError
-from splitc.samples import SAMPLES, write_sample
+from splitc.common.errors import ModelError
+from splitc.samples.catalogue import SAMPLES, write_sample
 from splitc.samples.classifiers import REGNET_Y_4GF, REGNET_Y_400MF, RegNetY
 from tests import models
 

@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 from splitc.cli.main import group
-from splitc.errors import ModelError
-from splitc.schedulers import ddim
+from splitc.common.errors import ModelError
+from splitc.samples.schedulers import ddim
 from tests.naming import label
 from tests.samples.pipelines import Runner, Values, request
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from splitc.errors import ModelError
+from splitc.common.errors import ModelError
+from splitc.samples.schedulers import SCHEDULERS
 from splitc.samples.tiny_diffusion import TIMES, write_tiny_diffusion
-from splitc.schedulers import SCHEDULERS
 from tests.samples.pipelines import Runner, Values, request, rows
 
 

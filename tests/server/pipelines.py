@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from splitc import inference
-from splitc.bundle import (
+from splitc.bundle.manifest import (
     BoundaryEntry,
     Bundle,
     CallEntry,
@@ -25,10 +24,11 @@ from splitc.bundle import (
     read_bundle,
     write_manifest,
 )
-from splitc.runtime.parts import read_array
-from splitc.runtime.program import part_program, run_program, stages_program
-from splitc.runtime.tensors import Array
-from splitc.server.parts import File, Part, Series
+from splitc.bundle.program import part_program, run_program, stages_program
+from splitc.common import ort
+from splitc.protocol.tensors import Array
+from splitc.runtime.device_parts import read_array
+from splitc.server.tails.part import File, Part, Series
 from tests import manifests, models
 from tests.models import WIDTH, dense, dense_weights, floats, op, value
 from tests.server.serving import LIMIT_S
@@ -154,9 +154,7 @@ class Recorded:
     runs: list[tuple[str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.sessions = {
-            file: inference.session(self.bundle.path(file), threads=1) for file in (TEXT, STEP, LAST)
-        }
+        self.sessions = {file: ort.session(self.bundle.path(file), threads=1) for file in (TEXT, STEP, LAST)}
         self.files = {file: self._file(file) for file in self.sessions}
 
     def _file(self, file: str) -> File:
@@ -164,7 +162,7 @@ class Recorded:
             self.runs.append((file, len(next(iter(inputs.values())))))
             if file in self.held:
                 assert self.gate.wait(LIMIT_S)
-            return inference.run(self.sessions[file], inputs, outputs)
+            return ort.run(self.sessions[file], inputs, outputs)
 
         return File(f"{NAME}/{file}", 1 if file == LAST else self.max_batch, run, ((1, 1e-3),))
 
@@ -197,7 +195,7 @@ class Recorded:
         made = run_program(
             stages_program(part, wanted),
             values,
-            lambda call: inference.run(self.sessions[call.file], call.feeds, call.outputs),
+            lambda call: ort.run(self.sessions[call.file], call.feeds, call.outputs),
             lambda file: read_array(self.bundle, file),
         )
         return dict(made)

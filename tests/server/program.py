@@ -4,11 +4,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from splitc.runtime.tensors import Array
+from splitc.protocol.tensors import Array
 from splitc.server.app import application
 from splitc.server.logs import log_to_stderr
 from splitc.server.options import ListenOptions, ServerOptions
-from splitc.server.run import serve
+from splitc.server.serve import serve
 from tests.server.serving import double, make_part
 
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from splitc import inference
-from splitc.bundle import Bundle, CutEntry, TensorEntry, part_files
-from splitc.runtime.tensors import Array
-from splitc.runtime.wire import Message, decode_response, encode_request
+from splitc.bundle.manifest import Bundle, CutEntry, TensorEntry, part_files
+from splitc.common import ort
+from splitc.protocol.messages import Message, decode_response, encode_request
+from splitc.protocol.tensors import Array
 from splitc.server.app import Application, application
 from splitc.server.options import ListenOptions, ServerOptions
-from splitc.server.parts import File, Part, Run
-from splitc.server.run import Server
+from splitc.server.serve import Server
+from splitc.server.tails.part import File, Part, Run
 from tests import manifests
 
 LIMIT_S = 60.0  # nothing takes that long, unless something hangs
@@ -65,13 +65,13 @@ def parts_of(bundle: Bundle) -> tuple[Part, ...]:
 
 def _part_of(bundle: Bundle, cut: CutEntry) -> Part:
     assert cut.cloud is not None
-    session = inference.session(bundle.path(part_files(cut.cloud)[0]), threads=1)
+    session = ort.session(bundle.path(part_files(cut.cloud)[0]), threads=1)
     inputs = tuple(TensorEntry(item.name, item.dtype, item.shape, item.bytes) for item in cut.sent)
     made = {item.name for item in session.get_outputs()}
     outputs = tuple(item for item in bundle.manifest.model.outputs if item.name in made)
 
     def run(feeds: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
-        return inference.run(session, feeds, names)
+        return ort.run(session, feeds, names)
 
     name = f"{bundle.manifest.model.name}.{cut.id}"
     return Part(name, bundle.digest, cut, inputs, outputs, File(name, 1, run))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from splitc.bundle import TensorEntry
-from splitc.errors import ProtocolError, RuntimeFailure
-from splitc.runtime.wire import encode_request
+from splitc.bundle.manifest import TensorEntry
+from splitc.common.errors import ProtocolError, RuntimeFailure
+from splitc.protocol.messages import encode_request
 from splitc.server.app import application
 from splitc.server.options import ServerOptions
 from tests.server.serving import (

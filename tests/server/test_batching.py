@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle import TensorEntry
-from splitc.errors import DeadlineExceeded, ModelError
-from splitc.runtime.tensors import Array
+from splitc.bundle.manifest import TensorEntry
+from splitc.common.errors import DeadlineExceeded, ModelError
+from splitc.protocol.tensors import Array
 from splitc.server.batching import Batcher, QueueFull
 from splitc.server.jobs import Job, Ran, next_batch, run_batch
-from splitc.server.parts import Part
+from splitc.server.tails.part import Part
 from tests.server.serving import LIMIT_S, Gated, double, make_part, ones, until
 
 WIDE = TensorEntry("x", "float32", ("batch", "width"), 12)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from splitc.runtime.wire import decode_response, encode_request
+from splitc.protocol.messages import decode_response, encode_request
 from splitc.server.app import Application, application
 from splitc.server.exchange import VIEWS, ClientGone, Exchange, Refusal
 from splitc.server.options import ServerOptions

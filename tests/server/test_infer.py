@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitc import inference
-from splitc.bundle import TensorEntry, part_files
-from splitc.errors import ModelError
-from splitc.runtime.tensors import Array
-from splitc.runtime.wire import encode_request
+from splitc.bundle.manifest import TensorEntry, part_files
+from splitc.common import ort
+from splitc.common.errors import ModelError
+from splitc.protocol.messages import encode_request
+from splitc.protocol.tensors import Array
 from splitc.server.options import ServerOptions
-from splitc.server.parts import Part
+from splitc.server.tails.part import Part
 from tests.conftest import Tiny
 from tests.server.serving import (
     DIGEST,
@@ -44,7 +44,7 @@ def heads_of(tiny: Tiny, part: Part, inputs: dict[str, Array]) -> dict[str, Arra
     """What the device has after its part: the inputs of *part*."""
     values = dict(inputs)
     if part.cut.head is not None:
-        values |= inference.run(inference.session(tiny.bundle.path(part_files(part.cut.head)[0])), inputs)
+        values |= ort.run(ort.session(tiny.bundle.path(part_files(part.cut.head)[0])), inputs)
     return {item.name: values[item.name] for item in part.cut.boundary}
 
 
@@ -58,7 +58,7 @@ def test_head_here_and_tail_there_is_the_whole_model(tiny: Tiny) -> None:
     parts = parts_of(tiny.bundle)
     assert parts
     inputs = image(tiny, 1)
-    whole = inference.run(inference.session(tiny.model), inputs)
+    whole = ort.run(ort.session(tiny.model), inputs)
     with running(*parts) as server:
         for part in parts:
             answer = infer_once(server, part.name, heads_of(tiny, part, inputs))
@@ -359,7 +359,7 @@ def test_an_unmodified_public_client(tiny: Tiny) -> None:
     client = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
     part = next(part for part in parts_of(tiny.bundle) if part.cut.kind == "split")
     inputs = image(tiny, 2)
-    whole = inference.run(inference.session(tiny.model), inputs)
+    whole = ort.run(ort.session(tiny.model), inputs)
     boundary = heads_of(tiny, part, inputs)
     with running(part) as server, client.InferenceServerClient("{}:{}".format(*server.address)) as triton:
         assert triton.is_server_live()

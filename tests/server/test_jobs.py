@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle import Bundle
-from splitc.errors import BundleError, DeadlineExceeded, ModelError
-from splitc.runtime.tensors import Array
+from splitc.bundle.manifest import Bundle
+from splitc.common.errors import BundleError, DeadlineExceeded, ModelError
+from splitc.protocol.tensors import Array
 from splitc.server.batching import Batcher
 from splitc.server.jobs import Job, Ran, next_batch, run_batch
-from splitc.server.parts import Part
+from splitc.server.tails.part import Part
 from tests.server.pipelines import LAST, STEP, TEXT, TIMES, Recorded, request, stages, write_pipeline
 from tests.server.serving import LIMIT_S, make_part, ones, until
 

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
-from splitc import inference
-from splitc.bundle import BoundaryEntry, Bundle, TensorEntry, file_entry, read_bundle, write_manifest
-from splitc.decision import Conditions
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import BoundaryEntry, Bundle, TensorEntry, file_entry, read_bundle, write_manifest
+from splitc.common import ort
 from splitc.runtime.session import Outcome, Session
 from splitc.server.options import ServerOptions
-from splitc.server.parts import File, Part
 from splitc.server.pricing import Meter
+from splitc.server.tails.part import File, Part
 from tests import manifests, models
 from tests.models import floats, op, value
 from tests.server.serving import Gated, infer_once, make_part, once, ones, parts_of, running, until
@@ -193,6 +193,6 @@ def test_devices_leave_a_cloud_that_has_too_much_to_do_and_come_back(tmp_path: P
         assert sessions[0].conditions().price == 0
         for session in sessions:
             session.close()
-    wanted = inference.run(inference.session(bundle.path("head-c0.onnx")), {"x": x})["y"]
+    wanted = ort.run(ort.session(bundle.path("head-c0.onnx")), {"x": x})["y"]
     for item in outcomes:
         np.testing.assert_allclose(item.outputs["y"], wanted, rtol=1e-5, atol=1e-6)

@@ -7,9 +7,9 @@ from weakref import WeakKeyDictionary
 
 from onnxruntime import InferenceSession
 
-from splitc import inference
+from splitc.common import ort
 
-_session = inference.session
+_session = ort.session
 
 
 class Weights:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from splitc.bundle import Bundle, CutEntry
+from splitc.bundle.manifest import Bundle, CutEntry
 from splitc.simulate.fleet import CloudEntry, DeviceClass, Fleet
 from splitc.simulate.links import load_links
 from splitc.simulate.policies import Policy, policy

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.price import Price
+from splitc.bundle.price import Price
 from splitc.server.jobs import Job, next_batch
-from splitc.server.parts import File
+from splitc.server.tails.part import File
+from splitc.simulate.bounds.queueing import load_of, waiting
 from splitc.simulate.cloud import Cloud, Part, Worker
 from splitc.simulate.events import Events
-from splitc.simulate.queueing import load_of, waiting
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=100)
 BATCHES = 40  # of observations, for the standard error of a mean of what hangs together

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.decision import Conditions, Decision, latency_s
-from splitc.simulate.bound import least_busy_s, least_mean_s, most_met, reach
+from splitc.bundle.decide import Conditions, Decision, latency_s
+from splitc.simulate.bounds.offline import least_busy_s, least_mean_s, most_met, reach
 from splitc.simulate.engine import Outcome, simulate
 from splitc.simulate.fleet import Fleet, Outage, Percentiles
 from splitc.simulate.job import End
-from splitc.simulate.line import lone_s
 from splitc.simulate.policies import POLICIES, Policy
+from splitc.simulate.report.summary import summarise
 from splitc.simulate.scenario import Scenario
-from splitc.simulate.summary import summarise
+from splitc.simulate.tcp import lone_s
 from splitc.simulate.workload import Workload, draw
 from tests import manifests
 from tests.simulate.scenarios import CLASS, ONLY_CLOUD, changed, named, scenario

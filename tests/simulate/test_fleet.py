@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from splitc.bundle import Bundle
-from splitc.errors import BundleError, NoFeasibleCut, TargetError
+from splitc.bundle.manifest import Bundle
+from splitc.common.errors import BundleError, NoFeasibleCut, TargetError
 from splitc.simulate.fleet import read_fleet
 from splitc.simulate.policies import policy
 from splitc.simulate.scenario import match, usual_cases

@@ -1,11 +1,11 @@
-"""Policies choose as `splitc.decision` does."""
+"""Policies choose as `splitc.bundle.decide` does."""
 
 from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.decision import Conditions, aim, decide, latency_s
+from splitc.bundle.decide import Conditions, aim, decide, latency_s
 from splitc.simulate.policies import latency, least_cloud, price
 from tests import manifests
 from tests.simulate.scenarios import named, scenario

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle import Direction
-from splitc.costs import Box, Costs, Energy, Limits
-from splitc.cuts import Cut, energy_j
-from splitc.errors import NoFeasibleCut, TargetError
-from splitc.solve import solve
+from splitc.bundle.manifest import Direction
+from splitc.common.errors import NoFeasibleCut, TargetError
 from splitc.solve.budgets import budget_oracle
+from splitc.solve.costs import Box, Costs, Energy, Limits
+from splitc.solve.cuts import Cut, energy_j
+from splitc.solve.milp import best_cut, make_program
 from splitc.solve.mincut import latency_s
 from splitc.solve.pins import make_pins
-from splitc.solve.program import best_cut, make_program
+from splitc.solve.solve import solve
 from splitc.solve.space import FloatArray
 from tests import graphs, oracle
 

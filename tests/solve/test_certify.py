@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle import Direction
-from splitc.costs import Box, Costs
-from splitc.solve import solve
+from splitc.bundle.manifest import Direction
 from splitc.solve.certify import certified_regret
+from splitc.solve.costs import Box, Costs
+from splitc.solve.solve import solve
 from splitc.solve.space import make_space
 from tests import graphs, oracle
 

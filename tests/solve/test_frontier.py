@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle import Direction
-from splitc.costs import Box, Costs, Limits
-from splitc.cuts import Cut, make_cut
-from splitc.errors import NoFeasibleCut
-from splitc.solve.either import best_oracle
+from splitc.bundle.manifest import Direction
+from splitc.common.errors import NoFeasibleCut
+from splitc.solve.costs import Box, Costs, Limits
+from splitc.solve.cuts import Cut, make_cut
+from splitc.solve.directions import best_oracle
 from splitc.solve.frontier import frontier
 from splitc.solve.mincut import min_cut_oracle
 from splitc.solve.space import FloatArray, make_space

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle import Direction
-from splitc.costs import Box, Costs, Limits
-from splitc.cuts import Cut
-from splitc.errors import NoFeasibleCut
+from splitc.bundle.manifest import Direction
+from splitc.common.errors import NoFeasibleCut
+from splitc.solve.costs import Box, Costs, Limits
+from splitc.solve.cuts import Cut
 from splitc.solve.mincut import latency_s, min_cut_oracle
 from tests import graphs, oracle
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.costs import Box, Costs
-from splitc.cuts import Cut, CutSet
-from splitc.solve import solve
+from splitc.solve.costs import Box, Costs
+from splitc.solve.cuts import Cut, CutSet
 from splitc.solve.select import worst_points
+from splitc.solve.solve import solve
 from splitc.solve.space import make_space
 from tests import graphs, oracle
 

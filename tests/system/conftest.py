@@ -2,7 +2,7 @@
 
 import pytest
 
-from splitc.limits import LimitOptions
+from splitc.compile.limits import LimitOptions
 from tests.system.serving import App, make_app, pictures
 
 

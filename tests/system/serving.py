@@ -19,9 +19,9 @@ from typing import IO, Any, Self
 import numpy as np
 import onnx
 
-from splitc import inference
-from splitc.bundle import Bundle, CutEntry, read_bundle, write_manifest
-from splitc.decision import Conditions
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import Bundle, CutEntry, read_bundle, write_manifest
+from splitc.common import ort
 from tests import models, running
 
 # The same tests with many more requests, for an hour when nobody waits.
@@ -57,17 +57,17 @@ class App:
 
     model: Path
     bundle: Bundle
-    feeds: tuple[inference.Feeds, ...]
+    feeds: tuple[ort.Feeds, ...]
     wanted: tuple[Mapping[str, Any], ...]
 
-    def input(self, number: int) -> inference.Feeds:
+    def input(self, number: int) -> ort.Feeds:
         return self.feeds[number % len(self.feeds)]
 
     def is_right(self, number: int, outputs: Mapping[str, Any]) -> bool:
         """Whether *outputs* are what the whole model makes of the input of that number."""
         want = self.wanted[number % len(self.wanted)]
         return outputs.keys() == want.keys() and all(
-            inference.difference(outputs[name], want[name]).max_rel < _TOLERANCE for name in want
+            ort.difference(outputs[name], want[name]).max_rel < _TOLERANCE for name in want
         )
 
     def cut(self, kind: str) -> CutEntry:
@@ -117,10 +117,10 @@ def make_app(folder: Path, proto: onnx.ModelProto, **options: Any) -> App:
     longest_s = max(cut.head.latency_s for cut in bundle.manifest.cuts if cut.head is not None)
     cuts = tuple(_slower(cut, _DEVICE_S / longest_s) for cut in bundle.manifest.cuts)
     write_manifest(bundle.folder, replace(bundle.manifest, cuts=cuts))
-    whole = inference.session(path, threads=1)
+    whole = ort.session(path, threads=1)
     random = np.random.default_rng(1)
     feeds = tuple({"x": random.standard_normal((1, 3, 128, 128), np.float32)} for _ in range(_INPUTS))
-    return App(path, read_bundle(bundle.folder), feeds, tuple(inference.run(whole, feed) for feed in feeds))
+    return App(path, read_bundle(bundle.folder), feeds, tuple(ort.run(whole, feed) for feed in feeds))
 
 
 def _slower(cut: CutEntry, factor: float) -> CutEntry:

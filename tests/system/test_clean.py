@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from splitc.packing import pack
+from splitc.bundle.pack import pack
 from splitc.runtime.aio import AsyncSession
 from splitc.runtime.session import Session
 from tests import running

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitc.runtime import wire
+from splitc.protocol import messages
 from splitc.runtime.session import Session
 from tests.runtime import servers
 from tests.system.serving import (
@@ -289,8 +289,8 @@ _KEPT_BYTES = 32 << 20
 def evil(app: App) -> Iterator[servers.Loopback]:
     """A server that tries one thing after the other."""
     name = app.tail("all-tail")
-    right = wire.decode_request(*_parts(wire.encode_request(app.input(0), ["y"])))
-    wrong = wire.encode_response(name, {"y": np.zeros((1, 8, 64, 63), np.float32)}, right)
+    right = messages.decode_request(*_parts(messages.encode_request(app.input(0), ["y"])))
+    wrong = messages.encode_response(name, {"y": np.zeros((1, 8, 64, 63), np.float32)}, right)
     lies = f"Inference-Header-Content-Length: {len(wrong.json)}".encode()
     tricks: list[servers.Behaviour] = [
         servers.answering(b"\x00\xff garbage\r\n\r\n"),
@@ -321,7 +321,7 @@ def evil(app: App) -> Iterator[servers.Loopback]:
         yield server
 
 
-def _parts(message: wire.Message) -> tuple[bytes, int]:
+def _parts(message: messages.Message) -> tuple[bytes, int]:
     return b"".join([message.json, *map(bytes, message.buffers)]), len(message.json)
 
 

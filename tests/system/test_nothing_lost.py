@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from splitc.errors import DeadlineExceeded, RuntimeFailure, TransportError
-from splitc.runtime import wire
+from splitc.common.errors import DeadlineExceeded, RuntimeFailure, TransportError
+from splitc.protocol import messages
 from splitc.runtime.session import Outcome, Session
 from splitc.testbed.bed import Bed
 from splitc.testbed.errors import TestBedError
@@ -148,13 +148,13 @@ def test_an_overloaded_server(heavy: App) -> None:
 
 def insist(app: App, address: tuple[str, int], statuses: Counter[int], _: int) -> None:
     """Ask as a client that does not give way."""
-    message = wire.encode_request(app.input(0), ["y"])
+    message = messages.encode_request(app.input(0), ["y"])
     body = b"".join([message.json, *map(bytes, message.buffers)])
     path = f"/v2/models/{app.tail('all-tail')}/infer"
     status, answer = ask(address, "POST", path, message.headers(), body)
     statuses[status] += 1
     if status == OK:
-        outputs = wire.decode_response(answer, len(answer) - app.wanted[0]["y"].nbytes)
+        outputs = messages.decode_response(answer, len(answer) - app.wanted[0]["y"].nbytes)
         assert app.is_right(0, outputs)
     time.sleep(0.01)
 

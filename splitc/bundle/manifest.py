@@ -1,0 +1,501 @@
+"""What a bundle holds: manifest version 1, and the folder that it indexes (DESIGN section 7).
+
+Read on devices: the standard library only, nothing of the compiler.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from splitc.common.errors import BundleError
+from splitc.common.records import SPARSE, RecordError, decode, encode
+
+MANIFEST = "manifest.json"
+VERSION = 1
+
+Source = Literal["measured", "imported", "predicted"]
+Direction = Literal["device-first", "cloud-first"]
+
+
+def _check_ranges(record: Any) -> None:
+    """Refuse negative amounts and malformed digests, as the JSON Schema does."""
+    for item in fields(record):
+        value = getattr(record, item.name)
+        if isinstance(value, int | float) and value < 0:
+            raise ValueError(f"{item.name} must not be below zero, found {value:g}")
+        if item.name.endswith("sha256") and not re.fullmatch("[0-9a-f]{64}", value):
+            raise ValueError(f"{item.name} must be 64 hexadecimal digits, found {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """A model input or output; `shape` holds names for symbolic dimensions, "?" for unnamed ones."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    bytes: int | None
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryEntry:
+    """A tensor that crosses, as the tail takes it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    bytes: int
+    codec: Literal["raw"] = "raw"
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """The model that was cut.
+
+    Attributes:
+        dims: what symbolic dimensions were fixed to for every size and time in the manifest.
+        simplified: whether heads and tails were cut from the simplified graph.
+    """
+
+    name: str
+    sha256: str
+    opsets: dict[str, int]
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    dims: dict[str, int]
+    simplified: bool
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetEntry:
+    """Where times come from.
+
+    Attributes:
+        interval: nine of ten real times lie between these multiples of the stated ones. If predicted, from the
+            errors on devices and models that were held out; else the spread of the runs, None if there was one.
+        calibration_runs: runs on the device that a prediction was adjusted to.
+    """
+
+    name: str
+    source: Source
+    interval: tuple[float, float] | None
+    calibration_runs: int
+    runtime: str
+    runtime_version: str | None
+    provider: str
+    threads: int
+    profile_sha256: str
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetsEntry:
+    """The two machines."""
+
+    head: TargetEntry
+    tail: TargetEntry
+
+
+@dataclass(frozen=True, slots=True)
+class BoxEntry:
+    """The range of conditions that the cuts were chosen for."""
+
+    head_slowdown: tuple[float, float]
+    tail_slowdown: tuple[float, float]
+    uplink_bps: tuple[float, float]
+    downlink_bps: tuple[float, float]
+    rtt_s: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RegretEntry:
+    """How much slower than the best possible cut the best shipped one can be inside the box."""
+
+    limit: float
+    certified: float
+    frontier_cuts: int
+    shipped_cuts: int
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+
+
+@dataclass(frozen=True, slots=True)
+class CallEntry:
+    """One run of an ONNX file.
+
+    Attributes:
+        inputs: from the file's inputs to the values that they take; where a part is one file, they are namesakes.
+        outputs: from those of the file's outputs that count to the values that they make, likewise.
+    """
+
+    file: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopEntry:
+    """Iterations *first* to *end* - 1 of a stage that repeats.
+
+    Attributes:
+        carry: from values that the loop makes anew each time to those that they begin as, in iteration 0.
+        each: from values to .npy files, whose row i is the value in iteration i.
+    """
+
+    first: int
+    end: int
+    carry: dict[str, str]
+    each: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.end:
+            raise ValueError(f"there are no iterations from {self.first} to {self.end}")
+
+
+@dataclass(frozen=True, slots=True)
+class StageEntry:
+    """Runs of ONNX files one after the other, once or repeatedly."""
+
+    name: str
+    calls: tuple[CallEntry, ...]
+    loop: LoopEntry | None = field(default=None, metadata=SPARSE)
+
+    def __post_init__(self) -> None:
+        if not self.calls:
+            raise ValueError(f"the stage {self.name!r} runs nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadEntry:
+    """The upstream part, on the device unless the cut is cloud-first; `interval` as in `TargetEntry`, of this part.
+
+    Attributes:
+        file: the one ONNX file that is run; None where `stages` say which.
+    """
+
+    file: str | None
+    latency_s: float
+    weight_bytes: int
+    peak_bytes: int | None
+    source: Source
+    interval: tuple[float, float] | None
+    stages: tuple[StageEntry, ...] | None = field(default=None, metadata=SPARSE)
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        _check_program(self)
+
+    @property
+    def program(self) -> tuple[StageEntry, ...]:
+        """What is run, in order."""
+        return _program(self)
+
+
+@dataclass(frozen=True, slots=True)
+class TailEntry:
+    """The downstream part, in the cloud unless the cut is cloud-first; otherwise as `HeadEntry`.
+
+    Attributes:
+        peak_bytes: memory that it needs at once; known only where it runs on the device.
+    """
+
+    file: str | None
+    latency_s: float
+    weight_bytes: int
+    source: Source
+    interval: tuple[float, float] | None
+    peak_bytes: int | None = field(default=None, metadata=SPARSE)
+    stages: tuple[StageEntry, ...] | None = field(default=None, metadata=SPARSE)
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        _check_program(self)
+
+    @property
+    def program(self) -> tuple[StageEntry, ...]:
+        """What is run, in order."""
+        return _program(self)
+
+
+PartEntry = HeadEntry | TailEntry
+
+
+def _check_program(part: Any) -> None:
+    if (part.file is None) == (part.stages is None) or part.stages == ():
+        raise ValueError("a part has either a file or stages")
+
+
+def _program(part: PartEntry) -> tuple[StageEntry, ...]:
+    if part.stages is not None:
+        return part.stages
+    assert part.file is not None, "a part has either a file or stages"
+    return (StageEntry("", (CallEntry(part.file, {}, {}),)),)
+
+
+def part_files(part: PartEntry) -> tuple[str, ...]:
+    """Every file that *part* names, each once: ONNX files, and arrays of values for iterations."""
+    calls = [call.file for stage in part.program for call in stage.calls]
+    loops = [stage.loop for stage in part.program if stage.loop is not None]
+    return tuple(dict.fromkeys([*calls, *(file for loop in loops for file in loop.each.values())]))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckEntry:
+    """How the composed pair differed from the whole model; `max_rel` is relative to output scale."""
+
+    seeds: int
+    max_abs: float
+    max_rel: float
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+
+
+@dataclass(frozen=True, slots=True)
+class CutEntry:
+    """One shipped cut.
+
+    Attributes:
+        boundary: what the tail takes from the head; where the tail runs in the cloud, also the raw inputs that it reads.
+        check: None where the pair could not be run; `Manifest.notes` says why.
+        uploads, downloads: of a cloud-first split, the raw inputs that the head takes, and all that it makes for the
+            device: the boundary, and outputs of the model.
+    """
+
+    id: str
+    kind: Literal["all-head", "split", "all-tail"]
+    head: HeadEntry | None
+    tail: TailEntry | None
+    boundary: tuple[BoundaryEntry, ...]
+    uplink_bytes: int
+    downlink_bytes: int
+    check: CheckEntry | None
+    direction: Direction = field(default="device-first", metadata=SPARSE)
+    uploads: tuple[TensorEntry, ...] | None = field(default=None, metadata=SPARSE)
+    downloads: tuple[TensorEntry, ...] | None = field(default=None, metadata=SPARSE)
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        has = {"all-head": (True, False), "split": (True, True), "all-tail": (False, True)}[self.kind]
+        if (self.head is not None, self.tail is not None) != has:
+            raise ValueError(f"a cut of kind {self.kind} has the wrong parts")
+        exchanged = self.uploads is not None, self.downloads is not None
+        if exchanged != (self.is_cloud_first, self.is_cloud_first):
+            raise ValueError("uploads and downloads are those of a cloud-first cut")
+        if self.is_cloud_first and self.kind != "split":
+            raise ValueError(f"a cut of kind {self.kind} has no order of cloud and device")
+
+    @property
+    def is_cloud_first(self) -> bool:
+        """Whether the cloud begins and the device finishes."""
+        return self.direction == "cloud-first"
+
+    @property
+    def words(self) -> str:
+        """The kind, for people."""
+        return "cloud-first split" if self.is_cloud_first else self.kind
+
+    @property
+    def device(self) -> PartEntry | None:
+        """What runs on the device."""
+        return self.tail if self.is_cloud_first else self.head
+
+    @property
+    def cloud(self) -> PartEntry | None:
+        """What runs in the cloud."""
+        return self.head if self.is_cloud_first else self.tail
+
+    @property
+    def device_s(self) -> float:
+        """Seconds of the device, as recorded."""
+        part = self.device
+        return part.latency_s if part is not None else 0.0
+
+    @property
+    def cloud_s(self) -> float:
+        """Seconds of the cloud, as recorded."""
+        part = self.cloud
+        return part.latency_s if part is not None else 0.0
+
+    @property
+    def sent(self) -> tuple[TensorEntry | BoundaryEntry, ...]:
+        """What goes up, if anything runs in the cloud."""
+        return self.boundary if self.uploads is None else self.uploads
+
+
+def direction_of(cuts: Iterable[CutEntry]) -> Literal["device-first", "cloud-first", "both"]:
+    """What the splits among *cuts* are; device-first where there is none."""
+    found: set[Direction] = {cut.direction for cut in cuts if cut.kind == "split"}
+    return "both" if len(found) > 1 else found.pop() if found else "device-first"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file of the bundle."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything a scheduler needs; bytes, seconds, bits per second.
+
+    Attributes:
+        direction: what the splits among the cuts are.
+        targets: head is the device, tail the machine in the cloud, whichever comes first.
+        side: whose files are there; one side's only in what was packed for it. Every cut is described all the same.
+    """
+
+    splitc_manifest: int
+    generator: dict[str, str]
+    direction: Literal["device-first", "cloud-first", "both"]
+    model: ModelEntry
+    targets: TargetsEntry
+    box: BoxEntry
+    regret: RegretEntry
+    cuts: tuple[CutEntry, ...]
+    files: tuple[FileEntry, ...]
+    notes: tuple[str, ...] = ()
+    side: Literal["both", "device", "cloud"] = "both"
+
+    def __post_init__(self) -> None:
+        if self.splitc_manifest != VERSION:
+            raise ValueError(f"manifest version {self.splitc_manifest}, not {VERSION}")
+        listed = {entry.path for entry in self.files}
+        parts = [cut.device for cut in self.cuts if self.side != "cloud"]
+        parts += [cut.cloud for cut in self.cuts if self.side != "device"]
+        missing = sorted({file for part in parts if part is not None for file in part_files(part)} - listed)
+        if missing:
+            raise ValueError(f"cuts refer to {missing[0]}, which is not among the files")
+        if not self.cuts:
+            raise ValueError("there are no cuts")
+        if self.direction != direction_of(self.cuts):
+            raise ValueError(
+                f"direction is {self.direction}, but that of the cuts is {direction_of(self.cuts)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder and the manifest in it."""
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, file: str) -> Path:
+        """Where *file* of the manifest lies."""
+        return self.folder / file
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what both sides must agree on: the same for the whole and for what was packed for one side."""
+        facts: Any = encode(self.manifest)
+        plain = json.dumps({key: facts[key] for key in facts if key not in ("files", "side")}, sort_keys=True)
+        return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read the manifest in *folder* and check every file's size and digest.
+
+    Raises:
+        BundleError: no manifest, another version, a file missing, changed or outside the folder.
+    """
+    manifest = _read_manifest(folder / MANIFEST)
+    for entry in manifest.files:
+        _check_file(folder, entry)
+    return Bundle(folder, manifest)
+
+
+def listed_files(folder: Path) -> set[str] | None:
+    """Names of the files that the manifest in *folder*, of any version, lists; None if there is none."""
+    try:
+        value = json.loads((folder / MANIFEST).read_bytes())
+        listed = {PurePosixPath(entry["path"]).parts[0] for entry in value["files"]}
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return None
+    return listed if "splitc_manifest" in value else None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write *manifest* into *folder*; equal manifests give equal bytes."""
+    text = json.dumps(encode(manifest), indent=1, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def file_entry(folder: Path, path: str) -> FileEntry:
+    """Describe the file at *path* inside *folder*."""
+    target = folder / path
+    return FileEntry(path, target.stat().st_size, _sha256(target))
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"{path.parent}: not a bundle, there is no {MANIFEST} in it") from error
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # JSON or UTF-8
+        raise BundleError(f"{path}: not JSON: {error}; compile the bundle again") from error
+    version = value.get("splitc_manifest") if isinstance(value, dict) else None
+    if version != VERSION:
+        raise BundleError(
+            f"{path}: manifest version {version!r}, but this splitc reads version {VERSION}; compile the bundle again"
+        )
+    try:
+        return decode(Manifest, value, str(path))
+    except RecordError as error:
+        raise BundleError(str(error)) from error
+
+
+def _check_file(folder: Path, entry: FileEntry) -> None:
+    target = folder / entry.path
+    if not _is_inside(folder, entry.path):
+        raise BundleError(f"{folder}: the manifest names a file outside the bundle: '{entry.path}'")
+    if not target.is_file():
+        raise BundleError(f"{folder}: '{entry.path}' is missing; copy or compile the bundle again")
+    if target.stat().st_size != entry.bytes:
+        raise BundleError(
+            f"{folder}: '{entry.path}' has {target.stat().st_size} bytes instead of {entry.bytes}; "
+            "copy or compile the bundle again"
+        )
+    if _sha256(target) != entry.sha256:
+        raise BundleError(
+            f"{folder}: '{entry.path}' was changed (SHA-256 differs); copy or compile the bundle again"
+        )
+
+
+def _is_inside(folder: Path, path: str) -> bool:
+    parts = PurePosixPath(path)
+    try:
+        target = (folder / path).resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that no file can have
+        return False
+    return not parts.is_absolute() and ".." not in parts.parts and target.is_relative_to(folder.resolve())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

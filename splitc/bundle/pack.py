@@ -1,0 +1,213 @@
+"""What one side needs of a bundle, in a form that can be shipped: a zip, a folder, a model repository for Triton."""
+
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from splitc.bundle.manifest import (
+    Bundle,
+    CutEntry,
+    PartEntry,
+    file_entry,
+    part_files,
+    read_bundle,
+    write_manifest,
+)
+from splitc.bundle.stacking import has_batch, separates, trial
+from splitc.bundle.staging import new_folder
+from splitc.bundle.triton import config
+from splitc.bundle.weights import Span, collect, covers, load, spans
+from splitc.common import ort
+from splitc.common.errors import BundleError, ModelError
+
+Side = Literal["device", "cloud"]
+# Of every zip: the earliest that the format knows, and read by all.
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+_ZIP_MODE = (stat.S_IFREG | 0o644) << 16
+_UNIX = 3
+_MODEL = ".onnx"
+_ORIGIN = "Written by splitc pack"
+# Triton waits for no further requests, so more costs nothing where it brings nothing.
+_TRITON_BATCH = 8
+
+
+def pack(bundle_folder: Path, side: Side, output: Path) -> None:
+    """Write what *side* needs of a bundle to *output*: a zip if it is called so, else a folder.
+
+    In it are the manifest, the ONNX files of that side, and those weights that they use. Same bundle, same bytes.
+
+    Raises:
+        BundleError: the bundle is damaged, or of the other side; or *output* is something else already.
+        ModelError: a file of the bundle is no ONNX file.
+        OSError: *output* cannot be written.
+    """
+    bundle = _read(bundle_folder, side)
+    if output.suffix != ".zip":
+        with new_folder(output) as (staging, _):
+            _fill(bundle, side, staging)
+        return
+    if output.exists() and not zipfile.is_zipfile(output):
+        raise BundleError(f"{output}: exists and is no zip file; choose another name with -o")
+    with _beside(output) as work:
+        content = work / "content"
+        content.mkdir()
+        _fill(bundle, side, content)
+        _zip(content, work / output.name)
+        (work / output.name).replace(output)
+
+
+def pack_triton(bundle_folder: Path, output: Path) -> None:
+    """Write the tails of a bundle as a model repository for Triton and KServe, the folder *output*.
+
+    Raises:
+        BundleError: the bundle is damaged, or of the device's side; or *output* holds something else already.
+        ModelError: a tail has inputs or outputs that Triton's ONNX Runtime backend does not take.
+        OSError: *output* cannot be written.
+    """
+    bundle = _read(bundle_folder, "cloud")
+    _refuse_to_overwrite(output)
+    with _beside(output) as work:
+        files, repository = work / "files", work / "repository"
+        files.mkdir()
+        repository.mkdir()
+        _fill(bundle, "cloud", files)
+        for cut in bundle.manifest.cuts:
+            if cut.cloud is not None:
+                _write_model(bundle, cut, files / _only_file(bundle, cut, cut.cloud), repository)
+        if output.exists():
+            output.rename(work / "replaced")
+        repository.rename(output)
+
+
+def _read(folder: Path, side: Side) -> Bundle:
+    bundle = read_bundle(folder)
+    if bundle.manifest.side not in ("both", side):
+        raise BundleError(
+            f"{folder}: was packed for the {bundle.manifest.side}, and lacks what the {side} needs; "
+            "pack the whole bundle"
+        )
+    return bundle
+
+
+@contextmanager
+def _beside(output: Path) -> Iterator[Path]:
+    """A folder on the disk of *output*, which goes when the block ends."""
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".packing-") as work:
+        yield Path(work)
+
+
+def _fill(bundle: Bundle, side: Side, folder: Path) -> None:
+    """Write the manifest of *side*, its ONNX files, and their weights."""
+    parts = [cut.device if side == "device" else cut.cloud for cut in bundle.manifest.cuts]
+    needed = {file for part in parts if part is not None for file in part_files(part)}
+    models = {file: bundle.path(file) for file in sorted(needed) if file.endswith(_MODEL)}
+    for file in needed - models.keys():
+        shutil.copyfile(bundle.path(file), folder / file)
+    used = {span for path in models.values() for span in spans(load(path))}
+    if _use_all(bundle, used):
+        for file in {*models, *(span.location for span in used)}:
+            shutil.copyfile(bundle.path(file), folder / file)
+    else:
+        collect(models.items(), folder)
+    files = tuple(file_entry(folder, path.name) for path in sorted(folder.iterdir()))
+    write_manifest(folder, replace(bundle.manifest, side=side, files=files))
+
+
+def _use_all(bundle: Bundle, used: set[Span]) -> bool:
+    """Whether there is nothing in the files of weights but what is *used*."""
+    return all(
+        covers({span for span in used if span.location == file}, bundle.path(file).stat().st_size)
+        for file in {span.location for span in used}
+    )
+
+
+def _zip(folder: Path, target: Path) -> None:
+    """Zip *folder*, not compressed: weights hardly shrink, and members can be read where they lie."""
+    with zipfile.ZipFile(target, "w") as out:
+        for path in sorted(folder.iterdir()):
+            member = zipfile.ZipInfo(path.name, _ZIP_TIME)
+            member.external_attr = _ZIP_MODE
+            member.create_system = _UNIX
+            member.file_size = path.stat().st_size  # whether it needs the format for large files
+            with path.open("rb") as source, out.open(member, "w") as sink:
+                shutil.copyfileobj(source, sink)
+
+
+# --- Triton ---
+
+
+def _write_model(bundle: Bundle, cut: CutEntry, tail: Path, repository: Path) -> None:
+    """Write the folder of one tail: its configuration, and as version 1 the model with its weights beside it.
+
+    ONNX Runtime is given the path of the model, and looks for weights beside it. Triton's documentation
+    has models of several files in a folder model.onnx instead; its code (onnxruntime_backend,
+    src/onnxruntime.cc, LoadModel) takes either, other servers only this.
+    """
+    name = f"{bundle.manifest.model.name}.{cut.id}"
+    if Path(name).name != name:
+        raise BundleError(
+            f"{bundle.folder}: '{name}' cannot be the name of a folder; compile the bundle again"
+        )
+    proto = load(tail)
+    given = {entry.name for entry in cut.sent}
+    text = config(
+        name,
+        [port for port in proto.graph.input if port.name in given],
+        proto.graph.output,
+        max_batch=_TRITON_BATCH if has_batch(proto) and _separates(bundle, cut, tail) else 0,
+        origin=f"{_ORIGIN}, bundle {bundle.digest}",
+    )
+    version = repository / name / "1"
+    version.mkdir(parents=True)
+    (version.parent / "config.pbtxt").write_text(text, encoding="utf-8")
+    shutil.copyfile(tail, version / "model.onnx")
+    for file in {span.location for span in spans(proto)}:
+        _link(tail.parent / file, version / file)
+
+
+def _only_file(bundle: Bundle, cut: CutEntry, part: PartEntry) -> str:
+    if part.file is None:
+        raise BundleError(
+            f"{bundle.folder}: what the cloud does of cut {cut.id} is several models in turn, which a repository "
+            "of single models cannot tell; serve the bundle with splitc serve"
+        )
+    return part.file
+
+
+def _separates(bundle: Bundle, cut: CutEntry, tail: Path) -> bool:
+    """Whether Triton may run several requests as one: a symbolic first axis alone does not promise it."""
+    try:
+        tried = trial(tail, cut, bundle.manifest.model.dims, threads=0)
+        return separates(ort.session(tail), tried)
+    except ModelError:
+        return False
+
+
+def _link(source: Path, target: Path) -> None:
+    """Have *target* share the bytes of *source*, where the disk can do that."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _refuse_to_overwrite(output: Path) -> None:
+    if not output.exists() and not output.is_symlink():
+        return
+    if not output.is_dir() or not all(_is_ours(path) for path in output.iterdir()):
+        raise BundleError(f"{output}: holds more than splitc pack wrote there; choose another folder with -o")
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return (folder / "config.pbtxt").read_text(encoding="utf-8").startswith(f"# {_ORIGIN}")
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,112 @@
+"""A folder that appears whole or not at all."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from splitc.bundle.manifest import MANIFEST, listed_files
+from splitc.common.errors import BundleError
+
+_PREFIX = ".splitc-"
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield (staging, scratch): staging becomes *folder* if the block succeeds, scratch is thrown away.
+
+    Both lie beside *folder*, so that the last step is a rename. An older bundle there is replaced;
+    anything else is left alone.
+
+    Raises:
+        BundleError: *folder* exists and is not a bundle.
+        OSError: the place cannot be written; names *folder*.
+    """
+    folder = folder.absolute()
+    _refuse_to_overwrite(folder)
+    made = _make_parents(folder.parent)
+    try:
+        _remove_leftovers(folder.parent)
+        with _work_folder(folder.parent) as work:
+            staging, scratch = work / "bundle", work / "scratch"
+            staging.mkdir()
+            scratch.mkdir()
+            yield staging, scratch
+            _exchange(staging, folder, work / "replaced")
+    except OSError as error:
+        if error.filename is None or _PREFIX in str(error.filename):
+            error.filename = str(folder)  # the working folder's own name says nothing to anyone
+        raise
+    finally:
+        for parent in made:
+            with suppress(OSError):  # not empty: the bundle is in it
+                parent.rmdir()
+
+
+def _exchange(new: Path, folder: Path, old: Path) -> None:
+    """Move *folder*, if there is one, to *old*, and *new* into its place; or leave all as it was."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    try:
+        folder.rename(old)
+        new.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+
+
+@contextmanager
+def _work_folder(parent: Path) -> Iterator[Path]:
+    """A folder that goes when the block ends; locked, so that others see that its owner lives."""
+    work = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    lock = os.open(work, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+def _refuse_to_overwrite(folder: Path) -> None:
+    if not folder.exists() and not folder.is_symlink():
+        return
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else None
+    if present == set():
+        return
+    known = listed_files(folder)
+    if present is None or known is None:
+        raise BundleError(f"{folder}: exists and is not a bundle; choose another folder with -o")
+    foreign = sorted(present - known - {MANIFEST})
+    if foreign:
+        raise BundleError(
+            f"{folder}: '{foreign[0]}' is no part of the bundle there and would be lost; "
+            "move it away or choose another folder with -o"
+        )
+
+
+def _make_parents(parent: Path) -> list[Path]:
+    """Make *parent*; return the folders that were missing, deepest first."""
+    missing = [path for path in (parent, *parent.parents) if not path.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BundleError(f"{error.filename}: is not a folder; choose another place with -o") from error
+    return missing
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove working folders of processes that were killed: nobody holds their lock any more."""
+    for path in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # locked, or gone already
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)

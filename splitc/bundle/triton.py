@@ -1,0 +1,78 @@
+"""What Triton must be told of a model: config.pbtxt, for its ONNX Runtime backend.
+
+Fields: triton-inference-server/common, protobuf/model_config.proto; their meaning: server,
+docs/user_guide/model_configuration.md. Inputs and outputs are always stated, so that Triton completes
+nothing by itself: it would batch wherever all first dimensions are free, whatever they mean.
+"""
+
+import string
+from collections.abc import Sequence
+
+import onnx
+
+from splitc.common.errors import ModelError
+
+_DIRECT = "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 string".split()
+# The backend takes no others: onnxruntime_backend, src/onnxruntime_utils.cc.
+_TYPES = {onnx.TensorProto.DataType.Value(name.upper()): f"TYPE_{name.upper()}" for name in _DIRECT} | {
+    onnx.TensorProto.FLOAT16: "TYPE_FP16",
+    onnx.TensorProto.FLOAT: "TYPE_FP32",
+    onnx.TensorProto.DOUBLE: "TYPE_FP64",
+}
+_PLAIN = frozenset(string.printable) - frozenset('"\\' + string.whitespace) | {" "}
+
+
+def config(
+    name: str,
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    *,
+    max_batch: int,
+    origin: str,
+) -> str:
+    """Return config.pbtxt of the model *name*; *origin* goes into its first line, a comment.
+
+    Args:
+        max_batch: how many requests may run as one along axis 0; 0 if they must not.
+
+    Raises:
+        ModelError: an input or output is nothing that Triton's ONNX Runtime backend takes; names it.
+    """
+    blocks = [
+        f"# {origin}",
+        f"name: {_text(name)}",
+        'backend: "onnxruntime"',
+        f"max_batch_size: {max_batch}",
+        *(_port("input", port, batched=max_batch > 0) for port in inputs),
+        *(_port("output", port, batched=max_batch > 0) for port in outputs),
+    ]
+    return "\n".join([*blocks, *(["dynamic_batching { }"] if max_batch > 1 else []), ""])
+
+
+def _port(kind: str, port: onnx.ValueInfoProto, *, batched: bool) -> str:
+    tensor = port.type.tensor_type
+    if port.type.WhichOneof("value") != "tensor_type" or tensor.elem_type not in _TYPES:
+        raise ModelError(
+            f"the {kind} '{port.name}' is of a type that Triton's ONNX Runtime backend does not take; "
+            "serve the bundle with splitc serve"
+        )
+    sizes = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
+    dims = sizes[1:] if batched else sizes
+    lines = [
+        f"{kind} {{",
+        f"  name: {_text(port.name)}",
+        f"  data_type: {_TYPES[tensor.elem_type]}",
+        f"  dims: [ {', '.join(map(str, dims or [1]))} ]",
+        # Triton knows no tensors without dimensions; the model has them.
+        *([] if dims else ["  reshape { shape: [ ] }"]),
+        "}",
+    ]
+    return "\n".join(lines)
+
+
+def _text(text: str) -> str:
+    """*text* as a string of the protobuf text format: what is not plain ASCII as octal bytes."""
+    escaped = "".join(
+        char if char in _PLAIN else "".join(f"\\{byte:03o}" for byte in char.encode()) for char in text
+    )
+    return f'"{escaped}"'

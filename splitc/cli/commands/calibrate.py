@@ -1,0 +1,119 @@
+"""`splitc calibrate`: let a few real runs correct what is predicted for a target."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from splitc.cli.examples import examples
+from splitc.cli.terminal import new_table, print_json, results
+from splitc.cli.values import FILE, FOLDER, TARGET
+from splitc.common.cache import default_cache_folder
+from splitc.common.formatting import format_seconds, format_seconds_range
+from splitc.common.records import encode
+from splitc.profile.store import Store
+from splitc.profile.targets.calibration import Calibration, calibrate, joined
+from splitc.profile.targets.calibration_effect import Effect, Prediction, effects, read_runs, rescaled
+from splitc.profile.targets.description import Target, load_target
+
+
+@click.command(
+    "calibrate",
+    epilog=examples(
+        "splitc profile model.onnx --target pixel7 --latency 12.3ms -o run.json",
+        "splitc calibrate pixel7 --with run.json",
+        "splitc calibrate pixel7",
+        "splitc calibrate pixel7 --clear",
+    ),
+)
+@click.argument("target", type=TARGET)
+@click.argument("more", nargs=-1, type=FILE, metavar="[PROFILE]...")
+@click.option(
+    "--with", "profiles", multiple=True, type=FILE, help="A profile that `splitc profile` wrote; repeatable."
+)
+@click.option("--clear", is_flag=True, help="Forget the runs that the target is calibrated with.")
+@click.option(
+    "--cache-dir", type=FOLDER, help="Where calibrations are kept.  [default: the user's cache folder]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def calibrate_command(
+    target: str,
+    more: tuple[Path, ...],
+    profiles: tuple[Path, ...],
+    clear: bool,
+    cache_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Correct the predictions for TARGET by runs on it: one to three make them much better.
+
+    Builds for TARGET then use the corrected predictions, for every model. Runs add up over calls; without any, show
+    those that are kept.
+    """
+    described, given = load_target(target), (*profiles, *more)
+    if clear and given:
+        raise click.UsageError("--clear forgets runs and --with adds them; give one of the two")
+    store = Store(cache_dir or default_cache_folder())
+    if clear:
+        forgotten = store.forget_runs(described.name)
+        if as_json:
+            print_json({"target": described.name, "forgotten": forgotten})
+        else:
+            click.echo(
+                f"{described.name} {'is' if forgotten else 'was'} not calibrated{' any more' * forgotten}"
+            )
+        return
+    older, notes = store.runs(described.name)
+    runs = joined(older, [run for path in given for run in read_runs(path, described)])
+    calibration = calibrate(described, runs) if runs else None
+    changes = effects(described, runs, calibration) if calibration is not None else []
+    kept = store.keep_runs(described.name, runs) if given else None
+    if as_json:
+        print_json(_facts(described, calibration, changes, notes))
+        return
+    _show(described, calibration, changes, results())
+    for note in (*notes, *(calibration.notes if calibration is not None else ())):
+        results().print(Text(f"note: {note}", style="yellow"))
+    if kept is not None:
+        results().print(Text(f"kept {kept}"), soft_wrap=True)
+
+
+def _facts(
+    target: Target, calibration: Calibration | None, changes: list[Effect], notes: list[str]
+) -> dict[str, object]:
+    return {
+        "target": target.name,
+        "runs": [encode(item) for item in changes],
+        "rescaled": [encode(item) for item in rescaled(target, calibration)] if calibration else [],
+        "notes": [*notes, *(calibration.notes if calibration is not None else ())],
+    }
+
+
+def _show(target: Target, calibration: Calibration | None, changes: list[Effect], console: Console) -> None:
+    if calibration is None:
+        console.print(
+            f"{target.name} is not calibrated; record a run with `splitc profile MODEL --target {target.name} ... -o FILE` "
+            f"and give it: `splitc calibrate {target.name} --with FILE`"
+        )
+        return
+    console.print(f"{target.name} is calibrated with {len(changes)} run{'s' if len(changes) != 1 else ''}")
+    numbers = ("threads", "measured", "predicted before", "predicted now")
+    table = new_table("run", *numbers, right=numbers)
+    for item in changes:
+        table.add_row(
+            Text(item.model),
+            str(item.threads),
+            format_seconds(item.measured_s),
+            _prediction(item.before),
+            _prediction(item.after),
+        )
+    console.print(table)
+    words = [f"{item.term} {item.scale:.2f}x" for item in rescaled(target, calibration)]
+    console.print(
+        f"times of each kind of work, against those predicted before: {', '.join(words) or 'unchanged'}"
+    )
+
+
+def _prediction(item: Prediction) -> Text:
+    low, high = (bound * item.seconds for bound in item.interval)
+    return Text.assemble(f"~{format_seconds(item.seconds)}", ("\n" + format_seconds_range(low, high), "dim"))

@@ -1,0 +1,149 @@
+"""`splitc compile`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from splitc.bundle.manifest import Direction
+from splitc.cli.examples import examples
+from splitc.cli.show_bundle import compiled_facts, show_compiled
+from splitc.cli.terminal import print_json, results, stages
+from splitc.cli.values import ANY_PATH, BYTES, DIM, DURATION, ENERGY, FILE, FOLDER, NETWORK, TARGET
+from splitc.common.cache import Cache, default_cache_folder
+from splitc.compile.compile import CompileOptions, compile_model
+from splitc.compile.limits import LimitOptions
+from splitc.compile.pipeline.compile import compile_pipeline
+from splitc.compile.pipeline.spec import DESCRIPTION
+from splitc.model.analysis import AnalysisOptions
+
+_DIRECTIONS: dict[str, tuple[Direction, ...]] = {
+    "device-first": ("device-first",),
+    "cloud-first": ("cloud-first",),
+    "both": ("device-first", "cloud-first"),
+}
+
+
+@click.command(
+    "compile",
+    epilog=examples(
+        "splitc compile model.onnx --device pixel7",
+        "splitc compile model.onnx --device pixel7 --network lte --sla 100ms -o out/",
+        "splitc compile model.onnx --device pixel7 --private image --max-head-weights 10MB",
+        "splitc compile pipeline.toml --device pixel7",
+    ),
+)
+@click.argument("model", type=FILE)
+@click.option("--device", required=True, type=TARGET, help="Where heads run: a target's name or .toml file.")
+@click.option("--cloud", default="local", show_default=True, type=TARGET, help="Where tails run.")
+@click.option(
+    "--direction",
+    type=click.Choice(sorted(_DIRECTIONS)),
+    help="Which side begins where both work: of a cloud-first cut, the device runs the tail.  "
+    "[default: device-first; of a pipeline, both]",
+)
+@click.option("-o", "--output", type=FOLDER, help="Bundle folder.  [default: artifacts/<model>-<device>]")
+@click.option(
+    "--network", "networks", multiple=True, type=NETWORK, help="Build for this network only; repeatable."
+)
+@click.option(
+    "--sla", type=DURATION, help="Target latency: prefer the least cloud work that meets it (100ms)."
+)
+@click.option(
+    "--dim", "dims", multiple=True, type=DIM, help="Size of a symbolic dimension, for sizing; repeatable."
+)
+@click.option(
+    "--samples", multiple=True, type=FILE, help="Inputs (.npz) to verify with; repeatable.  [default: random]"
+)
+@click.option("--max-cuts", default=8, show_default=True, type=click.IntRange(2), help="Most cuts to ship.")
+@click.option(
+    "--regret",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="How much slower than the best cut the best shipped one may be.",
+)
+@click.option(
+    "--pin-head", multiple=True, metavar="NODE", help="Keep this node (or a tensor's maker) on the device."
+)
+@click.option(
+    "--pin-tail", multiple=True, metavar="NODE", help="Keep this node (or a tensor's maker) in the cloud."
+)
+@click.option(
+    "--private", multiple=True, metavar="TENSOR", help="This tensor must not leave the device; repeatable."
+)
+@click.option("--max-head-weights", type=BYTES, help="Most weights in a head (10MB).")
+@click.option("--max-head-memory", type=BYTES, help="Most memory a head may need at once (50MB).")
+@click.option("--max-payload", type=BYTES, help="Most bytes to send for one request (200kB).")
+@click.option("--max-energy", type=ENERGY, help="Most energy of the device for one request (0.2J).")
+@click.option(
+    "--device-profile",
+    "device_profiles",
+    multiple=True,
+    type=ANY_PATH,
+    help="A profile recorded on the device, in place of a kept one or a prediction; of a pipeline, repeatable, "
+    "or a folder of them.",
+)
+@click.option(
+    "--cloud-profile",
+    "cloud_profiles",
+    multiple=True,
+    type=ANY_PATH,
+    help="The same, recorded on the cloud machine.",
+)
+@click.option(
+    "--simplify/--no-simplify", default=True, help="Clean the graph with onnxsim first.  [default: on]"
+)
+@click.option(
+    "--verify/--no-verify", default=True, help="Run every cut against the whole model.  [default: on]"
+)
+@click.option(
+    "--build-memory",
+    type=BYTES,
+    help="Most memory that running the model here may take (8GB).  [default: what is free]",
+)
+@click.option("--cache-dir", type=FOLDER, help="Where profiles are kept.  [default: the user's cache folder]")
+@click.option("--no-cache", is_flag=True, help="Use nothing that was kept, measure anew, and keep nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def compile_command(model: Path, output: Path | None, as_json: bool, **given: Any) -> None:
+    """Split MODEL for a device: write heads, tails, weights and a manifest.
+
+    MODEL is an ONNX file, or a .toml that describes a pipeline of them.
+    """
+    is_pipeline = model.suffix == DESCRIPTION
+    given["direction"] = given["direction"] or ("both" if is_pipeline else "device-first")
+    build = compile_pipeline if is_pipeline else compile_model
+    cache = Cache(None if given["no_cache"] else given["cache_dir"] or default_cache_folder())
+    with stages() as progress:
+        compiled = build(model, output, _options(given), cache, progress)
+    if as_json:
+        print_json(compiled_facts(compiled))
+    else:
+        show_compiled(compiled, results())
+
+
+def _options(given: dict[str, Any]) -> CompileOptions:
+    return CompileOptions(
+        analysis=AnalysisOptions(
+            dict(given["dims"]), given["samples"], given["simplify"], given["build_memory"]
+        ),
+        device=given["device"],
+        cloud=given["cloud"],
+        directions=_DIRECTIONS[given["direction"]],
+        networks=given["networks"],
+        sla_s=given["sla"],
+        max_cuts=given["max_cuts"],
+        regret=given["regret"],
+        limits=LimitOptions(
+            pin_head=given["pin_head"],
+            pin_tail=given["pin_tail"],
+            private=given["private"],
+            max_head_weight_bytes=given["max_head_weights"],
+            max_head_peak_bytes=given["max_head_memory"],
+            max_payload_bytes=given["max_payload"],
+            max_energy_j=given["max_energy"],
+        ),
+        device_profiles=given["device_profiles"],
+        cloud_profiles=given["cloud_profiles"],
+        verify=given["verify"],
+    )

@@ -1,0 +1,271 @@
+"""`splitc run`: run a bundle as an app would, and show what the scheduler chose and how long it took."""
+
+import contextlib
+import math
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from splitc.bundle.decide import Conditions
+from splitc.bundle.manifest import Manifest
+from splitc.cli.examples import examples
+from splitc.cli.terminal import new_table, print_json, results
+from splitc.cli.values import ANY_PATH, DURATION, FILE, NETWORK, token_in
+from splitc.common import ort
+from splitc.common.errors import DeadlineExceeded, InputError, ProtocolError, TransportError
+from splitc.common.formatting import format_rate, format_seconds
+from splitc.common.records import encode
+from splitc.profile.targets.description import load_network
+from splitc.runtime.http.transport import HttpTransport
+from splitc.runtime.session import Outcome, Session
+
+Array = npt.NDArray[Any]
+
+_READY = "/v2/health/ready"
+_PAUSE_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What is told of the requests that one cut was chosen for."""
+
+    cut: str
+    requests: int
+    in_cloud: int
+    predicted_s: float | None
+    median_s: float
+    p95_s: float
+
+
+class _Named(click.ParamType[tuple[str, Path]]):
+    """NAME=FILE of an input."""
+
+    name = "NAME=FILE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Path]:
+        """Parse into the input's name and the file."""
+        name, _, path = str(value).rpartition("=")
+        if not name or not path:
+            self.fail(f"{value!r} is not NAME=FILE, such as image=photo.npy", param, ctx)
+        return name, Path(path)
+
+
+@click.command(
+    "run",
+    epilog=examples(
+        "splitc run artifacts/regnet-pixel7 --server http://cloud:8000 --input image=photo.npy",
+        "splitc run app.zip --server http://cloud:8000 --repeat 100 --sla 100ms",
+        "splitc run artifacts/regnet-pixel7 --cut c1 --server http://cloud:8000",
+    ),
+)
+@click.argument("bundle", type=ANY_PATH)
+@click.option("--server", metavar="URL", help="Where tails are served.  [default: run on the device alone]")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    type=_Named(),
+    help="Value of an input (.npy); repeatable.  [default: random]",
+)
+@click.option("-o", "--output", type=FILE, help="Write the outputs here (.npz).")
+@click.option("--repeat", default=1, show_default=True, type=click.IntRange(1), help="How many requests.")
+@click.option("--sla", type=DURATION, help="Target latency: the least cloud work that meets it (100ms).")
+@click.option("--deadline", type=DURATION, help="When to give a request up (2s).")
+@click.option(
+    "--cut", default="auto", show_default=True, help="Which cut to use; auto lets the scheduler choose."
+)
+@click.option("--wait", type=DURATION, help="Wait until the server is ready, at most so long (60s).")
+@click.option("--network", type=NETWORK, help="What to expect of the network before anything is seen of it.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads of a head.  [default: the target's, if there are as many cores]",
+)
+@click.option("--token-file", type=FILE, help="File with the token that the server wants.")
+@click.option("--ca-file", type=FILE, help="Certificates to trust (.pem).  [default: the system's]")
+@click.option("--json", "as_json", is_flag=True, help="Print every request as JSON.")
+def run_command(
+    bundle: Path,
+    inputs: tuple[tuple[str, Path], ...],
+    output: Path | None,
+    repeat: int,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Run BUNDLE (a folder or a packed .zip) against a server, as an app would."""
+    start, token = _start(given["network"]), token_in(given["token_file"])
+    if given["wait"] is not None:
+        _await(given["server"], token, given["ca_file"], given["wait"])
+    with Session(
+        bundle,
+        server=given["server"],
+        token=token,
+        ca_file=given["ca_file"],
+        threads=given["threads"],
+        start=start,
+        sla_s=given["sla"],
+        deadline_s=given["deadline"],
+        cut=None if given["cut"] == "auto" else given["cut"],
+    ) as session:
+        if given["server"] is None:
+            _check_alone(session.manifest, given["cut"])
+        feeds = _feeds(session.manifest, inputs)
+        outcomes = list(_requests(session, feeds, repeat))
+        seen = session.conditions()
+    if output is not None:
+        np.savez(output, **outcomes[-1].outputs)
+    if as_json:
+        print_json({"requests": [_facts(item) for item in outcomes], "conditions": encode(seen)})
+    else:
+        _show(outcomes, seen, output, results())
+
+
+def _requests(session: Session, feeds: Mapping[str, Array], repeat: int) -> Iterator[Outcome]:
+    console = Console(stderr=True)
+    for _ in track(
+        range(repeat), "Running", console=console, transient=True, disable=not console.is_terminal
+    ):
+        yield session.request(feeds)
+
+
+# --- what was asked for ---
+
+
+def _check_alone(manifest: Manifest, cut: str) -> None:
+    if any(entry.id == cut and entry.cloud is not None for entry in manifest.cuts):
+        raise click.UsageError(f"cut {cut} needs the cloud: add --server, or leave --cut out")
+
+
+def _start(network: str | None) -> Conditions | None:
+    if network is None:
+        return None
+    known = load_network(network)
+    return Conditions(known.uplink_bps.typical, known.downlink_bps.typical, known.rtt_s.typical)
+
+
+def _await(server: str | None, token: str | None, ca_file: Path | None, patience_s: float) -> None:
+    """Return when *server* is ready.
+
+    Raises:
+        DeadlineExceeded: it was not in time.
+    """
+    if server is None:
+        raise click.UsageError("--wait is for --server: there is nothing else to wait for")
+    transport = HttpTransport(server, token=token, ca_file=ca_file)
+    deadline_s = time.monotonic() + patience_s
+    try:
+        while time.monotonic() < deadline_s:
+            with contextlib.suppress(TransportError, ProtocolError, DeadlineExceeded):
+                if transport.exchange("GET", _READY, {}, (), deadline_s=deadline_s).status == HTTPStatus.OK:
+                    return
+            time.sleep(_PAUSE_S)
+    finally:
+        transport.close()
+    raise DeadlineExceeded(
+        f"{server} was not ready within {format_seconds(patience_s)}; start it with `splitc serve`, or wait longer"
+    )
+
+
+def _feeds(manifest: Manifest, given: Sequence[tuple[str, Path]]) -> dict[str, Array]:
+    """The given inputs, and random ones of the manifest's sizes for all others."""
+    others = [
+        ort.Input(item.name, item.dtype, item.shape)
+        for item in manifest.model.inputs
+        if item.name not in dict(given)
+    ]
+    feeds: dict[str, Array] = ort.random_feeds(others, manifest.model.dims, 0)
+    return feeds | {name: _read(path) for name, path in given}
+
+
+def _read(path: Path) -> Array:
+    try:
+        value = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: cannot be read as .npy: {error}; save one array with numpy.save"
+        ) from error
+    if not isinstance(value, np.ndarray):
+        raise InputError(f"{path}: holds several arrays; save one array with numpy.save")
+    return value
+
+
+# --- what came of it ---
+
+
+def _facts(outcome: Outcome) -> dict[str, object]:
+    return {
+        "cut": outcome.decision.cut.id,
+        "reason": outcome.decision.reason,
+        "predicted_s": outcome.decision.latency_s if math.isfinite(outcome.decision.latency_s) else None,
+        "latency_s": outcome.latency_s,
+        "finished": outcome.finished,
+        "fallback": outcome.fallback,
+        "conditions": encode(outcome.decision.conditions),
+    }
+
+
+def _show(outcomes: Sequence[Outcome], seen: Conditions, output: Path | None, console: Console) -> None:
+    console.print(_table(outcomes))
+    for reason, count in Counter(item.fallback for item in outcomes if item.fallback).most_common():
+        console.print(
+            Text(f"{count} times the device finished alone: {reason}", style="yellow"), soft_wrap=True
+        )
+    console.print(
+        f"seen: uplink {format_rate(seen.uplink_bps)}, downlink {format_rate(seen.downlink_bps)}, round trip "
+        f"{format_seconds(seen.rtt_s)}; device {seen.head_slowdown:.2f}x and cloud {seen.tail_slowdown:.2f}x of the times "
+        "in the manifest",
+        soft_wrap=True,
+    )
+    for name, value in outcomes[-1].outputs.items():
+        console.print(Text(f"output {name}: {value.dtype}{list(value.shape)}"))
+    if output is not None:
+        console.print(f"wrote {output}")
+
+
+def _table(outcomes: Sequence[Outcome]) -> Table:
+    numbers = ("requests", "in the cloud", "predicted", "median", "95th percentile")
+    table = new_table("cut", "kind", *numbers, right=numbers)
+    kinds = {item.decision.cut.id: item.decision.cut.words for item in outcomes}
+    for row in _rows(outcomes):
+        table.add_row(
+            row.cut,
+            kinds[row.cut],
+            str(row.requests),
+            str(row.in_cloud),
+            "-" if row.predicted_s is None else format_seconds(row.predicted_s),
+            format_seconds(row.median_s),
+            format_seconds(row.p95_s),
+        )
+    return table
+
+
+def _rows(outcomes: Sequence[Outcome]) -> Iterator[_Row]:
+    for cut in sorted({item.decision.cut.id for item in outcomes}):
+        own = [item for item in outcomes if item.decision.cut.id == cut]
+        took = [item.latency_s for item in own]
+        # No link was seen while the server is left alone.
+        predicted = [item.decision.latency_s for item in own if math.isfinite(item.decision.latency_s)]
+        yield _Row(
+            cut,
+            len(own),
+            sum(item.exchange is not None for item in own),
+            median(predicted) if predicted else None,
+            median(took),
+            float(np.percentile(took, 95)),
+        )

@@ -1,0 +1,238 @@
+"""What a person sees of a bundle; the same facts, as plain values, for --json."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from splitc.bundle.manifest import BoundaryEntry, CutEntry, Manifest, PartEntry, TargetEntry, TensorEntry
+from splitc.cli.terminal import new_table
+from splitc.common.formatting import (
+    format_bytes,
+    format_rate,
+    format_seconds,
+    format_seconds_range,
+    format_share,
+    format_source,
+)
+from splitc.common.records import encode
+from splitc.compile.compile import Compiled
+from splitc.compile.report import sides
+from splitc.compile.verdict import Outlook, Range
+
+_ESTIMATE = "~"
+_SHOWN_TENSORS = 4
+
+Tensors = Sequence[TensorEntry | BoundaryEntry]
+
+
+def compiled_facts(compiled: Compiled) -> dict[str, object]:
+    """Everything that `splitc compile` tells, for a machine."""
+    return {
+        "bundle": str(compiled.folder),
+        "manifest": encode(compiled.manifest),
+        **_side_facts(compiled.manifest),
+        "networks": [_outlook_facts(item) for item in compiled.outlooks],
+    }
+
+
+def bundle_facts(manifest: Manifest) -> dict[str, object]:
+    """The manifest, and of a pipeline what each side does, for a machine."""
+    facts = encode(manifest)
+    assert isinstance(facts, dict), "a manifest is a record"
+    return facts | _side_facts(manifest)
+
+
+def _side_facts(manifest: Manifest) -> dict[str, object]:
+    found = {cut.id: sides(cut) for cut in manifest.cuts}
+    return {"sides": found} if any(found.values()) else {}
+
+
+def show_compiled(compiled: Compiled, console: Console) -> None:
+    """Print the shipped cuts, what they are worth on each network, and how far to trust it."""
+    manifest = compiled.manifest
+    show_bundle(manifest, console)
+    console.print(_network_table(manifest, compiled.outlooks))
+    for item in compiled.outlooks:
+        console.print("• " + item.sentence())
+    console.print()
+    for note in manifest.notes:
+        console.print(Text(f"note: {note}", style="yellow"))
+    console.print(f"wrote {compiled.folder}", soft_wrap=True)
+
+
+def show_bundle(manifest: Manifest, console: Console) -> None:
+    """Print what a bundle holds."""
+    model, targets = manifest.model, manifest.targets
+    console.print(Text.assemble((model.name, "bold"), f": {targets.head.name} with {targets.tail.name}"))
+    console.print(
+        _indented(("device:", Text(_source(targets.head))), ("cloud:", Text(_source(targets.tail))))
+    )
+    console.print(_cut_table(manifest))
+    console.print(_crossing_list(manifest))
+    console.print()
+    regret = manifest.regret
+    console.print(
+        f"Inside the box the best shipped cut is at most {format_share(regret.certified)} slower than the best of all "
+        f"possible cuts (certified; {regret.frontier_cuts} are best somewhere, {regret.shipped_cuts} are shipped)."
+    )
+    if regret.certified > regret.limit:
+        console.print(
+            f"That is more than the {format_share(regret.limit)} asked for: more cuts would be needed, see --max-cuts."
+        )
+    box = manifest.box
+    console.print(
+        f"Box: uplink {format_rate(box.uplink_bps[0])} to {format_rate(box.uplink_bps[1])}, "
+        f"round trip {format_seconds(box.rtt_s[0])} to {format_seconds(box.rtt_s[1])}, "
+        f"device {box.head_slowdown[0]:g}x to {box.head_slowdown[1]:g}x and "
+        f"cloud {box.tail_slowdown[0]:g}x to {box.tail_slowdown[1]:g}x of the times above."
+    )
+    console.print()
+
+
+def _source(target: TargetEntry) -> str:
+    where = f"{target.runtime} {target.runtime_version or ''}".strip()
+    text = f"{format_source(target.source, target.calibration_runs)}, {where}, {target.threads} thread{'s' if target.threads != 1 else ''}"
+    if target.interval is None:
+        return f"{text}; how far real times differ is not known"
+    low, high = target.interval
+    if target.source == "predicted":
+        return f"{text}; an estimate ({_ESTIMATE}): nine of ten real times are expected between {low:.3g}x and {high:.3g}x of it"
+    if target.source == "imported":  # of a whole run alone, the parts are predicted
+        return f"{text}; nine of ten real times are expected between {low:.3g}x and {high:.3g}x of these"
+    return f"{text}; nine of ten runs took {low:.3g}x to {high:.3g}x of the median"
+
+
+def _cut_table(manifest: Manifest) -> Table:
+    numbers = ("device", "cloud", "uplink\ndownlink", "weights\nmemory", "error")
+    table = _narrow_table("cut", "kind", *numbers, right=numbers, wraps=("kind",))
+    for cut in manifest.cuts:
+        exchanged = f"{format_bytes(cut.uplink_bytes)}\n{format_bytes(cut.downlink_bytes)}"
+        table.add_row(
+            cut.id,
+            cut.words,
+            _part(cut.device),
+            _part(cut.cloud),
+            exchanged if cut.cloud else "-",
+            _memory(cut.device),
+            f"{cut.check.max_rel:.0e}" if cut.check else "not run",
+        )
+    return table
+
+
+def _narrow_table(*titles: str, right: tuple[str, ...], wraps: tuple[str, ...]) -> Table:
+    """A table that fits into 80 columns, where only the columns *wraps* may be broken, between words."""
+    table = new_table(*titles, right=right)
+    table.collapse_padding = True
+    for column in table.columns:
+        column.no_wrap = column.header not in wraps
+    return table
+
+
+def _crossing_list(manifest: Manifest) -> Table:
+    """Below the table, as names are long: what each side does of a pipeline, and what goes over the network."""
+    told = []
+    for cut in manifest.cuts:
+        lines = [", then ".join(f"{side}: {stages}" for side, stages in sides(cut).items())]
+        if cut.cloud is not None:
+            lines.append(f"up: {_tensors(cut.sent)}")
+        if cut.downloads is not None:
+            lines.append(f"down: {_tensors(cut.downloads)}")
+        if any(lines):
+            told.append((cut.id, Text("\n".join(line for line in lines if line))))
+    return _indented(*told)
+
+
+def _indented(*rows: tuple[str, Text]) -> Table:
+    """Paragraphs, each beside its name."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in rows:
+        grid.add_row(f" {name}", text)
+    return grid
+
+
+def _tensors(entries: Tensors) -> str:
+    told = [
+        f"{tensor.name} {tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
+        for tensor in entries[:_SHOWN_TENSORS]
+    ]
+    more = len(entries) - len(told)
+    return ", ".join(told) + (f" and {more} more" if more else "")
+
+
+def _memory(part: PartEntry | None) -> str:
+    """Of the device: its weights, and below them the memory that it needs at once."""
+    if part is None:
+        return "-"
+    peak = f"\n{format_bytes(part.peak_bytes)}" if part.peak_bytes is not None else ""
+    return f"{format_bytes(part.weight_bytes)}{peak}"
+
+
+def _part(part: PartEntry | None) -> Text:
+    if part is None:
+        return Text("-")
+    range_s = part.interval and (part.interval[0] * part.latency_s, part.interval[1] * part.latency_s)
+    return _ranged(_ESTIMATE if part.source == "predicted" else "", part.latency_s, range_s)
+
+
+def _ranged(mark: str, seconds: float | None, range_s: Range | None) -> Text:
+    """A time, and below it where nine of ten real ones lie, if that is known."""
+    if seconds is None:
+        return Text("-")
+    below = ("\n" + format_seconds_range(*range_s), "dim") if range_s is not None else ""
+    return Text.assemble(mark + format_seconds(seconds), below)
+
+
+def _mark(cut: CutEntry) -> str:
+    """The sign of an estimate, if any part of the cut's latency is one."""
+    estimated = any(part.source == "predicted" for part in (cut.head, cut.tail) if part is not None)
+    return _ESTIMATE if estimated else ""
+
+
+def _network_table(manifest: Manifest, outlooks: tuple[Outlook, ...]) -> Table:
+    marks = {cut.kind: _mark(cut) for cut in manifest.cuts if cut.kind != "split"}
+    compared = ("all-head", "all-tail")
+    numbers = ("uplink\ndownlink", "latency", *compared)
+    table = _narrow_table(
+        "network\nRTT",
+        numbers[0],
+        "best cut",
+        *numbers[1:],
+        right=numbers,
+        wraps=("best cut", *compared),
+    )
+    for item in outlooks:
+        given, cut = item.decision.conditions, item.decision.cut
+        table.add_row(
+            f"{item.network}\n{format_seconds(given.rtt_s)}",
+            f"{format_rate(given.uplink_bps)}\n{format_rate(given.downlink_bps)}",
+            f"{cut.id} {cut.words}",
+            _ranged(_mark(cut), item.decision.latency_s, item.range_s),
+            _ranged(marks.get("all-head", ""), item.all_head_s, item.all_head_range_s),
+            _ranged(marks.get("all-tail", ""), item.all_tail_s, item.all_tail_range_s),
+        )
+    return table
+
+
+def _outlook_facts(item: Outlook) -> dict[str, object]:
+    return {
+        "network": item.network,
+        "conditions": encode(item.decision.conditions),
+        "cut": item.decision.cut.id,
+        "kind": item.decision.cut.kind,
+        "direction": item.decision.cut.direction,
+        "reason": item.decision.reason,
+        "latency_s": item.decision.latency_s,
+        "latency_range_s": list(item.range_s) if item.range_s is not None else None,
+        "all_head_s": item.all_head_s,
+        "all_head_range_s": list(item.all_head_range_s) if item.all_head_range_s is not None else None,
+        "all_tail_s": item.all_tail_s,
+        "all_tail_range_s": list(item.all_tail_range_s) if item.all_tail_range_s is not None else None,
+        "holds_to_head_slowdown": item.holds_to,
+        "sla_s": item.sla_s,
+        "meets_sla": None if item.sla_s is None else item.decision.latency_s <= item.sla_s,
+        "sentence": item.sentence(),
+    }

@@ -1,0 +1,1 @@
+"""What has no stage: errors, records, ONNX Runtime sessions, values, cache, formatting."""

@@ -1,0 +1,312 @@
+"""Turn plain JSON or TOML values into frozen dataclasses, strictly, and back.
+
+The type hints of the dataclass are the schema: str, int, float, bool, X | None, tuple[X, ...],
+tuple[X, Y], dict[str, X], Literal, nested dataclasses. Nothing is converted, except that an
+integer is accepted where a float is expected. Only the standard library is used, because a device
+reads its manifest with this module.
+
+A dataclass may check more in `__post_init__` and raise ValueError with a sentence for each mistake;
+each then gets the place in front.
+"""
+
+import difflib
+import math
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from splitc.common.errors import SplitcError
+
+T = TypeVar("T")
+_Decoder = Callable[[object, str], object]
+_SHOWN_CHARACTERS = 57
+_SPARSE = "sparse"
+SPARSE: Mapping[str, bool] = {_SPARSE: True}
+"""Metadata of a field that is not written where it has its default: readers of older records know no such key."""
+
+
+class RecordError(SplitcError):
+    """A value does not have the form that a record prescribes; the message says where.
+
+    Attributes:
+        mistakes: all that is wrong, a sentence each; the first is the message.
+    """
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__(mistakes[0])
+        self.mistakes = mistakes
+
+
+def decode(cls: type[T], value: object, where: str) -> T:
+    """Return *value* as an instance of the dataclass *cls*.
+
+    Args:
+        where: the file that the value was read from; every message begins with it.
+
+    Raises:
+        RecordError: an unknown or missing key, or a value of another type.
+    """
+    hint: Any = cls  # to mypy, a type variable's type need not be hashable
+    try:
+        return cast(T, _decoder(hint)(value, ""))
+    except RecordError as error:
+        raise RecordError(*(f"{where}: {mistake}" for mistake in error.mistakes)) from error.__cause__
+
+
+def encode(instance: object) -> object:
+    """Return plain values for *instance*: the inverse of `decode`.
+
+    Keys come in the order of the fields, those of a dict sorted, so equal records give equal text.
+
+    Raises:
+        RecordError: a number that JSON cannot hold.
+    """
+    if is_dataclass(instance):
+        values = ((item, getattr(instance, item.name)) for item in fields(instance))
+        return {
+            item.name: encode(value)
+            for item, value in values
+            if not (item.metadata.get(_SPARSE) and value == item.default)
+        }
+    if isinstance(instance, tuple):
+        return [encode(item) for item in instance]
+    if isinstance(instance, dict):
+        return {key: encode(instance[key]) for key in sorted(instance)}
+    if isinstance(instance, float) and not math.isfinite(instance):
+        raise RecordError(f"{instance} cannot be written: a record holds finite numbers only")
+    return instance
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ", did you mean 'x'?" for the known word nearest to *word*, or nothing."""
+    near = _nearest(word, known)
+    return f", did you mean '{near}'?" if near else ""
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+
+
+@cache
+def _decoder(hint: Any) -> _Decoder:  # a type hint has no narrower type than Any
+    """Return the function that reads a value of type *hint*, given its path for messages."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return _literal(arguments)
+    if origin is tuple:
+        return _sequence(arguments[0]) if arguments[-1] is ... else _fixed(arguments)
+    if origin is dict and arguments[0] is str:
+        return _mapping(arguments[1])
+    if origin in (types.UnionType, Union):
+        return _union(arguments)
+    if is_dataclass(hint):
+        return _record(hint)
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    raise TypeError(f"records cannot hold {hint!r}")
+
+
+def _record(cls: Any) -> _Decoder:
+    """Read a table with exactly the fields of *cls*; those with a default may be absent."""
+    hints = get_type_hints(cls)
+    decoders = {item.name: _decoder(hints[item.name]) for item in fields(cls)}
+    required = [item.name for item in fields(cls) if _is_required(item)]
+
+    def read(value: object, path: str) -> object:
+        if not isinstance(value, dict):
+            raise _mismatch(path, "a table", value)
+        found = _Mistakes()
+        unknown = [str(key) for key in value if key not in decoders]
+        for key in unknown:
+            found.add(_error(path, f"unknown key '{key}'{did_you_mean(key, decoders)}"))
+        misspelt = {_nearest(key, decoders) for key in unknown}  # one mistake, not a missing key as well
+        for key in required:
+            if key not in value and key not in misspelt:
+                found.add(_error(path, f"key '{key}' is missing"))
+        known = {key: item for key, item in value.items() if key in decoders}
+        arguments = {key: found.read(decoders[key], item, _inside(path, key)) for key, item in known.items()}
+        found.tell()
+        try:
+            return cls(**arguments)
+        except ValueError as error:
+            sentences = error.args or ("is not valid",)
+            raise RecordError(*(_at(path, str(sentence)) for sentence in sentences)) from error
+
+    return read
+
+
+class _Mistakes:
+    """What is wrong with the parts of one value, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self._found: list[RecordError] = []
+
+    def add(self, error: RecordError) -> None:
+        self._found.append(error)
+
+    def read(self, decoder: _Decoder, item: object, path: str) -> object:
+        """Return what *decoder* makes of *item*; None after a mistake, which `tell` raises."""
+        try:
+            return decoder(item, path)
+        except RecordError as error:
+            self.add(error)
+            return None
+
+    def tell(self) -> None:
+        """Raise one error with every mistake, if there was any."""
+        if self._found:
+            sentences = [sentence for error in self._found for sentence in error.mistakes]
+            raise RecordError(*sentences) from self._found[0].__cause__
+
+
+def _is_required(item: Field[Any]) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def _sequence(hint: Any) -> _Decoder:
+    item_decoder = _decoder(hint)
+
+    def read(value: object, path: str) -> object:
+        found = _Mistakes()
+        items = enumerate(_as_list(value, path))
+        read_items = tuple([found.read(item_decoder, item, f"{path}[{index}]") for index, item in items])
+        found.tell()
+        return read_items
+
+    return read
+
+
+def _fixed(hints: tuple[Any, ...]) -> _Decoder:
+    decoders = [_decoder(hint) for hint in hints]
+
+    def read(value: object, path: str) -> object:
+        items = _as_list(value, path)
+        if len(items) != len(decoders):
+            raise _error(path, f"expected {len(decoders)} items, found {len(items)}")
+        found = _Mistakes()
+        pairs = enumerate(zip(decoders, items, strict=True))
+        read_items = tuple(
+            [found.read(decoder, item, f"{path}[{index}]") for index, (decoder, item) in pairs]
+        )
+        found.tell()
+        return read_items
+
+    return read
+
+
+def _mapping(hint: Any) -> _Decoder:
+    item_decoder = _decoder(hint)
+
+    def read(value: object, path: str) -> object:
+        if not isinstance(value, dict):
+            raise _mismatch(path, "a table", value)
+        for key in value:
+            if not isinstance(key, str):
+                raise _mismatch(path, "keys that are text", key)
+        found = _Mistakes()
+        read_items = {key: found.read(item_decoder, item, _inside(path, key)) for key, item in value.items()}
+        found.tell()
+        return read_items
+
+    return read
+
+
+def _union(hints: tuple[Any, ...]) -> _Decoder:
+    """Read the first member that fits; with one member besides None, its own message is kept."""
+    decoders = [_decoder(hint) for hint in hints if hint is not types.NoneType]
+    optional = types.NoneType in hints
+
+    def read(value: object, path: str) -> object:
+        if value is None and optional:
+            return None
+        if len(decoders) == 1:
+            return decoders[0](value, path)
+        for decoder in decoders:
+            try:
+                return decoder(value, path)
+            except RecordError:
+                continue
+        raise _mismatch(path, " or ".join(_hint_name(hint) for hint in hints), value)
+
+    return read
+
+
+def _literal(allowed: tuple[Any, ...]) -> _Decoder:
+    def read(value: object, path: str) -> object:
+        for item in allowed:
+            if type(item) is type(value) and item == value:
+                return value
+        choices = ", ".join(repr(item) for item in allowed)
+        hint = did_you_mean(value, map(str, allowed)) if isinstance(value, str) else ""
+        raise _mismatch(path, f"one of {choices}", value, hint)
+
+    return read
+
+
+def _text(value: object, path: str) -> object:
+    if not isinstance(value, str):
+        raise _mismatch(path, "text", value)
+    return value
+
+
+def _boolean(value: object, path: str) -> object:
+    if not isinstance(value, bool):
+        raise _mismatch(path, "true or false", value)
+    return value
+
+
+def _integer(value: object, path: str) -> object:
+    # bool is a subclass of int, but `true` is not a size
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _mismatch(path, "an integer", value)
+    return value
+
+
+def _number(value: object, path: str) -> object:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _mismatch(path, "a number", value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _mismatch(path, "a finite number", value)
+    return number
+
+
+_SCALARS: dict[Any, _Decoder] = {str: _text, bool: _boolean, int: _integer, float: _number}
+_NAMES = {str: "text", bool: "true or false", int: "an integer", float: "a number", types.NoneType: "nothing"}
+
+
+def _hint_name(hint: Any) -> str:
+    return _NAMES[hint] if hint in _NAMES else str(getattr(hint, "__name__", hint))
+
+
+def _as_list(value: object, path: str) -> list[object]:
+    # a tuple is what a caller's own code holds before it becomes JSON
+    if not isinstance(value, list | tuple):
+        raise _mismatch(path, "a list", value)
+    return list(value)
+
+
+def _inside(path: str, key: str) -> str:
+    if not key.isidentifier():
+        return f"{path}[{key!r}]"
+    return f"{path}.{key}" if path else key
+
+
+def _mismatch(path: str, expected: str, value: object, hint: str = "") -> RecordError:
+    found = repr(value)
+    if len(found) > _SHOWN_CHARACTERS:
+        found = f"{found[:_SHOWN_CHARACTERS]}..."
+    return _error(path, f"expected {expected}, found {found}{hint}")
+
+
+def _error(path: str, message: str) -> RecordError:
+    return RecordError(_at(path, message))
+
+
+def _at(path: str, message: str) -> str:
+    return f"{path}: {message}" if path else message

@@ -1,0 +1,179 @@
+"""Write the parts of a pipeline's cuts: every model once, pieces of stages that are cut inside, one file of weights."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from splitc.bundle.manifest import CallEntry, FileEntry, LoopEntry, StageEntry, file_entry
+from splitc.bundle.weights import WEIGHTS, collect
+from splitc.compile.parts import Emitter, Part, head_part, prepare, tail_part, write_part
+from splitc.compile.pipeline.analyse import PipelineAnalysis
+from splitc.compile.pipeline.stages import Call, Loop, Stage
+from splitc.compile.pipeline.unrolled import Share, Unrolled, shares
+from splitc.solve.costs import Costs
+from splitc.solve.cuts import Cut, CutSet, make_cut
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A cut on disk: what each part does, as stages (None where there is no such part) and as shares of the pipeline."""
+
+    id: str
+    cut: Cut
+    head: tuple[StageEntry, ...] | None
+    tail: tuple[StageEntry, ...] | None
+    head_shares: tuple[Share, ...]
+    tail_shares: tuple[Share, ...]
+
+
+def emit_pipeline(
+    found: PipelineAnalysis, unrolled: Unrolled, cut_set: CutSet, folder: Path, scratch: Path
+) -> tuple[tuple[Written, ...], tuple[FileEntry, ...]]:
+    """Write every part of the cuts into *folder*; c0, c1, ... in the order of *cut_set*.
+
+    Equal weights are written once, whichever models and parts they are of.
+    """
+    writer = _Writer(found, unrolled, folder, scratch)
+    everything = range(len(unrolled.places))
+    written = []
+    for number, cut in enumerate(cut_set.cuts):
+        first = shares(unrolled, cut.head)
+        second = shares(unrolled, [unit for unit in everything if unit not in cut.head])
+        head = tuple(writer.stage(share, f"head-c{number}", cut) for share in first)
+        tail = tuple(writer.stage(share, f"tail-c{number}", cut) for share in second)
+        written.append(Written(f"c{number}", cut, head or None, tail or None, first, second))
+    collect(writer.models, folder)
+    files = [name for name, _ in writer.models] + sorted(set(writer.arrays.values()))
+    files += [WEIGHTS] if (folder / WEIGHTS).exists() else []
+    return tuple(written), tuple(file_entry(folder, name) for name in files)
+
+
+@dataclass(slots=True)
+class _Writer:
+    """What is written so far.
+
+    Attributes:
+        models: the ONNX files of the bundle, and where they lie before their weights are put together.
+        whole: the file, and what it takes, of each model that is run whole; by digest.
+        pieces: what runs some units of a stage; several cuts may have the same piece.
+        arrays: the .npy file of each stage's values.
+        emitters: by analysis.
+    """
+
+    found: PipelineAnalysis
+    unrolled: Unrolled
+    folder: Path
+    scratch: Path
+    models: list[tuple[str, Path]] = field(default_factory=list)
+    whole: dict[str, tuple[str, Part]] = field(default_factory=dict)
+    pieces: dict[Share, CallEntry] = field(default_factory=dict)
+    arrays: dict[tuple[int, str], str] = field(default_factory=dict)
+    emitters: dict[int, Emitter] = field(default_factory=dict)
+
+    def stage(self, share: Share, prefix: str, cut: Cut) -> StageEntry:
+        """What a part does of a stage; files of pieces are called *prefix*-<stage>."""
+        stage = self.found.pipeline.stages[share.stage]
+        if share.units is not None:
+            if share not in self.pieces:
+                self.pieces[share] = self._piece(share, share.units, f"{prefix}-{stage.name}", cut)
+            return StageEntry(stage.name, (self.pieces[share],))
+        calls = tuple(
+            self._whole_call(stage, call, number)
+            for call, number in zip(stage.calls, self.found.calls[share.stage], strict=True)
+        )
+        loop = None
+        if stage.loop is not None:
+            each = {value: self._array(share.stage, stage, stage.loop, value) for value in stage.loop.each}
+            loop = LoopEntry(share.first, share.end, dict(stage.loop.carry), each)
+        return StageEntry(stage.name, calls, loop)
+
+    def _whole_call(self, stage: Stage, call: Call, number: int) -> CallEntry:
+        """A run of a whole model; its file is written when it is first needed."""
+        model = self.found.analyses[number].model
+        if model.sha256 not in self.whole:
+            emitter = self._emitter(number)
+            part = head_part(emitter, _inside(emitter, frozenset(range(len(emitter.graph.units)))))
+            assert part is not None, "all units are in it"
+            name = f"stage-{stage.name}" if len(stage.calls) == 1 else f"stage-{stage.name}-{model.name}"
+            self.whole[model.sha256] = (self._write(emitter, part, name), part)
+        file, part = self.whole[model.sha256]
+        read = _read(stage) | {*self.unrolled.values}
+        return CallEntry(
+            file,
+            {name: call.inputs[name] for name in part.inputs},
+            {name: call.outputs[name] for name in part.outputs if call.outputs[name] in read},
+        )
+
+    def _piece(self, share: Share, units: frozenset[int], name: str, cut: Cut) -> CallEntry:
+        """A run of some units of a stage that runs once."""
+        (call,), (number,) = self.found.pipeline.stages[share.stage].calls, self.found.calls[share.stage]
+        emitter = self._emitter(number)
+        is_head = units == _units_in(self.unrolled, share.stage, cut.head)
+        head = units if is_head else frozenset(range(len(emitter.graph.units))) - units
+        inside = _inside(emitter, head)
+        part = head_part(emitter, inside) if is_head else tail_part(emitter, inside)
+        assert part is not None, "the stage is cut inside"
+        used = {*self.unrolled.values}
+
+        def value(names: dict[str, str], tensor: str) -> str:
+            return names[tensor] if tensor in names else self.unrolled.inner[share.stage, tensor]
+
+        inputs = {**call.outputs, **call.inputs}
+        takes = {tensor: value(inputs, tensor) for tensor in part.inputs}
+        makes = {tensor: value(dict(call.outputs), tensor) for tensor in part.outputs}
+        file = self._write(emitter, part, name)
+        return CallEntry(file, takes, {tensor: made for tensor, made in makes.items() if made in used})
+
+    def _emitter(self, number: int) -> Emitter:
+        if number not in self.emitters:
+            analysis = self.found.analyses[number]
+            folder = self.scratch / f"emit-{number}"
+            folder.mkdir()
+            self.emitters[number] = prepare(
+                analysis.model, analysis.partition.graph, analysis.sources, analysis.sizes, folder
+            )
+        return self.emitters[number]
+
+    def _write(self, emitter: Emitter, part: Part, name: str) -> str:
+        file = _unused(f"{_plain(name)}.onnx", (known for known, _ in self.models))
+        write_part(emitter, part, file)
+        self.models.append((file, emitter.folder / file))
+        return file
+
+    def _array(self, number: int, stage: Stage, loop: Loop, value: str) -> str:
+        if (number, value) not in self.arrays:
+            file = _unused(_plain(f"each-{stage.name}-{value}") + ".npy", self.arrays.values())
+            np.save(self.folder / file, np.ascontiguousarray(loop.each[value]), allow_pickle=False)
+            self.arrays[number, value] = file
+        return self.arrays[number, value]
+
+
+def _inside(emitter: Emitter, head: frozenset[int]) -> Cut:
+    """The cut of a stage's own graph; nobody asks what it costs."""
+    nothing = (0.0,) * len(emitter.graph.units)
+    return make_cut(Costs(emitter.graph, nothing, nothing), head)
+
+
+def _units_in(unrolled: Unrolled, stage: int, members: Iterable[int]) -> frozenset[int]:
+    places = (unrolled.places[unit] for unit in members)
+    return frozenset(place.unit for place in places if place.stage == stage and place.unit is not None)
+
+
+def _read(stage: Stage) -> set[str]:
+    return {value for call in stage.calls for value in call.inputs.values()}
+
+
+def _plain(text: str) -> str:
+    """*text* as the name of a file on any disk."""
+    return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII)
+
+
+def _unused(file: str, taken: Iterable[str]) -> str:
+    known = {name.lower() for name in taken}  # some disks do not tell letters by their case
+    while file.lower() in known:
+        stem, _, ending = file.rpartition(".")
+        file = f"{stem}_.{ending}"
+    return file

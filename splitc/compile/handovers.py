@@ -1,0 +1,81 @@
+"""Hand-overs between stages and iterations, shipped beside the cuts that are fastest somewhere.
+
+All hand-overs inside a loop send the same bytes, so latency is linear in the iteration: the fastest one is always at
+an end of the loop, and a set of fastest cuts has none inside. A target latency needs them all the same: the least
+work of the cloud that just meets it lies between (arXiv 2402.04880, section 4). They cost a bundle nothing but their
+lines in the manifest, since every model lies in it whole.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from splitc.bundle.manifest import Direction
+from splitc.compile.pipeline.unrolled import Unrolled, ends
+from splitc.solve.costs import Costs, Limits
+from splitc.solve.cuts import Cut, CutSet, make_cut, meets_budgets
+from splitc.solve.pins import device_reasons
+
+# Steps of the cloud's time, as a share of all of it, that are too small to be worth a cut.
+_FINE = 0.01
+_ORDER = {"all-head": 0, "split": 1, "all-tail": 2}
+
+
+def with_handovers(
+    cut_set: CutSet,
+    unrolled: Unrolled,
+    costs: Costs,
+    limits: Limits,
+    *,
+    directions: Sequence[Direction],
+    max_cuts: int,
+) -> CutSet:
+    """Fill *cut_set* up to *max_cuts* with hand-overs, each where the step of the cloud's time is largest.
+
+    The regret stays what it was certified to be: more cuts can only lower it.
+    """
+    chosen = list(cut_set.cuts)
+    known = {(cut.device, cut.direction) for cut in chosen}
+    left = [
+        cut
+        for cut in _handovers(unrolled, costs, directions)
+        if (cut.device, cut.direction) not in known and _allowed(cut, costs, limits)
+    ]
+    fine_s = _FINE * max((cut.cloud_s for cut in (*chosen, *left)), default=0.0)
+    while len(chosen) < max_cuts and (found := _next(chosen, left, fine_s)) is not None:
+        chosen.append(found)
+        left.remove(found)
+    chosen.sort(key=lambda cut: (_ORDER[cut.kind], cut.cloud_s, cut.uplink_bytes, sorted(cut.device)))
+    return replace(cut_set, cuts=tuple(chosen))
+
+
+def _handovers(unrolled: Unrolled, costs: Costs, directions: Iterable[Direction]) -> Iterator[Cut]:
+    """Every cut before which whole stages and iterations have run, in the order of the pipeline."""
+    for end in ends(unrolled):
+        for direction in directions:
+            yield make_cut(costs, frozenset(range(end)), direction)
+
+
+def _allowed(cut: Cut, costs: Costs, limits: Limits) -> bool:
+    return (
+        device_reasons(costs.graph, limits).keys() <= cut.device
+        and limits.pin_tail.isdisjoint(cut.device)
+        and meets_budgets(costs, cut, limits)
+    )
+
+
+def _next(chosen: Sequence[Cut], left: Sequence[Cut], fine_s: float) -> Cut | None:
+    """The cut nearest to the middle of the largest step that has one inside; of about equals the least to send."""
+    times_s = sorted(cut.cloud_s for cut in chosen)
+    for low_s, high_s in sorted(pairwise(times_s), key=lambda step: (step[0] - step[1], step[0])):
+        inside = [cut for cut in left if low_s + fine_s < cut.cloud_s < high_s - fine_s]
+        if inside:
+            middle_s = (low_s + high_s) / 2
+            nearest_s = min(abs(cut.cloud_s - middle_s) for cut in inside)
+            equals = [cut for cut in inside if abs(cut.cloud_s - middle_s) <= nearest_s + fine_s]
+            return min(equals, key=_sent)
+    return None
+
+
+def _sent(cut: Cut) -> tuple[int, float, list[int]]:
+    return cut.uplink_bytes + cut.downlink_bytes, cut.device_s, sorted(cut.device)

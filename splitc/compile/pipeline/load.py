@@ -1,0 +1,117 @@
+"""From the description of a pipeline, its models and arrays to stages that fit together."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from splitc.common.errors import ModelError
+from splitc.common.records import did_you_mean
+from splitc.compile.pipeline.spec import StageSpec, StepSpec, read_spec
+from splitc.compile.pipeline.stages import Array, Call, Loop, Pipeline, Stage
+from splitc.compile.pipeline.wiring import given_values, refuse_useless
+from splitc.model.model import Model, load
+from splitc.model.onnx_file import digest
+
+
+def load_pipeline(path: Path) -> Pipeline:
+    """Read the pipeline that the TOML file *path* describes, and its models.
+
+    Raises:
+        ModelError: the description or a model cannot be read, or they do not fit together.
+    """
+    spec = read_spec(path)
+    models: dict[Path, Model] = {}
+    stages = []
+    for described in spec.stage:
+        calls = tuple(_call(path, described, step, models) for step in described.steps)
+        stages.append(Stage(described.name, calls, _loop(path, described)))
+    inputs = given_values(path, spec, stages)
+    refuse_useless(path, spec, stages)
+    alike: dict[str, Model] = {}
+    for model in models.values():
+        alike.setdefault(model.sha256, model)
+    return Pipeline(
+        path, spec.name, tuple(stages), inputs, spec.outputs, _sha256(path, stages), tuple(alike.values())
+    )
+
+
+def _call(path: Path, stage: StageSpec, step: StepSpec, models: dict[Path, Model]) -> Call:
+    file = path.parent / step.model
+    where = file.resolve()
+    if where not in models:
+        models[where] = load(file)
+    model = models[where]
+    inputs = [item.name for item in model.inputs()]
+    for given, known, what in (
+        (step.inputs, inputs, "input"),
+        (step.outputs, model.outputs(), "output"),
+    ):
+        wrong = next((name for name in given if name not in known), None)
+        if wrong is not None:
+            raise ModelError(
+                f"{path}: stage '{stage.name}': {step.model} has no {what} '{wrong}'"
+                f"{did_you_mean(wrong, known) or ';'} it has {', '.join(known)}"
+            )
+    return Call(
+        model,
+        {name: step.inputs.get(name, name) for name in inputs},
+        {name: step.outputs.get(name, name) for name in model.outputs()},
+    )
+
+
+def _loop(path: Path, stage: StageSpec) -> Loop | None:
+    if stage.times is None:
+        return None
+    return Loop(
+        stage.times,
+        stage.carry,
+        {value: _rows(path, stage, value, file) for value, file in stage.each.items()},
+    )
+
+
+def _rows(path: Path, stage: StageSpec, value: str, described: str) -> Array:
+    """The array that *described* names: "file.npy", or "file.npz:key"."""
+    where = f"{path}: stage '{stage.name}': each '{value}'"
+    name, archived, key = described.partition(".npz:")
+    file = path.parent / (f"{name}.npz" if archived else described)
+    try:
+        loaded = np.load(file, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ModelError(f"{where}: there is no file {file}; check the path") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{where}: {file} is no array of numpy; write it with numpy.save") from error
+    if isinstance(loaded, np.ndarray):
+        if archived:
+            raise ModelError(f"{where}: {file} holds one array, not several; give its path without ':{key}'")
+        rows: Array = loaded
+    else:
+        with loaded:
+            if key not in loaded.files:
+                hint = did_you_mean(key, loaded.files) or ";"
+                raise ModelError(
+                    f"{where}: {file} holds {', '.join(loaded.files)}, not '{key}'{hint} write it as file.npz:key"
+                )
+            rows = loaded[key]
+    if rows.dtype.kind not in "fiub":
+        raise ModelError(f"{where}: {file} holds {rows.dtype.name}, but must hold numbers")
+    if not rows.ndim or len(rows) != stage.times:
+        found = f"{len(rows)} rows" if rows.ndim else "a single number"
+        raise ModelError(
+            f"{where}: needs a row for each of the {stage.times} iterations, but {file} has {found}"
+        )
+    return rows
+
+
+def _sha256(path: Path, stages: Sequence[Stage]) -> str:
+    models = [call.model.sha256 for stage in stages for call in stage.calls]
+    arrays = [
+        hashlib.sha256(f"{rows.dtype.str}{rows.shape}".encode() + rows.tobytes()).hexdigest()
+        for stage in stages
+        if stage.loop is not None
+        for _, rows in sorted(stage.loop.each.items())
+    ]
+    parts = [digest([path]), *models, *arrays]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Both sides on this machine, to watch the scheduler decide."""

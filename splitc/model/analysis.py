@@ -1,0 +1,195 @@
+"""Everything that can be said of a model before anything is timed: its units and what could cross."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from splitc.common import ort
+from splitc.common.cache import Cache
+from splitc.common.errors import ModelError
+from splitc.common.ort import RUNTIME_VERSION, Feeds, Input
+from splitc.common.records import RecordError, decode, encode
+from splitc.compile.verify import memory_shortage
+from splitc.model.model import Model, fix_dims, load
+from splitc.model.nodes import Sources, sources
+from splitc.model.simplify import simplify
+from splitc.model.sizes import Size, sizes
+from splitc.model.units import Partition, partition, surviving_tensors
+
+SEEDS = 3
+Progress = Callable[[str], None]
+"""Called with a few words as each stage begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisOptions:
+    """How to look at a model.
+
+    Attributes:
+        dims: sizes of symbolic dimensions; a leading one is 1 unless given.
+        samples: .npz files with one array per input, in place of random inputs.
+        build_memory_bytes: what running the model here may take; None for what is free.
+    """
+
+    dims: Mapping[str, int]
+    samples: tuple[Path, ...] = ()
+    simplify: bool = True
+    build_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A model and its units.
+
+    Attributes:
+        original: the model as given; `model` is what is cut: simplified, or the original.
+        feeds: inputs to size, profile and verify with; empty when the model is too large to run here.
+        notes: what a user should know of how this was done, a sentence each.
+    """
+
+    original: Model
+    model: Model
+    dims: Mapping[str, int]
+    feeds: tuple[Feeds, ...]
+    sizes: Mapping[str, Size]
+    sources: Sources
+    partition: Partition
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the cache holds of a model: the answers of ONNX Runtime."""
+
+    survivors: tuple[str, ...]
+    measured: dict[str, Size]
+
+
+def analyse(path: Path, options: AnalysisOptions, folder: Path, cache: Cache, progress: Progress) -> Analysis:
+    """Load, simplify (into *folder*), size and divide the model at *path*.
+
+    Raises:
+        ModelError: the model cannot be read, run or sized.
+    """
+    progress("Loading")
+    original = load(path)
+    dims = fix_dims(original, options.dims)
+    notes = [
+        f"sized at {name}={size}, one request; change it with --dim {name}=SIZE"
+        for name, size in dims.items()
+        if name not in options.dims
+    ]
+    shortage = memory_shortage(original.weight_bytes(), options.build_memory_bytes)
+    feeds = () if shortage else make_feeds(original.inputs(), dims, options.samples)
+    if shortage:
+        notes.append(f"the model was neither simplified nor run: {shortage}")
+    found = examine(original, dims, feeds, folder, cache, progress, clean=options.simplify)
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def examine(
+    original: Model,
+    dims: Mapping[str, int],
+    feeds: tuple[Feeds, ...],
+    folder: Path,
+    cache: Cache,
+    progress: Progress,
+    *,
+    clean: bool,
+) -> Analysis:
+    """Simplify (into *folder*, if *clean*), size and divide the model *original*, running it on *feeds*.
+
+    Args:
+        feeds: inputs at the sizes *dims*; none where the model cannot be run here, which then is not simplified.
+
+    Raises:
+        ModelError: the model cannot be run or sized.
+    """
+    notes = []
+    model = original
+    if clean and feeds:
+        progress("Simplifying")
+        simplified = simplify(original, folder, feeds[0])
+        model = simplified.model
+        if simplified.kept_because:
+            notes.append(f"the model is cut as it is, not simplified: {simplified.kept_because}")
+    progress("Finding units")
+    found = sources(model)
+    survivors, sized = _survivors_and_sizes(model, dims, feeds, cache)
+    return Analysis(
+        original, model, dims, feeds, sized, found, partition(model, found, survivors, sized), tuple(notes)
+    )
+
+
+def make_feeds(
+    inputs: tuple[Input, ...], dims: Mapping[str, int], samples: tuple[Path, ...]
+) -> tuple[Feeds, ...]:
+    """Inputs to run with: the given samples, or random ones from fixed seeds.
+
+    Raises:
+        ModelError: a sample cannot be read or does not fit the inputs.
+    """
+    if not samples:
+        return tuple(ort.random_feeds(inputs, dims, seed) for seed in range(SEEDS))
+    return tuple(_read_sample(path, inputs, dims) for path in samples)
+
+
+def _read_sample(path: Path, inputs: tuple[Input, ...], dims: Mapping[str, int]) -> Feeds:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, TypeError) as error:  # TypeError: a bare .npy is no context manager
+        raise ModelError(f"{path}: is not an .npz file of arrays; write one with numpy.savez") from error
+    wanted = {item.name for item in inputs}
+    if arrays.keys() != wanted:
+        wrong = min(wanted ^ arrays.keys())
+        problem = "lacks" if wrong in wanted else "has an unknown"
+        raise ModelError(
+            f"{path}: {problem} input '{wrong}'; the model's inputs are {', '.join(sorted(wanted))}"
+        )
+    return {item.name: _fitting(path, item, arrays[item.name], dims) for item in inputs}
+
+
+def _fitting(path: Path, item: Input, array: npt.NDArray[Any], dims: Mapping[str, int]) -> npt.NDArray[Any]:
+    """Return *array* if it fits the input: its shape must be the one that everything is sized at."""
+    if item.dtype is None:
+        return array
+    if array.dtype.kind == "V" and array.dtype.itemsize == np.dtype(item.dtype).itemsize:
+        array = array.view(item.dtype)  # .npz files forget the names of types that numpy itself lacks
+    if array.dtype.name != item.dtype:
+        raise ModelError(
+            f"{path}: input '{item.name}' is {array.dtype.name}, but the model wants {item.dtype}"
+        )
+    shape = ort.concrete_shape(item.shape, dims)
+    free = tuple(
+        found if isinstance(dim, str) else dim for dim, found in zip(shape, array.shape, strict=False)
+    )
+    if len(shape) != array.ndim or free != array.shape:
+        raise ModelError(
+            f"{path}: input '{item.name}' has the shape {list(array.shape)}, but the model is sized at "
+            f"{list(shape)}; change the sample or give --dim"
+        )
+    return array
+
+
+def _survivors_and_sizes(
+    model: Model, dims: Mapping[str, int], feeds: tuple[Feeds, ...], cache: Cache
+) -> tuple[frozenset[str], dict[str, Size]]:
+    """Ask ONNX Runtime, or the cache; only what was measured is kept, the rest is quick to infer."""
+    key = (model.sha256, RUNTIME_VERSION, version("splitc"), dict(dims))
+    try:
+        kept = decode(_Kept, cache.get("units", key), "cache")
+    except RecordError:
+        kept = None
+    if kept is not None:
+        return frozenset(kept.survivors), sizes(model, dims, None) | kept.measured
+    survivors = surviving_tensors(model)
+    sized = sizes(model, dims, feeds[0] if feeds else None)
+    measured = {name: size for name, size in sized.items() if size.measured}
+    cache.put("units", key, encode(_Kept(tuple(sorted(survivors)), measured)))
+    return survivors, sized

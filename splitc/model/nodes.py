@@ -1,0 +1,78 @@
+"""The nodes of a model as far as cutting is concerned: what each reads, and which are constant."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from splitc.model.bodies import bodies, used_inside
+from splitc.model.model import Model
+
+# These return something else each time, so they must run once, on one side.
+_RANDOM = frozenset(
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The nodes of a model.
+
+    Attributes:
+        nodes: all top-level nodes, in order.
+        reads: names that each node uses, with what its bodies capture.
+        constant: nodes that depend on weights only; each side makes what it needs of them anew.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    reads: tuple[tuple[str, ...], ...]
+    constant: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Who makes and who reads each tensor, constant nodes left out."""
+
+    maker: Mapping[str, int]
+    readers: Mapping[str, Sequence[int]]
+
+
+def sources(model: Model) -> Sources:
+    """List the nodes with everything that they read."""
+    nodes = tuple(model.ir.graph)
+    top = {*model.ir.graph.inputs, *model.ir.graph.initializers.values()}
+    top |= {output for node in nodes for output in node.outputs}
+    reads = []
+    for node in nodes:
+        used = [value for value in (*node.inputs, *used_inside(node)) if value in top]
+        reads.append(tuple(dict.fromkeys(value.name for value in used if value is not None and value.name)))
+    return Sources(nodes, tuple(reads), _constant_nodes(model, nodes, reads))
+
+
+def wiring(found: Sources) -> Wiring:
+    """Look up makers and readers by tensor name."""
+    maker: dict[str, int] = {}
+    readers: defaultdict[str, list[int]] = defaultdict(list)
+    for index, node in enumerate(found.nodes):
+        if index not in found.constant:
+            maker |= {output.name: index for output in node.outputs if output.name}
+            for name in found.reads[index]:
+                readers[name].append(index)
+    return Wiring(maker, readers)
+
+
+def _constant_nodes(model: Model, nodes: tuple[ir.Node, ...], reads: list[tuple[str, ...]]) -> frozenset[int]:
+    fixed = set(model.ir.graph.initializers)
+    constant = set()
+    for index, node in enumerate(nodes):
+        if fixed.issuperset(reads[index]) and not _may_be_random(node, model.ir):
+            constant.add(index)
+            fixed |= {output.name for output in node.outputs if output.name}
+    return frozenset(constant)
+
+
+def _may_be_random(node: ir.Node, model: ir.Model) -> bool:
+    inner = [node, *(inner for body in bodies(node) for inner in body.all_nodes())]
+    # A local function may hold a random node at any depth; few of them read weights only.
+    return any(item.op_type in _RANDOM or item.op_identifier() in model.functions for item in inner)

@@ -1,0 +1,265 @@
+"""Read an ONNX file as a message, and refuse what cannot be cut: each reason is one sentence.
+
+The message is put into one form on the way: sparse tensors dense, one name for the standard domain.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from splitc.common.errors import ModelError
+from splitc.model.wellformed import STANDARD, Refusal, all_nodes, check_domains, check_names, graphs
+
+_BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFile:
+    """A file that was read and checked.
+
+    Attributes:
+        external: files with external data, sorted.
+        declared: the model's own declarations of inputs and outputs, by name.
+    """
+
+    proto: onnx.ModelProto
+    external: tuple[Path, ...]
+    declared: dict[str, onnx.ValueInfoProto]
+
+
+def read(path: Path) -> OnnxFile:
+    """Read and check the ONNX file at *path*; external data is only looked at from outside.
+
+    Raises:
+        ModelError: not an ONNX file, damaged, contradictory, or external data missing or outside its folder.
+    """
+    proto = _parse(path)
+    try:
+        _standardize(proto)
+        external = _check_tensors(proto, path)
+        declared = {info.name: info for info in _copies([*proto.graph.input, *proto.graph.output])}
+        for graph in graphs(proto.graph):
+            _densify(graph)
+            _forget_maps(graph)
+        _internalize(proto, path)
+        _check_inputs(proto.graph)
+        check_domains(proto)
+        check_names(proto)
+    except Refusal as error:
+        raise ModelError(f"{path}: {' '.join(str(error).split())}") from error
+    except (ValueError, TypeError, IndexError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(f"{path}: is damaged ({first_line(error)}); export it again") from error
+    return OnnxFile(proto, external, declared)
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """SHA-256 of the files' bytes, one after the other."""
+    sha = hashlib.sha256()
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    for path in paths:
+        with path.open("rb", buffering=0) as stream:
+            while count := stream.readinto(buffer):
+                sha.update(buffer[:count])
+    return sha.hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """What first went wrong, without the layers around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip()
+    return text.splitlines()[0][:200].rstrip(".") if text else type(error).__name__
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    try:
+        proto = onnx.load_model(path, format="protobuf", load_external_data=False)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file; check the path") from error
+    except IsADirectoryError as error:
+        raise ModelError(f"{path}: is a folder; name the .onnx file in it") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise ModelError(f"{path}: cannot be read ({reason}); check the path and its permissions") from error
+    except DecodeError as error:
+        raise ModelError(f"{path}: not an ONNX file, or truncated; export or download it again") from error
+    if not proto.HasField("graph") or not proto.ir_version or not proto.graph.output:
+        raise ModelError(
+            f"{path}: not an ONNX model (no graph with outputs in it), or truncated; export or download it again"
+        )
+    return proto
+
+
+def _standardize(proto: onnx.ModelProto) -> None:
+    """Spell the standard domain as "" everywhere."""
+    imports = [proto.opset_import, *(function.opset_import for function in proto.functions)]
+    for item in [opset for opsets in imports for opset in opsets] + list(all_nodes(proto)):
+        if item.domain == STANDARD:
+            item.domain = ""
+
+
+# --- tensors ---
+
+
+def _check_tensors(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
+    """Check that every tensor has its bytes, here or in a file beside the model; return those files."""
+    files: dict[Path, int] = {}
+    for tensor in _tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _check_external(tensor, path, files)
+        elif tensor.HasField("raw_data") and len(tensor.raw_data) != _nbytes(tensor):
+            raise Refusal(
+                f"tensor '{tensor.name}' has {len(tensor.raw_data)} bytes of data where its shape "
+                f"{list(tensor.dims)} needs {_nbytes(tensor)}; export the model again"
+            )
+    return tuple(sorted(files))
+
+
+def _check_external(tensor: onnx.TensorProto, path: Path, files: dict[Path, int]) -> None:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    data = path.parent / location
+    # A model that is itself a link (as in download caches) may have its data beside what it links to.
+    folders = {path.parent.resolve(), path.resolve().parent}
+    inside = "\0" not in location and any(data.resolve().is_relative_to(folder) for folder in folders)
+    if not location or Path(location).is_absolute() or not inside or ".." in Path(location).parts:
+        raise Refusal(
+            f"tensor '{tensor.name}' refers to external data outside the model's folder, '{location}'; "
+            "put the data beside the model and save it with a relative location"
+        )
+    if not data.is_file():
+        raise Refusal(
+            f"external data file '{location}' of tensor '{tensor.name}' is missing; put it beside the model"
+        )
+    if (
+        data.stat().st_nlink > 1
+    ):  # ONNX IR would refuse it later: the other name may be of a file that others change
+        raise Refusal(
+            f"external data file '{location}' has {data.stat().st_nlink} names on its disk (hard links), which ONNX "
+            "tools refuse to read; put a copy of it in its place"
+        )
+    numbers = [entries.get("offset", "0") or "0", entries.get("length", "") or str(_nbytes(tensor))]
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise Refusal(
+            f"tensor '{tensor.name}' has offset '{numbers[0]}' and length '{numbers[1]}' in its external data, "
+            "which are not sizes; save the model again"
+        )
+    offset, length = map(int, numbers)
+    if length != _nbytes(tensor):
+        raise Refusal(
+            f"tensor '{tensor.name}' has {length} bytes of external data where its shape {list(tensor.dims)} "
+            f"needs {_nbytes(tensor)}; save the model again"
+        )
+    size = files.setdefault(data, data.stat().st_size)
+    if offset + length > size:
+        raise Refusal(
+            f"tensor '{tensor.name}' lies beyond the end of '{location}': the file is truncated; copy it again"
+        )
+
+
+def _nbytes(tensor: onnx.TensorProto) -> int:
+    count = 1
+    for dim in tensor.dims:
+        if dim < 0:
+            raise Refusal(
+                f"tensor '{tensor.name}' has a negative size {list(tensor.dims)}; export the model again"
+            )
+        count *= dim
+    return (count * ir.DataType(tensor.data_type).bitwidth + 7) // 8
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for graph in graphs(proto.graph):
+        yield from graph.initializer
+    yield from _attribute_tensors(all_nodes(proto))
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _internalize(proto: onnx.ModelProto, path: Path) -> None:
+    """Read external data of what does not become an initializer: parts carry these tensors themselves."""
+    inner = [node for function in proto.functions for node in function.node]
+    inner += [node for graph in graphs(proto.graph) for node in graph.node if node.op_type != "Constant"]
+    for tensor in _attribute_tensors(inner):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+
+
+def _densify(graph: onnx.GraphProto) -> None:
+    """Replace sparse initializers and constants by dense ones, as ONNX Runtime does when it loads them.
+
+    onnx_ir cannot hold sparse tensors; left alone they would vanish without a word.
+    """
+    for sparse in graph.sparse_initializer:
+        graph.initializer.append(_dense(sparse))
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+                dense = _dense(attribute.sparse_tensor)
+                attribute.Clear()
+                attribute.name, attribute.type = "value", onnx.AttributeProto.TENSOR
+                attribute.t.CopyFrom(dense)
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    values = onnx.numpy_helper.to_array(sparse.values)
+    indices = onnx.numpy_helper.to_array(sparse.indices)
+    array = np.zeros(tuple(sparse.dims), values.dtype)
+    if indices.ndim == 1:
+        array.reshape(-1)[indices] = values
+    else:
+        array[tuple(indices.T)] = values
+    return onnx.numpy_helper.from_array(array, sparse.values.name)
+
+
+# --- declarations ---
+
+
+def _copies(infos: list[onnx.ValueInfoProto]) -> Iterator[onnx.ValueInfoProto]:
+    for info in infos:
+        copy = onnx.ValueInfoProto()
+        copy.CopyFrom(info)
+        yield copy
+
+
+def _forget_maps(graph: onnx.GraphProto) -> None:
+    """Clear map types, which onnx_ir cannot hold; emitted models declare outputs from `OnnxFile.declared`."""
+    for info in [*graph.input, *graph.output, *graph.value_info]:
+        if "map" in _kinds(info.type):
+            info.ClearField("type")
+
+
+def _kinds(kind: onnx.TypeProto) -> set[str]:
+    """The constructors in a type: tensor, sequence, optional, map."""
+    found = set()
+    while True:
+        name = kind.WhichOneof("value")
+        found.add((name or "").removesuffix("_type"))
+        if name not in ("sequence_type", "optional_type"):
+            return found
+        kind = getattr(kind, name).elem_type
+
+
+def _check_inputs(graph: onnx.GraphProto) -> None:
+    weights = {tensor.name for tensor in graph.initializer}
+    for info in graph.input:
+        tensor = info.type.WhichOneof("value") == "tensor_type"
+        if info.name not in weights and tensor and not info.type.tensor_type.HasField("shape"):
+            raise Refusal(
+                f"input '{info.name}' declares no shape; declare one, with symbolic names where it varies"
+            )

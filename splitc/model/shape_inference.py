@@ -1,0 +1,100 @@
+"""Types and shapes by ONNX's own inference, on a copy of the model without its weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from splitc.common.ort import FREE_DIM
+
+# Shape inference reads small constants (target shapes, axes); weights only cost it memory.
+_INFERENCE_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What is known of a tensor: dtype None is not a numeric tensor, shape None has no known rank."""
+
+    dtype: str | None
+    shape: tuple[int | str, ...] | None
+
+
+def infer(model: ir.Model, dims: Mapping[str, int]) -> dict[str, TensorInfo]:
+    """Infer types and shapes with ONNX's own rules, input dimensions named in *dims* fixed to numbers.
+
+    A dimension that is neither a number nor a symbol of an input is "?"; it is only known by running.
+    """
+    proto = _without_weights(model, dims)
+    symbols = {dim.dim_param for info in proto.graph.input for dim in info.type.tensor_type.shape.dim}
+    try:
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        # Shapes of different parts contradict each other; what is inside is then known by running only.
+        symbols.clear()
+    infos = {value: TensorInfo(None, None) for value in _value_names(model)}
+    for info in [*proto.graph.value_info, *proto.graph.output, *proto.graph.input]:
+        if info.name in infos and info.type.HasField("tensor_type"):
+            infos[info.name] = _tensor_info(info.type.tensor_type, symbols)
+    return infos
+
+
+def _without_weights(model: ir.Model, dims: Mapping[str, int]) -> onnx.ModelProto:
+    """A copy in which large initializers are inputs without values, so that it is a small message."""
+    slim = model.clone()
+    for value in list(slim.graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes > _INFERENCE_BYTES:
+            slim.graph.initializers.pop(name_of(value))
+            value.const_value = None
+            slim.graph.inputs.append(value)
+    for value in slim.graph.inputs:
+        if value.shape is not None:
+            named = _named_dims(value)
+            value.shape = ir.Shape([dims.get(dim, dim) if isinstance(dim, str) else dim for dim in named])
+    for node in slim.graph:
+        for output in node.outputs:
+            output.shape = None  # exporters declare sizes that hold for their example input only
+    return ir.to_proto(slim)
+
+
+def _named_dims(value: ir.Value) -> list[int | str]:
+    """The dimensions of an input; unnamed ones are called "input:axis" so that --dim can fix them.
+
+    Some exporters write -1 for an unknown size, and ONNX Runtime takes it so.
+    """
+    assert value.shape is not None
+    return [
+        dim if isinstance(dim, int) and dim >= 0 else (_symbol(dim) or f"{value.name}:{axis}")
+        for axis, dim in enumerate(value.shape)
+    ]
+
+
+def _symbol(dim: int | ir.SymbolicDim) -> str | None:
+    return dim.value if isinstance(dim, ir.SymbolicDim) else None
+
+
+def _value_names(model: ir.Model) -> list[str]:
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [output for node in model.graph for output in node.outputs if output.name]
+    return [name_of(value) for value in values]
+
+
+def _tensor_info(kind: onnx.TypeProto.Tensor, symbols: set[str]) -> TensorInfo:
+    dtype = ir.DataType(kind.elem_type)
+    unusable = dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED)
+    shape = None
+    if kind.HasField("shape"):
+        shape = tuple(
+            dim.dim_value
+            if dim.HasField("dim_value")
+            else (dim.dim_param if dim.dim_param in symbols else FREE_DIM)
+            for dim in kind.shape.dim
+        )
+    return TensorInfo(None if unusable else dtype.numpy().name, shape)
+
+
+def name_of(value: ir.Value) -> str:
+    """The name of a value that has one, as all do in a normalised graph."""
+    assert value.name is not None, "normalize() names every value"
+    return value.name

@@ -1,0 +1,129 @@
+"""How large every tensor is at the sizing dimensions: inferred, and measured where inference cannot tell."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from splitc.common import ort
+from splitc.common.errors import ModelError
+from splitc.common.ort import FREE_DIM, Feeds
+from splitc.model.model import Model, infer_sized
+from splitc.model.normalize import copied_from
+from splitc.model.shape_inference import TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A tensor at the sizing dimensions.
+
+    Attributes:
+        dtype: None for anything but a tensor of numbers or booleans; it can then not cross.
+        shape: as declared or inferred for any input, "?" where that depends on the input.
+        sized: the shape at the sizing dimensions; None for sequences and maps.
+        nbytes: bytes on the wire.
+        measured: found by running the model once, not by inference.
+    """
+
+    dtype: str | None
+    shape: tuple[int | str, ...]
+    sized: tuple[int, ...] | None
+    nbytes: int
+    measured: bool
+
+
+def sizes(model: Model, dims: Mapping[str, int], feeds: Feeds | None) -> dict[str, Size]:
+    """Size every top-level tensor; the ones missing from the result are unknown.
+
+    Args:
+        feeds: representative values for every input; None when the model cannot be run here.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the model on *feeds*.
+    """
+    inferred = infer_sized(model, dims)
+    known = {name: size for name, info in inferred.items() if (size := _inferred(info, model.infos[name]))}
+    unknown = [name for node in model.ir.graph for name in _outputs(node) if name not in known]
+    if unknown and feeds is not None:
+        known |= _measure(model, unknown, feeds)
+    elif unknown:
+        known |= _declared(model, unknown, dims)
+    for name in unknown:
+        if name not in known and copied_from(name) in known:
+            known[name] = known[copied_from(name)]
+    return known
+
+
+def _inferred(info: TensorInfo, declared: TensorInfo) -> Size | None:
+    if info.dtype is None or info.shape is None:
+        return None
+    sized = tuple(dim for dim in info.shape if isinstance(dim, int))
+    if len(sized) != len(info.shape):
+        return None
+    shape = declared.shape if declared.shape is not None else (FREE_DIM,) * len(sized)
+    return Size(info.dtype, shape, sized, _tensor_bytes(info.dtype, sized), measured=False)
+
+
+def _declared(model: Model, names: list[str], dims: Mapping[str, int]) -> dict[str, Size]:
+    """Sizes of outputs as the model declares them, which nobody checked: only where it cannot be run."""
+    found = {}
+    for name in names:
+        kind = model.declared[name].type.tensor_type if name in model.declared else None
+        if kind is None or not kind.HasField("shape"):
+            continue
+        shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim)
+        sized = tuple(dims.get(dim, dim) if isinstance(dim, str) else dim for dim in shape)
+        info = TensorInfo(model.infos[name].dtype, sized)
+        if all(isinstance(dim, int) for dim in sized) and (size := _inferred(info, model.infos[name])):
+            found[name] = size
+    return found
+
+
+def _tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    count = int(np.prod(shape, dtype=np.int64))
+    bits = 4 if dtype in ("int4", "uint4") else 8 * np.dtype(dtype).itemsize
+    return (count * bits + 7) // 8
+
+
+def _measure(model: Model, names: list[str], feeds: Feeds) -> dict[str, Size]:
+    """Run the model once with *names* as outputs."""
+    values = _run_with_outputs(model, names, feeds)
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "OUS":
+            declared = model.infos[name].shape
+            known = declared is not None and len(declared) == value.ndim
+            shape = declared if declared is not None and known else (FREE_DIM,) * value.ndim
+            found[name] = Size(value.dtype.name, shape, value.shape, value.nbytes, measured=True)
+        else:
+            sized = value.shape if isinstance(value, np.ndarray) else None
+            found[name] = Size(None, (), sized, ort.value_bytes(value), measured=True)
+    return found
+
+
+def _run_with_outputs(model: Model, names: list[str], feeds: Feeds) -> dict[str, ort.Value]:
+    """Values of inner tensors; where ONNX Runtime cannot return them all at once, of the outputs only.
+
+    Tensors inside a fused group exist only while nothing is optimised.
+    """
+    proto = onnx.load_model(model.path, load_external_data=False)
+    made = {output for node in proto.graph.node for output in node.output}
+    outputs = {output.name for output in proto.graph.output}
+    proto.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in names if name in made and name not in outputs
+    )
+    wanted = [name for name in names if name in made]
+    try:
+        opened = ort.session(
+            proto.SerializeToString(), external_folder=model.path.parent, level=ort.UNCHANGED
+        )
+        return ort.run(opened, feeds, wanted)
+    except ModelError:
+        opened = ort.session(model.path)
+        with ort.blaming_inputs():
+            return ort.run(opened, feeds, [name for name in wanted if name in outputs])
+
+
+def _outputs(node: object) -> list[str]:
+    return [output.name for output in node.outputs if output.name]  # type: ignore[attr-defined]

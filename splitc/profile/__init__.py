@@ -1,0 +1,1 @@
+"""Seconds per unit: recorded, measured, imported or predicted."""

@@ -1,0 +1,350 @@
+"""Traces that ONNX Runtime wrote on a device, whoever recorded them: `enable_profiling` in any language.
+
+A trace is a JSON array of events, in the order in which they end. An app that was killed leaves it
+without an end. It names nodes, but neither the model nor what the nodes read and make.
+"""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from splitc.common.errors import ProfileError
+from splitc.profile.document import Machine, Measurement, NodeTimes, Profile
+
+_KERNEL = "_kernel_time"
+_WHOLE = "model_run"
+_EXECUTE = (
+    "SequentialExecutor::Execute"  # what stands for a run where an old runtime or a filter left no model_run
+)
+_OPENED = "session_initialization"
+_MAX_WARMUP = 3
+_ROUNDING_US = 2
+_BOM = b"\xef\xbb\xbf"
+_CPU = "CPUExecutionProvider"
+_RECORD = "record one with SessionOptions.enable_profiling and end it with end_profiling()"
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A profile made of a trace, and what a user should know of how.
+
+    Attributes:
+        least_threads: how many were seen at work; there may have been more, for which nothing was left to do. 1 also
+            where the trace does not tell.
+        shapes: of the first output of each node, where the trace tells.
+    """
+
+    profile: Profile
+    least_threads: int
+    shapes: Mapping[str, tuple[int, ...]]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    name: str
+    op: str
+    start_us: float
+    dur_us: float
+    thread: object
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of the whole model; `session` counts the sessions that a file holds."""
+
+    whole_us: float
+    nodes: tuple[_Node, ...]
+    session: int
+
+    def steps(self) -> tuple[tuple[str, str], ...]:
+        """What ran, in order of name: threads may change the order of running."""
+        return tuple(sorted((node.name, node.op) for node in self.nodes))
+
+
+def is_profile(data: bytes) -> bool:
+    """Whether *data*, which should be a trace or a profile document, is the latter."""
+    return b'"splitc_profile"' in data and data.removeprefix(_BOM).lstrip().startswith(b"{")
+
+
+def read_trace(
+    path: Path, *, model: str, threads: int | None, default_threads: int = 1, dims: Mapping[str, int]
+) -> Trace:
+    """Read the trace in the file *path*: see `parse_trace`.
+
+    Raises:
+        ProfileError: it cannot be read, or is no trace.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from error
+    return parse_trace(
+        data, str(path), model=model, threads=threads, default_threads=default_threads, dims=dims
+    )
+
+
+def parse_trace(
+    data: bytes,
+    where: str,
+    *,
+    model: str,
+    threads: int | None,
+    default_threads: int = 1,
+    dims: Mapping[str, int],
+) -> Trace:
+    """Return the trace in *data* as a profile of *model* (a SHA-256); every message begins with *where*.
+
+    The first runs are left out as warm-up if there are enough. All others ran with profiling on, since a
+    trace holds no others: their times are somewhat too long.
+
+    Args:
+        threads: what it ran with; None for as many as the trace tells of, or *default_threads* if it tells of none.
+        dims: sizes of symbolic dimensions that it ran at.
+
+    Raises:
+        ProfileError: not a trace, one without a whole run, or one of more *threads*.
+    """
+    events, lost = _read_events(data, where)
+    found = _whole_runs(where, events)
+    kept, warmup = _after_warmup(_alike(found))
+    least = _least_threads(found)
+    if threads is not None and threads < least:
+        raise ProfileError(
+            f"{where}: ran with {least} threads or more, as its events tell, not {threads}; correct --threads"
+        )
+    measurement = Measurement(
+        threads=threads or (least if least > 1 else default_threads),
+        dims=dict(dims),
+        warmup=warmup,
+        whole_s=tuple(run.whole_us / 1e6 for run in kept),
+        profiled_whole_s=(),
+        fixed_s=(),
+        nodes=_node_times(kept),
+    )
+    profile = Profile(
+        splitc_profile=1,
+        model=model,
+        source="imported",
+        runtime="onnxruntime",
+        runtime_version=None,
+        provider=_provider(kept),
+        machine=Machine(system=None, machine=None, processor=None, cores=None, python=None),
+        measurements=(measurement,),
+        units=None,
+    )
+    notes = []
+    if lost:
+        notes.append(f"{lost} damaged lines of the trace were left out")
+    if (others := len(found) - len(kept) - warmup) > 0:
+        notes.append(f"{others} runs of the trace were left out: they lack nodes that the others have")
+    return Trace(profile, least, _shapes(kept), tuple(notes))
+
+
+# --- the file ---
+
+
+def _read_events(data: bytes, where: str) -> tuple[list[Event], int]:
+    """Return the events, and how many lines hold none that can be read."""
+    text = data.removeprefix(_BOM).decode(errors="replace")
+    events: object
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        events, lost = _salvage(text)
+    else:
+        events, lost = value.get("traceEvents") if isinstance(value, dict) else value, 0
+    if not isinstance(events, list) or not (events or text.lstrip().startswith("[")):
+        raise ProfileError(f"{where}: is neither a trace of ONNX Runtime nor a profile; {_RECORD}")
+    return [event for event in events if isinstance(event, dict)], lost
+
+
+def _salvage(text: str) -> tuple[list[Any], int]:
+    """Read what an app left that was killed while it wrote, or what a console printed between other lines."""
+    decoder, events, lost = json.JSONDecoder(), list[Any](), 0
+    at = text.find("{")
+    while at >= 0:
+        try:
+            event, end = decoder.raw_decode(text, at)
+            events.append(event)
+        except (ValueError, RecursionError):
+            lost += 1
+            end = text.find("\n", at)  # the runtime writes one event per line
+            if end < 0:
+                break
+        at = text.find("{", end)
+    return events, lost
+
+
+# --- runs ---
+
+
+def _whole_runs(where: str, events: Sequence[Event]) -> list[_Run]:
+    runs = list(_runs(where, events, _WHOLE))
+    if not any(run.nodes for run in runs):
+        runs = list(_runs(where, events, _EXECUTE))
+    complete = [run for run in runs if run.nodes]
+    if complete:
+        return complete
+    if not events:
+        raise ProfileError(f"{where}: the trace is empty; {_RECORD}")
+    if any(_name(event).endswith(_KERNEL) for event in events):
+        raise ProfileError(
+            f"{where}: the trace holds no whole run (an event '{_WHOLE}' after those of its nodes); {_RECORD}"
+        )
+    raise ProfileError(
+        f"{where}: none of the trace's {len(events)} events is of a node that ran ('...{_KERNEL}'); {_RECORD}"
+    )
+
+
+def _runs(where: str, events: Sequence[Event], whole: str) -> Iterator[_Run]:
+    """Yield each run with its top-level nodes.
+
+    Events come in the order in which they end. Those inside bodies of If, Loop and Scan lie within the event of
+    their node, whose time holds theirs; fences of old runtimes are no events of kernels.
+    """
+    session, pending, ended_us = 0, list[_Node](), 0.0
+    for event in events:
+        name = _name(event)
+        if name == _OPENED:
+            session, pending, ended_us = session + 1, [], 0.0
+        elif name == whole:
+            start_us, dur_us = _times(where, event)
+            if start_us + _ROUNDING_US < ended_us and whole == _WHOLE:
+                raise ProfileError(
+                    f"{where}: runs of the trace overlap, so that none tells what one takes alone; "
+                    "record one in which the app runs the model once at a time"
+                )
+            ended_us = start_us + dur_us
+            inside = tuple(node for node in pending if node.start_us >= start_us)
+            if dur_us > 0:
+                yield _Run(dur_us, inside, session)
+            pending = []
+        elif name.endswith(_KERNEL):
+            node = _node(where, event)
+            while pending and _within(pending[-1], node):
+                pending.pop()
+            pending.append(node)
+
+
+def _within(inner: _Node, outer: _Node) -> bool:
+    """Whether *inner* ran in a body of *outer*; not where the device's clock was only set back between the two."""
+    ends_us = outer.start_us + outer.dur_us + _ROUNDING_US
+    inside = outer.start_us < inner.start_us and inner.start_us + inner.dur_us <= ends_us
+    return inside and inner.thread == outer.thread
+
+
+def _node(where: str, event: Event) -> _Node:
+    given = event.get("args")
+    args = given if isinstance(given, dict) else {}
+    start_us, dur_us = _times(where, event)
+    op = args.get("op_name")
+    name = _name(event).removesuffix(_KERNEL)
+    return _Node(name, op if isinstance(op, str) else "", start_us, dur_us, str(event.get("tid")), args)
+
+
+def _name(event: Event) -> str:
+    name = event.get("name")
+    return name if isinstance(name, str) else ""
+
+
+def _times(where: str, event: Event) -> tuple[float, float]:
+    return _time(where, event, "ts"), _time(where, event, "dur")
+
+
+def _time(where: str, event: Event, key: str) -> float:
+    value = event.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        found = "is missing" if value is None else f"is {str(value)[:40]}"
+        raise ProfileError(
+            f"{where}: '{key}' of the event '{_name(event)}' {found}, but must be a number of microseconds; {_RECORD}"
+        )
+    return float(value)
+
+
+def _alike(runs: Sequence[_Run]) -> list[_Run]:
+    """The runs that share the most frequent set of nodes: every run of one model runs all of its nodes."""
+    counts = Counter(run.steps() for run in runs)
+    steps = max(counts, key=lambda item: (counts[item], len(item)))
+    return [run for run in runs if run.steps() == steps]
+
+
+def _after_warmup(runs: Sequence[_Run]) -> tuple[list[_Run], int]:
+    """The runs without the first ones of each session, and how many those were."""
+    kept = []
+    for session in sorted({run.session for run in runs}):
+        own = [run for run in runs if run.session == session]
+        kept += own[min(_MAX_WARMUP, len(own) // 2) :]
+    return kept, len(runs) - len(kept)
+
+
+# --- what they tell ---
+
+
+def _node_times(runs: Sequence[_Run]) -> tuple[NodeTimes, ...]:
+    """Each node of the runs, in the order of the last one; a name borne by several stands for each in turn."""
+    seconds: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
+    for run in runs:
+        for key, node in _numbered(run):
+            seconds[key].append(node.dur_us / 1e6)
+    return tuple(
+        NodeTimes(name=key[0], op=key[1], inputs=(), outputs=(), seconds=tuple(seconds[key]))
+        for key, _ in _numbered(runs[-1])
+    )
+
+
+def _numbered(run: _Run) -> Iterator[tuple[tuple[str, str, int], _Node]]:
+    seen: Counter[tuple[str, str]] = Counter()
+    for node in run.nodes:
+        yield (node.name, node.op, seen[node.name, node.op]), node
+        seen[node.name, node.op] += 1
+
+
+def _provider(runs: Sequence[_Run]) -> str:
+    """The execution provider that most of the time was spent in."""
+    spent: Counter[str] = Counter()
+    for run in runs:
+        for node in run.nodes:
+            provider = node.args.get("provider")
+            if isinstance(provider, str) and provider:
+                spent[provider] += max(1, int(node.dur_us))
+    return spent.most_common(1)[0][0] if spent else _CPU
+
+
+def _least_threads(runs: Sequence[_Run]) -> int:
+    """Return how many threads there were at least: the one that runs the nodes, and those that it shares work with.
+
+    Events name the latter, but give one name to all that have not found anything to do yet, which on a busy
+    machine is a matter of chance.
+    """
+    others, worked = 0, defaultdict[int, set[str]](set)
+    for run in runs:
+        for node in run.nodes:
+            stats = node.args.get("thread_scheduling_stats")
+            named = stats.get("sub_threads") if isinstance(stats, dict) else None
+            if isinstance(named, dict):
+                worked[run.session] |= {name for name, did in named.items() if _has_worked(did)}
+                others = max(others, len(named), len(worked[run.session]))
+    return 1 + others
+
+
+def _has_worked(did: object) -> bool:
+    return isinstance(did, dict) and did.get("num_run") not in (None, 0)
+
+
+def _shapes(runs: Sequence[_Run]) -> dict[str, tuple[int, ...]]:
+    found = {}
+    for node in runs[-1].nodes:
+        made = node.args.get("output_type_shape")
+        first = made[0] if isinstance(made, list) and made else None
+        shape = next(iter(first.values()), None) if isinstance(first, dict) else None
+        if isinstance(shape, list) and all(type(size) is int for size in shape):
+            found[node.name] = tuple(cast(list[int], shape))
+    return found

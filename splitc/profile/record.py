@@ -1,0 +1,350 @@
+"""Make a profile of a model on a target, by whichever way leads there, and keep it for later builds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from splitc.common import ort
+from splitc.common.cache import Cache
+from splitc.common.errors import ProfileError
+from splitc.model.analysis import Analysis, AnalysisOptions, Progress, analyse
+from splitc.model.model import Model
+from splitc.profile.attribution import attributed_share, unit_seconds
+from splitc.profile.document import Machine, Measurement, Profile, UnitRun, parse_profile
+from splitc.profile.match_nodes import reconnected
+from splitc.profile.measure.adb import profile_over_adb
+from splitc.profile.measure.browser import profile_in_browser
+from splitc.profile.measure.job import Job, Say
+from splitc.profile.measure.local import profile_here
+from splitc.profile.measure.ssh import profile_over_ssh
+from splitc.profile.ort_trace import Trace, is_profile, parse_trace
+from splitc.profile.store import Store
+from splitc.profile.targets.description import Target
+from splitc.profile.unit_times import check_model, kept_profile
+
+_LEAST_SHARE = 0.8
+_MOST_WRONG_SHAPES = 0.1
+_FORGOTTEN = Machine(system=None, machine=None, processor=None, cores=None, python=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """On this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverSsh:
+    """On a board; `host` as ssh takes it, [user@]host[:port]."""
+
+    host: str
+    python: str
+
+
+@dataclass(frozen=True, slots=True)
+class OverAdb:
+    """On a phone at the end of a cable.
+
+    Attributes:
+        serial: which one, if there are several.
+        program: `onnxruntime_perf_test` for it; None if that lies there already.
+    """
+
+    serial: str | None
+    program: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InBrowser:
+    """In the browser of whoever opens a page; `port` 0 for any that is free here."""
+
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """In a file: a trace of ONNX Runtime, or what a program of `profilers/` printed."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class WholeOnly:
+    """Known to take so many seconds."""
+
+    seconds: float
+
+
+Way: TypeAlias = Here | OverSsh | OverAdb | InBrowser | Imported | WholeOnly
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """What is to be profiled, and where.
+
+    Attributes:
+        name: the target under which the profile is kept; `target` is its description, if it has one, and
+            `described_as` how the user named that.
+        sizings: sizes of symbolic dimensions; the model is profiled at each.
+        threads: empty for the target's.
+    """
+
+    way: Way
+    name: str
+    target: Target | None
+    described_as: str
+    sizings: tuple[Mapping[str, int], ...] = ({},)
+    samples: tuple[Path, ...] = ()
+    simplify: bool = True
+    threads: tuple[int, ...] = ()
+    runs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A profile and what it is worth.
+
+    Attributes:
+        shares: how much of the nodes' time belongs to units, for each measurement; None where nodes are unknown.
+        seconds: of each unit, for each measurement; None where nodes are unknown.
+        kept: the files that it was kept in.
+        used: whether a build for the target takes it, at the sizes of the first measurement.
+        notes: what a user should know, a sentence each.
+    """
+
+    found: Analysis
+    profile: Profile
+    shares: tuple[float | None, ...]
+    seconds: tuple[tuple[float, ...] | None, ...]
+    kept: tuple[Path, ...]
+    used: bool
+    notes: tuple[str, ...]
+
+
+def record(
+    path: Path,
+    options: RecordOptions,
+    folder: Path,
+    cache: Cache,
+    progress: Progress,
+    write: Callable[[Profile], None],
+) -> Recorded:
+    """Profile the model at *path*, hand the profile to *write*, and keep it.
+
+    Args:
+        folder: for what is needed in between.
+
+    Raises:
+        SplitcError: anything in the way, in one sentence; nothing is written or kept then.
+        OSError: the profile cannot be written or kept.
+    """
+    looked = AnalysisOptions(dict(options.sizings[0]), options.samples, options.simplify)
+    found = analyse(path, looked, folder, cache, progress)
+    profile, notes = _obtain(options, found, cache.folder, progress)
+    measured = profile.measurements
+    graph = found.partition.graph
+    shares = tuple(attributed_share(item, found.sources, graph) if item.nodes else None for item in measured)
+    seconds = tuple(unit_seconds(item, found.sources, graph) if item.nodes else None for item in measured)
+    # It speaks of the model as given, so that it also fits a build that cannot or must not simplify.
+    profile = replace(profile, model=found.original.sha256, units=_units(found, seconds))
+    if profile.units is None:
+        notes.append(
+            f"no target can be calibrated with it: the work of node '{found.partition.unsized[0]}' is unknown"
+        )
+    write(profile)
+    store = Store(cache.folder)
+    kept = store.keep_profile(options.name, found.original.name, profile)
+    used = False
+    if options.target is not None:
+        chosen, reasons = kept_profile(options.target, found, store)
+        used = chosen is not None and chosen.path in kept
+        notes += reasons
+        if chosen is not None and not used:
+            notes.append(
+                f"a build for {options.name} takes another that is kept, unless you delete it: {chosen.path}"
+            )
+    return Recorded(found, profile, shares, seconds, kept, used, tuple(notes))
+
+
+def _units(found: Analysis, seconds: tuple[tuple[float, ...] | None, ...]) -> tuple[UnitRun, ...] | None:
+    """The units with what they have to do, at the sizes of the first measurement; None if that is not known."""
+    if found.partition.unsized:
+        return None
+    return tuple(
+        UnitRun(unit.name, unit.work, tuple(None if item is None else item[number] for item in seconds))
+        for number, unit in enumerate(found.partition.graph.units)
+    )
+
+
+def _obtain(
+    options: RecordOptions, found: Analysis, cache_folder: Path | None, progress: Progress
+) -> tuple[Profile, list[str]]:
+    match options.way:
+        case Imported(path):
+            progress(f"Reading {path.name}")
+            return _import(path, options, found)
+        case WholeOnly(seconds):
+            return _whole_only(seconds, options, found), []
+        case way:
+            progress(f"Timing on {options.name}")
+            return _reconnected(_profile(way, _job(options, found), progress, cache_folder), found.model), []
+
+
+# --- measured ---
+
+
+def _profile(
+    way: Here | OverSsh | OverAdb | InBrowser, job: Job, say: Say, cache_folder: Path | None
+) -> Profile:
+    match way:
+        case Here():
+            return profile_here(job, say)
+        case OverSsh(host, python):
+            return profile_over_ssh(job, host, say, python=python)
+        case OverAdb(serial, program):
+            return profile_over_adb(job, serial, say, program=program)
+        case InBrowser(port):
+            return profile_in_browser(job, say, port=port, cache_folder=cache_folder)
+
+
+def _job(options: RecordOptions, found: Analysis) -> Job:
+    inputs = found.model.inputs()
+    # A model too large to be run for verifying may still run once.
+    first = found.feeds[0] if found.feeds else ort.random_feeds(inputs, found.dims, 0)
+    others = [ort.random_feeds(inputs, {**found.dims, **sizing}, 0) for sizing in options.sizings[1:]]
+    return Job(found.model, (first, *others), options.threads or (_default_threads(options),), options.runs)
+
+
+def _default_threads(options: RecordOptions) -> int:
+    if isinstance(options.way, InBrowser):
+        return 1  # more than a page gets at an address that the browser does not trust
+    if options.target is not None and options.target.threads is not None:
+        return options.target.threads
+    return ort.usable_cores() if isinstance(options.way, Here) else 1
+
+
+# --- imported ---
+
+
+def _import(path: Path, options: RecordOptions, found: Analysis) -> tuple[Profile, list[str]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from error
+    if is_profile(data):
+        profile = parse_profile(data, str(path))
+        check_model(path, profile, found)
+        profile = _of_threads(path, _reconnected(profile, found.original), options.threads)
+        notes = []
+    else:
+        trace = parse_trace(
+            data,
+            str(path),
+            model=found.original.sha256,
+            threads=_given_threads(options),
+            default_threads=_default_threads(options),
+            dims=found.dims,
+        )
+        profile = _reconnected(trace.profile, found.original)
+        notes = _trace_notes(trace, options)
+        _check_shapes(path, profile.measurements[0], trace, found)
+    for item in profile.measurements:
+        _check_share(path, item, found)
+    return profile, notes
+
+
+def _reconnected(profile: Profile, model: Model) -> Profile:
+    return replace(profile, measurements=tuple(reconnected(item, model) for item in profile.measurements))
+
+
+def _given_threads(options: RecordOptions) -> int | None:
+    if len(options.threads) > 1:
+        raise ProfileError("a trace is of one number of threads; give one with --threads")
+    return options.threads[0] if options.threads else None
+
+
+def _of_threads(path: Path, profile: Profile, threads: tuple[int, ...]) -> Profile:
+    """The measurements with the *threads* asked for; all of them if none are."""
+    chosen = tuple(item for item in profile.measurements if not threads or item.threads in threads)
+    if not chosen:
+        there = ", ".join(str(number) for number in sorted({item.threads for item in profile.measurements}))
+        raise ProfileError(f"{path}: was recorded with --threads {there}, not {', '.join(map(str, threads))}")
+    return replace(profile, measurements=chosen, units=None)
+
+
+def _trace_notes(trace: Trace, options: RecordOptions) -> list[str]:
+    notes = list(trace.notes)
+    measured = trace.profile.measurements[0]
+    if not options.threads:
+        told = (
+            f"the events of the trace name {trace.least_threads} threads"
+            if trace.least_threads > 1
+            else "the trace does not tell how many threads it ran with"
+        )
+        notes.append(f"{told}: taken for {measured.threads}; if it ran with others, say it with --threads")
+    notes.append(
+        f"of the trace's runs, the last {len(measured.whole_s)} were used and {measured.warmup} were taken for warm-up; "
+        "profiling was on in all of them, so the times are somewhat too long"
+    )
+    return notes
+
+
+def _check_shapes(path: Path, measurement: Measurement, trace: Trace, found: Analysis) -> None:
+    """Check that it ran at the sizes that its profile is kept for: most tensors would be of other shapes."""
+    compared = [
+        (node.name, trace.shapes[node.name], size.sized)
+        for node in measurement.nodes
+        if node.name in trace.shapes
+        and node.outputs
+        and (size := found.sizes.get(node.outputs[0])) is not None
+        and size.sized is not None
+        and not size.measured
+    ]
+    wrong = [item for item in compared if item[1] != item[2]]
+    if len(wrong) > _MOST_WRONG_SHAPES * len(compared):
+        name, there, here = wrong[0]
+        raise ProfileError(
+            f"{path}: ran at other sizes, or is of another model: node '{name}' made {list(there)} there, "
+            f"but {list(here or ())} here; give the sizes that it ran at with --dim"
+        )
+
+
+def _check_share(path: Path, measurement: Measurement, found: Analysis) -> None:
+    """Check that what was recorded is this model, at these sizes."""
+    if not measurement.nodes:
+        return
+    share = attributed_share(measurement, found.sources, found.partition.graph)
+    if share < _LEAST_SHARE:
+        largest = max(measurement.nodes, key=lambda node: sum(node.seconds))
+        raise ProfileError(
+            f"{path}: only {100 * share:.0f} % of the nodes' time belongs to nodes of {found.original.name} (most of it "
+            f"was spent in '{largest.name}'): it is of another model, or of one that a provider fused; "
+            "with --latency, the time of the whole model is enough"
+        )
+
+
+def _whole_only(seconds: float, options: RecordOptions, found: Analysis) -> Profile:
+    target = options.target
+    assert target is not None, "the command line asks for one"
+    measured = [
+        Measurement(
+            threads=threads,
+            dims=dict(found.dims),
+            warmup=0,
+            whole_s=(seconds,),
+            profiled_whole_s=(),
+            fixed_s=(),
+            nodes=(),
+        )
+        for threads in options.threads or (_default_threads(options),)
+    ]
+    return Profile(
+        splitc_profile=1,
+        model=found.original.sha256,
+        source="imported",
+        runtime=target.runtime,
+        runtime_version=None,
+        provider=target.provider,
+        machine=_FORGOTTEN,
+        measurements=tuple(measured),
+    )

@@ -1,0 +1,183 @@
+"""Profiles and calibrations that stay between commands: JSON files in the user's cache folder.
+
+Names say what a file holds, so that a person can find, copy, commit or delete it:
+`kept/<target>/<model>-<threads>t-<sizes>-<digest>.json` and `kept/<target>/calibration.json`. Unlike what
+`cache.py` holds, none of it can be had again without the device.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from splitc.common.records import RecordError, decode, encode
+from splitc.profile.document import Measurement, Profile, UnitRun
+from splitc.profile.targets.calibration import CalibrationRun
+
+_CALIBRATION = "calibration.json"
+_LONGEST = 60
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRuns:
+    """The runs that a target is calibrated with: what they show is worked out anew, as coefficients may change."""
+
+    target: str
+    runs: tuple[CalibrationRun, ...]
+    splitc_calibration: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KeptProfile:
+    """A profile of one measurement, and the file that it lies in."""
+
+    path: Path
+    profile: Profile
+
+    @property
+    def measurement(self) -> Measurement:
+        """The only one."""
+        return self.profile.measurements[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What is kept below a cache folder; `folder` None holds nothing."""
+
+    folder: Path | None
+
+    def keep_profile(self, target: str, model_name: str, profile: Profile) -> tuple[Path, ...]:
+        """Keep each measurement of *profile* in a file of its own, in place of an older one of its kind.
+
+        Raises:
+            OSError: the disk is full or not writable; what was kept before is still there.
+        """
+        if self.folder is None:
+            return ()
+        folder = _folder_of(self.folder, target)
+        parts = [_single(profile, index) for index in range(len(profile.measurements))]
+        paths = [folder / _file_name(model_name, part) for part in parts]
+        _write(paths, [encode(part) for part in parts])
+        return tuple(paths)
+
+    def profiles(self, target: str, accepted: Collection[str]) -> tuple[list[KeptProfile], list[str]]:
+        """Return what is kept of *target* under one of the *accepted* model digests, and notes on damaged files."""
+        found, notes = [], []
+        for path in self._files(target):
+            profile, note = self._read(Profile, path)
+            if note is not None:
+                notes.append(note)
+            elif profile is not None and profile.model in accepted and len(profile.measurements) == 1:
+                found.append(KeptProfile(path, profile))
+        return found, notes
+
+    def kept(self, target: str) -> int:
+        """Return how many profiles are kept of *target*, of whatever models."""
+        return len(self._files(target))
+
+    def keep_runs(self, target: str, runs: Sequence[CalibrationRun]) -> Path | None:
+        """Keep the *runs* that *target* is calibrated with, in place of the older ones.
+
+        Raises:
+            OSError: the disk is full or not writable; what was kept before is still there.
+        """
+        if self.folder is None:
+            return None
+        path = _folder_of(self.folder, target) / _CALIBRATION
+        _write([path], [encode(KeptRuns(target, tuple(runs)))])
+        return path
+
+    def runs(self, target: str) -> tuple[tuple[CalibrationRun, ...], list[str]]:
+        """Return the runs that *target* is calibrated with, and a note if their file is damaged."""
+        if self.folder is None:
+            return (), []
+        kept, note = self._read(KeptRuns, _folder_of(self.folder, target) / _CALIBRATION)
+        return (kept.runs if kept is not None else ()), [note] if note is not None else []
+
+    def forget_runs(self, target: str) -> bool:
+        """Delete the runs that *target* is calibrated with; return whether there were any."""
+        if self.folder is None:
+            return False
+        try:
+            (_folder_of(self.folder, target) / _CALIBRATION).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _files(self, target: str) -> list[Path]:
+        if self.folder is None:
+            return []
+        return sorted(
+            path for path in _folder_of(self.folder, target).glob("*.json") if path.name != _CALIBRATION
+        )
+
+    def _read(self, cls: type[T], path: Path) -> tuple[T | None, str | None]:
+        assert self.folder is not None, "then there are no paths"
+        where = str(path.relative_to(self.folder))  # for a manifest, in which no home folder belongs
+        try:
+            return decode(cls, json.loads(path.read_bytes()), where), None
+        except FileNotFoundError:
+            return None, None
+        except (OSError, ValueError, RecursionError, RecordError) as error:
+            reason = str(error) if isinstance(error, RecordError) else f"{where}: cannot be read"
+            return None, f"a kept file in splitc's cache folder is damaged and was not used: {reason}"
+
+
+def _single(profile: Profile, index: int) -> Profile:
+    measurement, units = profile.measurements[index], profile.units
+    if measurement.dims != profile.measurements[0].dims:
+        units = None  # what they have to do is said at the sizes of the first measurement
+    if units is not None:
+        units = tuple(UnitRun(unit.name, unit.work, (unit.seconds[index],)) for unit in units)
+    return replace(profile, measurements=(measurement,), units=units)
+
+
+def _folder_of(cache: Path, target: str) -> Path:
+    return cache / "kept" / _plain(target)
+
+
+def _file_name(model_name: str, profile: Profile) -> str:
+    measured = profile.measurements[0]
+    sizes = [f"{name}={size}" for name, size in sorted(measured.dims.items())]
+    words = [model_name, f"{measured.threads}t", *sizes]
+    if not measured.nodes:
+        words.append("whole")  # one number must not take the place of a measurement of every node
+    key = [profile.model, profile.runtime, profile.provider, measured.threads, sizes]
+    return f"{_plain('-'.join(words))}-{_digest(key)}.json"
+
+
+def _plain(text: str) -> str:
+    """*text* as the name of a file on any disk; another text never gives the same one."""
+    plain = re.sub(r"[^\w.=-]+", "_", text, flags=re.ASCII).lstrip(".")[:_LONGEST]
+    return plain if plain and plain == text else f"{plain}-{_digest(text)}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:8]
+
+
+def _write(paths: list[Path], values: list[object]) -> None:
+    """Write all files under temporary names, then give each its own: a reader never finds half of one."""
+    partial: list[Path] = []
+    try:
+        for path, value in zip(paths, values, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+            partial.append(Path(name))
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                json.dump(value, stream)
+                stream.write("\n")
+        for written, path in zip(partial, paths, strict=True):
+            written.replace(path)
+    finally:
+        for written in partial:
+            with suppress(FileNotFoundError):
+                written.unlink()

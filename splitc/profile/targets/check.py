@@ -1,0 +1,171 @@
+"""Check a description of a machine or network that somebody wrote: all that is wrong, in one go."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from splitc.common.errors import TargetError
+from splitc.common.records import RecordError, decode, did_you_mean
+from splitc.profile.targets.coefficients import load_coefficients
+from splitc.profile.targets.description import Network, Target, coefficients_paths, read_description
+
+_TOLERANCE = 0.01
+"""How far a derived peak may be from its formula; sources round."""
+
+_PLAUSIBLE = {
+    # key: (lowest, highest, what is expected)
+    "clock_hz": (1e8, 1e10, "hertz, such as 2.85e9"),
+    "peak_macs_per_s": (1e8, 1e15, "multiply-accumulates per second (half the FLOP/s), such as 45.6e9"),
+    "memory_bytes_per_s": (1e8, 1e14, "bytes per second, such as 51.2e9"),
+    "memory_bytes": (1e7, 1e14, "bytes, such as 8e9"),
+    "active_w": (1e-3, 1e4, "watts, such as 2.5"),
+    "uplink_bps": (1e3, 1e12, "bits per second, such as 20e6"),
+    "downlink_bps": (1e3, 1e12, "bits per second, such as 100e6"),
+    "rtt_s": (1e-6, 10.0, "seconds, such as 0.03"),
+}
+_FORMULA = re.compile(r"(\d+) fp32 lanes x (?:(\d+) pipes? x )?clock")
+_RECALLED = "recalled"
+
+_Table = dict[str, Any]  # what tomllib makes of a file; nothing is known of it yet
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found in a description.
+
+    Attributes:
+        described: None if there are mistakes.
+        mistakes: why it cannot be used, a sentence each.
+        warnings: what was probably not meant, a sentence each.
+    """
+
+    path: Path
+    described: Target | Network | None
+    mistakes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check_description(path: Path) -> Checked:
+    """Check the target or network described in *path*; a file that cannot be read is a mistake too."""
+    try:
+        table: _Table = read_description(path, "target")
+    except TargetError as error:
+        return Checked(path, None, (str(error),), ())
+    described: Target | Network | None
+    described, mistakes = _decode(Network if _is_network(table) else Target, table, path)
+    mistakes += [f"{path.name}: {mistake}" for mistake in _target_mistakes(table)]
+    warnings = [f"{path.name}: {warning}" for warning in _warnings(table, path)]
+    return Checked(path, None if mistakes else described, tuple(mistakes), tuple(warnings))
+
+
+def _is_network(table: _Table) -> bool:
+    keys = {cls: {field.name for field in fields(cls)} for cls in (Target, Network)}
+    return len(table.keys() & keys[Network]) > len(table.keys() & keys[Target])
+
+
+def _decode(
+    cls: type[Target | Network], table: _Table, path: Path
+) -> tuple[Target | Network | None, list[str]]:
+    try:
+        return decode(cls, table, path.name), []
+    except RecordError as error:
+        return None, list(error.mistakes)
+
+
+def _target_mistakes(table: _Table) -> Iterator[str]:
+    """Yield what a record cannot know by itself; of values that have another type, nothing."""
+    descriptor = _table(table, "descriptor")
+    name, known = descriptor.get("coefficients"), coefficients_paths()
+    if isinstance(name, str) and name not in known:
+        hint = did_you_mean(name, known) or ";"
+        yield f"descriptor.coefficients: there are none called '{name}'{hint} known: {', '.join(known)}"
+    threads, cores = table.get("threads"), [cluster.get("cores") for cluster in _clusters(table)]
+    counts = [count for count in cores if isinstance(count, int)]
+    if isinstance(threads, int) and cores and len(counts) == len(cores) and threads > sum(counts):
+        yield f"threads: {threads} are more than the {sum(counts)} cores of all clusters"
+
+
+def _warnings(table: _Table, path: Path) -> Iterator[str]:
+    name = table.get("name")
+    if isinstance(name, str) and name != path.stem:
+        yield f"name: '{name}' is not the file's name, '{path.stem}', by which it is found"
+    if "kind" in table and not table.keys() & {"descriptor", "machine"}:
+        yield "there is no [descriptor]: nothing can be predicted, builds need a recorded profile"
+    if "descriptor" in table and "threads" not in table:
+        yield "key 'threads' is missing: without it nothing can be predicted"
+    for place, key, quantity in _quantities(table, ""):
+        yield from (f"{place}: {warning}" for warning in _quantity_warnings(key, quantity))
+    known = _known_cores(_table(table, "descriptor").get("coefficients"))
+    for index, cluster in enumerate(_clusters(table)):
+        for warning in (*_core_warnings(cluster, known), *_peak_warnings(cluster)):
+            yield f"descriptor.clusters[{index}]: {warning}"
+
+
+def _quantity_warnings(key: str, quantity: _Table) -> Iterator[str]:
+    source = quantity.get("source")
+    if (
+        quantity.get("confidence") == _RECALLED
+        and isinstance(source, str)
+        and f"{_RECALLED} from" not in source
+    ):
+        yield 'a recalled number says what it is recalled from: source = "recalled from ..."'
+    if key not in _PLAUSIBLE:
+        return
+    low, high, expected = _PLAUSIBLE[key]
+    for name in ("value", "typical", "low", "high"):
+        number = _number(quantity, name)
+        if number is not None and number > 0 and not low <= number <= high:
+            yield f"{name} is {number:g}; expected are {expected}"
+
+
+def _known_cores(coefficients: object) -> tuple[str, ...]:
+    try:
+        return tuple(core.name for core in load_coefficients(str(coefficients)).cores)
+    except TargetError:  # told as a mistake
+        return ()
+
+
+def _core_warnings(cluster: _Table, known: tuple[str, ...]) -> Iterator[str]:
+    core = cluster.get("core")
+    if isinstance(core, str) and known and core not in known:
+        hint = did_you_mean(core, known) or ";"
+        yield f"core '{core}' is unknown to these coefficients{hint} predictions for it are far less certain"
+
+
+def _peak_warnings(cluster: _Table) -> Iterator[str]:
+    peak, clock = _table(cluster, "peak_macs_per_s"), _number(_table(cluster, "clock_hz"), "value")
+    value, formula = _number(peak, "value"), _FORMULA.search(str(peak.get("source")))
+    if value is None or clock is None or formula is None:
+        return
+    lanes, pipes = int(formula[1]), int(formula[2] or 1)
+    derived = lanes * pipes * clock
+    if abs(value - derived) > _TOLERANCE * derived:
+        yield f"peak_macs_per_s is {value:g}, but {formula[0]} is {derived:g}"
+
+
+def _quantities(table: _Table, place: str) -> Iterator[tuple[str, str, _Table]]:
+    """Yield the place, key and content of every table with a source inside *table*."""
+    for key, item in table.items():
+        for index, part in enumerate(item if isinstance(item, list) else [item]):
+            where = f"{place}{key}" + (f"[{index}]" if isinstance(item, list) else "")
+            if isinstance(part, dict) and "source" in part:
+                yield where, key, part
+            elif isinstance(part, dict):
+                yield from _quantities(part, f"{where}.")
+
+
+def _clusters(table: _Table) -> list[_Table]:
+    clusters = _table(table, "descriptor").get("clusters")
+    return [item for item in clusters if isinstance(item, dict)] if isinstance(clusters, list) else []
+
+
+def _table(table: _Table, key: str) -> _Table:
+    value = table.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _number(table: _Table, key: str) -> float | None:
+    value = table.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,1 @@
+"""The messages between device and cloud, as both sides write and read them."""

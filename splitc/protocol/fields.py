@@ -1,0 +1,149 @@
+"""Reading JSON that nobody vouches for: each field is what it should be, or a ProtocolError says what it is."""
+
+import json
+from collections.abc import Container
+from typing import Any
+
+from splitc.common.errors import ProtocolError
+
+Object = dict[str, Any]
+
+# Python takes up to 25 times as much memory for JSON as its text has bytes.
+_MAX_JSON_BYTES = 2**25
+_MAX_NAME = 1024
+# What Triton does with these cannot be done here, and would go wrong unseen if they were passed over.
+_UNSUPPORTED = ("shared_memory_region", "classification")
+_SHOWN_CHARACTERS = 57
+
+
+def check_size(json_bytes: int) -> None:
+    """See whether so much JSON may be parsed.
+
+    Raises:
+        ProtocolError: it is more than 32 MiB.
+    """
+    if json_bytes > _MAX_JSON_BYTES:
+        raise ProtocolError(
+            f"{json_bytes} bytes of JSON are more than {_MAX_JSON_BYTES}; send tensors as binary data",
+            status=413,
+        )
+
+
+def parse(text: bytes) -> Object:
+    """The JSON object that *text* holds.
+
+    Raises:
+        ProtocolError: it holds none.
+    """
+    try:
+        content = json.loads(str(text, "utf-8"))
+    except (ValueError, RecursionError) as error:  # UTF-8, JSON, or numbers and nesting beyond measure
+        raise ProtocolError("the message does not begin with JSON that can be read") from error
+    return _object("the message", content)
+
+
+def entries(kind: str, message: Object) -> list[Object] | None:
+    """The list of inputs or outputs in *message*, None if it has none.
+
+    Raises:
+        ProtocolError: it is not a list of objects.
+    """
+    listed = message.get(f"{kind}s")
+    if listed is None:
+        return None
+    if not isinstance(listed, list):
+        raise ProtocolError(f"{kind}s must be a list, found {shown(listed)}")
+    return [_object(f"one of the {kind}s", entry) for entry in listed]
+
+
+def name(kind: str, entry: Object, taken: Container[str]) -> str:
+    """The name of a tensor, which is none of those *taken*.
+
+    Raises:
+        ProtocolError: it is taken, or no name.
+    """
+    found = text(f"the name of an {kind}", entry.get("name"))
+    if found in taken:
+        raise ProtocolError(f"{kind} {shown(found)} is given twice")
+    return found
+
+
+def parameters(where: str, holder: Object) -> Object:
+    """The parameters of the request, or of one tensor.
+
+    Raises:
+        ProtocolError: they are not an object, or ask for what is not supported.
+    """
+    found = holder.get("parameters")
+    found = {} if found is None else _object(f"parameters of {where}", found)
+    unsupported = next((key for key in _UNSUPPORTED if key in found), None)
+    if unsupported is not None:
+        raise ProtocolError(f"{where}: {unsupported} is not supported")
+    return found
+
+
+def flag(where: str, holder: Object, key: str, *, default: bool) -> bool:
+    """True or false.
+
+    Raises:
+        ProtocolError: neither is given.
+    """
+    value = holder.get(key, default)
+    if not isinstance(value, bool):
+        raise ProtocolError(f"{where}: {key} must be true or false, found {shown(value)}")
+    return value
+
+
+def count(where: str, holder: Object, key: str, most: int) -> int | None:
+    """An integer from 0 to *most*; None if it is not given.
+
+    Raises:
+        ProtocolError: something else is given.
+    """
+    value = holder.get(key)
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= most:  # True is an int to isinstance
+        raise ProtocolError(f"{where}: {key} must be an integer from 0 to {most}, found {shown(value)}")
+    return value
+
+
+def text(what: str, value: object) -> str:
+    """Text of a length that a name may have.
+
+    Raises:
+        ProtocolError: it is something else.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
+        raise ProtocolError(f"{what} must be text of 1 to {_MAX_NAME} characters, found {shown(value)}")
+    utf8(what, value)
+    return value
+
+
+def utf8(where: str, value: object) -> bytes:
+    """Text as bytes.
+
+    Raises:
+        ProtocolError: it is no text, or holds half a surrogate pair, as JSON and Python can but nothing else.
+    """
+    if not isinstance(value, str):
+        raise ProtocolError(f"{where}: expected text, found {shown(value)}")
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise ProtocolError(f"{where}: {shown(value)} is not valid Unicode") from error
+
+
+def shown(value: object) -> str:
+    """*value* for an error: never long, and no list is written out, however deep it is."""
+    if isinstance(value, str):
+        value = value[:_SHOWN_CHARACTERS]
+    elif not isinstance(value, int | float | None):
+        return f"a {type(value).__name__}"
+    return repr(value)[: _SHOWN_CHARACTERS + 2]
+
+
+def _object(what: str, value: object) -> Object:
+    if not isinstance(value, dict):
+        raise ProtocolError(f"{what} must be a JSON object, found {shown(value)}")
+    return value

@@ -1,0 +1,1 @@
+"""What the device believes of itself, the link and the server, from what runs anyway."""

@@ -1,0 +1,87 @@
+"""What goes into a model and comes out of a server, checked against the manifest."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from splitc.bundle.manifest import TensorEntry
+from splitc.common.errors import InputError, ProtocolError
+from splitc.common.ort import FREE_DIM, Value, dtype_name
+
+Array = npt.NDArray[Any]
+# Strings, sequences and maps: ONNX Runtime says what is wrong with them.
+_UNCHECKED = "object"
+
+
+def checked_inputs(entries: Iterable[TensorEntry], inputs: Mapping[str, Value]) -> dict[str, Value]:
+    """*inputs* in the machine's own byte order.
+
+    Raises:
+        InputError: one is missing, unknown, or of a wrong type or shape.
+    """
+    wanted = {entry.name: entry for entry in entries}
+    unknown = next((name for name in inputs if name not in wanted), None)
+    if unknown is not None:
+        raise InputError(f"the model has no input '{unknown}'; it takes {_listed(wanted)}")
+    missing = next((name for name in wanted if name not in inputs), None)
+    if missing is not None:
+        raise InputError(f"the input '{missing}' is missing; the model takes {_listed(wanted)}")
+    dims: dict[str, tuple[int, str]] = {}
+    return {name: _checked_input(entry, inputs[name], dims) for name, entry in wanted.items()}
+
+
+def check_outputs(entries: Iterable[TensorEntry], outputs: Mapping[str, Value]) -> None:
+    """Check what a server sent.
+
+    Raises:
+        ProtocolError: one is missing, unknown, or of a wrong type or shape.
+    """
+    wanted = {entry.name: entry for entry in entries}
+    if outputs.keys() != wanted.keys():
+        raise ProtocolError(f"the server answered {_listed(outputs)} instead of {_listed(wanted)}")
+    for name, entry in wanted.items():
+        wrong = _mismatch(entry, outputs[name])
+        if wrong is not None:
+            raise ProtocolError(f"the server's output '{name}' {wrong}")
+
+
+def _checked_input(entry: TensorEntry, value: Value, dims: dict[str, tuple[int, str]]) -> Value:
+    """*value*, if it fits and its symbolic dimensions are the *dims* of the inputs before it."""
+    wrong = _mismatch(entry, value)
+    if wrong is not None:
+        raise InputError(f"the input '{entry.name}' {wrong}")
+    if entry.dtype == _UNCHECKED:
+        return value
+    for dim, size in zip(entry.shape, value.shape, strict=True):
+        if isinstance(dim, str) and dim != FREE_DIM:
+            known, holder = dims.setdefault(dim, (size, entry.name))
+            if size != known:
+                raise InputError(
+                    f"the inputs '{holder}' and '{entry.name}' share the dimension '{dim}', "
+                    f"but have sizes {known} and {size} there; give both the same"
+                )
+    return value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
+
+
+def _mismatch(entry: TensorEntry, value: Value) -> str | None:
+    """What is wrong with *value*, or None."""
+    if entry.dtype == _UNCHECKED:
+        return None
+    if not isinstance(value, np.ndarray):
+        return f"must be a numpy array of {entry.dtype}, found {type(value).__name__}"
+    if dtype_name(value.dtype) != entry.dtype:
+        return f"must be of {entry.dtype}, found {value.dtype.name}"
+    fits = value.ndim == len(entry.shape) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(entry.shape, value.shape, strict=True)
+    )
+    return None if fits else f"must have the shape {_shown(entry.shape)}, found {_shown(value.shape)}"
+
+
+def _shown(shape: Iterable[int | str]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "nothing"

@@ -1,0 +1,380 @@
+"""uvicorn's HTTP protocol, for clients that are slow, loud or too many."""
+
+import asyncio
+import math
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, cast
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from splitc.protocol.tensors import Buffer
+from splitc.server.exchange import BODY, GONE, VIEWS, Exchange, Receive, Scope, Send
+from splitc.server.options import ListenOptions
+from splitc.server.request_limits import MAX_HEAD_BYTES
+
+# Beyond the connections that are told to come back, this many are: others are closed without a word.
+_TOLD = 64
+_LINGER_S = 2.0
+# What is read at once before it is known where the body goes: a head, and small bodies.
+_PIECE_BYTES = 16 << 10
+_INTERIM = b"HTTP/1.1 1"
+
+Complaint = Callable[[str, str], None]
+
+
+async def busy(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell a client that there are too many of them."""
+    exchange = Exchange(scope, receive, send)
+    headers = [("retry-after", "1"), ("connection", "close")]
+    await exchange.answer_json(503, {"error": "this server has too many connections; try again"}, headers)
+
+
+class _Together:
+    """A transport that sends an answer with one call to the system: else its head would go alone, and be received alone."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._parts: list[Buffer] = []
+        self.is_closing = transport.is_closing
+
+    def write(self, data: Buffer) -> None:
+        """Keep *data* until `flush`; what only asks the client to go on is sent at once."""
+        is_first = not self._parts
+        self._parts.append(data)
+        if is_first and data[: len(_INTERIM)] == _INTERIM:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was written."""
+        parts, self._parts = self._parts, []
+        if parts:
+            self._transport.writelines(parts)
+
+    def close(self) -> None:
+        """End the connection when what was written is sent."""
+        self.flush()
+        self._transport.close()
+
+
+class _Body:
+    """The body of a request, which goes to *target* as it comes.
+
+    Attributes:
+        came: its bytes until now; those beyond *target* are counted only.
+        whole: done when it has come, where that is waited for.
+    """
+
+    def __init__(self, target: memoryview) -> None:
+        self._target = target
+        self.whole: asyncio.Future[None] | None = None
+        self.came = 0
+
+    @property
+    def left(self) -> memoryview:
+        """Where what comes next goes."""
+        return self._target[self.came :]
+
+    def add(self, piece: Buffer) -> None:
+        """Add what came next."""
+        before, self.came = self.came, self.came + len(piece)
+        if self.came <= len(self._target):
+            self._target[before : self.came] = piece
+
+    def end(self, error: Exception | None = None) -> None:
+        """There is no more of it, or there will not be because of *error*."""
+        if self.whole is not None and not self.whole.done():
+            if error is None:
+                self.whole.set_result(None)
+            else:
+                self.whole.set_exception(error)
+
+
+class Receiver(asyncio.BufferedProtocol):
+    """Receives for *protocol*: the system puts the rest of a body right where it is wanted, and nothing copies it."""
+
+    def __init__(self, protocol: "Protocol") -> None:
+        self._protocol = protocol
+        self._piece = memoryview(bytearray(_PIECE_BYTES))
+        self._body: _Body | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._protocol.connection_made(cast(asyncio.Transport, transport))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """What was written waits for the peer."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It waits no more."""
+        self._protocol.resume_writing()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Memory for what comes next."""
+        self._body = self._protocol.body
+        return self._piece if self._body is None else self._body.left
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much came."""
+        if self._body is None:
+            self._protocol.data_received(self._piece[:nbytes])
+        else:
+            self._protocol.body_received(self._body, nbytes)
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection, each step of which has to end in time.
+
+    Args:
+        complain: told the peer and what it did, when that was not HTTP or too slow.
+    """
+
+    def __init__(self, *, listen: ListenOptions, complain: Complaint, **options: Any) -> None:
+        super().__init__(**options)
+        self._listen = listen
+        self._complain = complain
+        self._extensions: dict[str, dict[object, object]] = {
+            VIEWS: {},
+            GONE: {"watch": self._watch},
+            BODY: {"fill": self._fill},
+        }
+        self._due_s = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._head_bytes = 0
+        self._refused = False
+        self._gone: Callable[[], None] | None = None
+        self.body: _Body | None = None
+
+    # --- what asyncio calls ---
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._answers = _Together(transport)
+        if len(self.connections) > self._listen.max_connections + _TOLD:
+            transport.abort()
+        elif len(self.connections) > self._listen.max_connections:
+            self.app = busy
+        self._expect_within(self._listen.head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all waiting."""
+        super().connection_lost(exc)
+        if self._gone is not None:
+            self._gone()
+        if self.body is not None:
+            self.body.end(ConnectionResetError())
+        self._unset_keepalive_if_required()  # uvicorn leaves the timer running where the peer reset the connection
+        self._stop(self._timer)
+        self._stop(self._send_timer)
+
+    def data_received(self, data: Buffer) -> None:
+        """Parse what came."""
+        if self._refused:
+            return
+        super().data_received(data)  # type: ignore[arg-type]
+        if self._refused:
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(431, f"the headers are larger than {MAX_HEAD_BYTES} bytes")
+        elif self.cycle.more_body and self.body is None and not self.cycle.response_complete:
+            self.flow.pause_reading()  # until it is known where the rest goes
+
+    def body_received(self, body: _Body, count: int) -> None:
+        """So many bytes of *body* came, to where it is wanted."""
+        body.came += count
+        if not body.left and body is self.body:
+            self._begin_anew()
+
+    def pause_writing(self) -> None:
+        """Give the peer time to read."""
+        super().pause_writing()
+        self._send_timer = self.loop.call_later(self._listen.request_s, self._abort, "does not read")
+
+    def resume_writing(self) -> None:
+        """The peer has read."""
+        super().resume_writing()
+        self._stop(self._send_timer)
+
+    # --- what the parser calls ---
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request has come."""
+        super().on_message_begin()
+        self.scope["extensions"] = self._extensions
+        self._in_head, self._head_bytes = True, 0
+        self._expect_within(self._listen.head_s)
+
+    def on_headers_complete(self) -> None:
+        """Its head has come."""
+        super().on_headers_complete()
+        self.cycle.transport = self._answers  # type: ignore[assignment]
+        self._in_head = False
+        self._expect_within(self._listen.request_s)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of its body has come: alone it is handed on as it is, where uvicorn would copy it twice."""
+        cycle = self.cycle
+        if not cycle.body and not cycle.response_complete:
+            cycle.body = body  # type: ignore[assignment]
+            cycle.message_event.set()
+            return
+        if isinstance(cycle.body, bytes):
+            cycle.body = bytearray(cycle.body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of it has come."""
+        super().on_message_complete()
+        self._due_s = math.inf
+        if self.body is not None:
+            self.body.end()
+            self.body = None  # what comes next, maybe before the task goes on, is of another request
+
+    def on_response_complete(self) -> None:
+        """All of an answer was written."""
+        self._answers.flush()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        self._refuse(400, msg)
+
+    # --- what the application calls ---
+
+    async def _fill(self, target: memoryview, within_s: float) -> int | None:
+        """Put the body of the request that runs into *target*, see `exchange.Fill`."""
+        cycle = self.cycle
+        if self.pipeline or cycle.waiting_for_100_continue:
+            return None  # the cycle is that of another request, or the client waits for a word
+        body = _Body(target)
+        body.add(cycle.body)
+        cycle.body = bytearray()
+        if not cycle.more_body:
+            return body.came
+        if self.transport.is_closing():
+            raise ConnectionResetError
+        self._take(body)
+        if body.left:
+            await self._rest(body, within_s)
+        else:
+            self._begin_anew()
+        return body.came
+
+    def _take(self, body: _Body) -> None:
+        """Fetch what waits in the system already: the event loop would come to that later, and have more to do.
+
+        Where there is nothing, or the connection is lost, the event loop will see.
+        """
+        if self.scheme == "http" and self.flow.read_paused:
+            with suppress(OSError):
+                body.came += os.readv(self.transport.get_extra_info("socket").fileno(), [body.left])
+
+    async def _rest(self, body: _Body, within_s: float) -> None:
+        body.whole = self.loop.create_future()
+        self.flow.resume_reading()
+        self._expect_within(within_s)
+        self.body = body
+        try:
+            await body.whole
+        finally:
+            if self.body is body:  # given up: where the next request begins, the parser could not tell
+                self.body = None
+                self._refused, self.cycle.keep_alive = True, False
+
+    def _begin_anew(self) -> None:
+        """A body came past the parser, which makes way for one that waits for the next request."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self.on_message_complete()
+
+    def _watch(self, gone: Callable[[], None] | None) -> None:
+        self._gone = gone
+        if gone is None:
+            return
+        if self.transport.is_closing():
+            gone()
+        else:
+            self.flow.resume_reading()  # else the end of the connection would not be seen
+
+    # --- limits ---
+
+    def _expect_within(self, seconds: float) -> None:
+        """Give the peer so long from now; a timer that ends before that is left as it is, and looks again then."""
+        self._due_s = self.loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._due_s:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._stop(self._timer)
+        self._timer = self.loop.call_at(self._due_s, self._check_progress)
+
+    def _check_progress(self) -> None:
+        self._timer = None
+        if self._due_s == math.inf:
+            return
+        now_s = self.loop.time()
+        if now_s < self._due_s:
+            self._look_again()
+        elif self.flow.read_paused:  # it is we who do not read
+            self._expect_within(self._listen.request_s)
+        elif self.body is not None:
+            self._expect_within(self._listen.request_s)
+            self.body.end(TimeoutError())
+        else:
+            self._abort("is too slow")
+
+    def _abort(self, why: str) -> None:
+        self._complain(self._peer, why)
+        self.transport.abort()
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        """Answer what no application can be asked, and end the connection.
+
+        The rest of what the peer sends is read for a moment: closing at once would reset the connection, and
+        the answer would be lost on its way.
+        """
+        self._complain(self._peer, sentence)
+        self._refused = True
+        body = b'{"error": "%s"}' % sentence.encode()
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._stop(self._timer)
+        self._timer = self.loop.call_later(_LINGER_S, self.transport.abort)
+
+    @property
+    def _peer(self) -> str:
+        return self.client[0] if self.client else ""
+
+    @staticmethod
+    def _stop(timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+
+
+def protocol_factory(
+    config: Config, state: ServerState, app_state: dict[str, Any], listen: ListenOptions, complain: Complaint
+) -> Callable[[], Receiver]:
+    """Make connections of a server, for `loop.create_server`."""
+    return lambda: Receiver(
+        Protocol(listen=listen, complain=complain, config=config, server_state=state, app_state=app_state)
+    )

@@ -1,0 +1,138 @@
+"""What a request may be: how large, and which inputs and outputs.
+
+What a manifest states exactly is held to exactly; where dimensions are symbolic, requests may be several times
+as large as the one that the manifest describes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from splitc.bundle.manifest import TensorEntry
+from splitc.common.errors import InputError
+from splitc.common.records import did_you_mean
+from splitc.protocol.tensors import Array, datatype, datatype_of
+from splitc.server.tails.part import File, Part
+
+MAX_HEAD_BYTES = 64 << 10
+_JSON_BYTES = 64 << 10  # names, shapes and parameters
+_NUMBER_BYTES = 32  # the longest float64 in JSON with what separates it from the next
+_MAX_TEXT_BYTES = 32 << 20  # more is not parsed
+_SYMBOLIC_FACTOR = 64
+_SYMBOLIC_BYTES = 1 << 20  # at least: a small tensor may grow by more
+_UNKNOWN_BYTES = 64 << 20
+_UNNAMED = "?"
+
+
+@dataclass(frozen=True, slots=True)
+class SizeLimits:
+    """The most bytes of a request's body: its JSON, and the raw tensors after it."""
+
+    text_bytes: int
+    raw_bytes: int
+    total_bytes: int
+
+    def body_bytes(self, json_bytes: int | None) -> int:
+        """The most bytes of a body that begins with *json_bytes* of JSON; None: it is JSON altogether."""
+        if json_bytes is None:
+            return min(self.text_bytes, self.total_bytes)
+        return min(min(json_bytes, self.text_bytes) + self.raw_bytes, self.total_bytes)
+
+
+def size_limits(part: Part, max_request_bytes: int | None) -> SizeLimits:
+    """What requests to *part* may have; never more than *max_request_bytes* together."""
+    raw_bytes = sum(map(_raw_bytes, part.inputs))
+    text_bytes = min(_JSON_BYTES + _NUMBER_BYTES * raw_bytes, _MAX_TEXT_BYTES)
+    total_bytes = text_bytes + raw_bytes
+    return SizeLimits(
+        text_bytes,
+        raw_bytes,
+        total_bytes if max_request_bytes is None else min(total_bytes, max_request_bytes),
+    )
+
+
+def _raw_bytes(entry: TensorEntry) -> int:
+    if entry.bytes is None or datatype(entry.dtype) == "BYTES":
+        return _UNKNOWN_BYTES
+    if any(isinstance(dim, str) for dim in entry.shape):
+        return max(_SYMBOLIC_FACTOR * entry.bytes, _SYMBOLIC_BYTES)
+    return entry.bytes
+
+
+def check_inputs(part: Part, inputs: Mapping[str, Array]) -> None:
+    """See that *part* can be asked for what *inputs* are.
+
+    Raises:
+        InputError: one is missing, unknown, or of another datatype or shape; names what is wanted.
+    """
+    known = {entry.name for entry in part.inputs}
+    unknown = next((name for name in inputs if name not in known), None)
+    if unknown is not None:
+        raise InputError(f"model '{part.name}' has no input '{unknown[:100]}'; give {_wanted(part)}")
+    sizes: dict[str, int] = {}
+    for entry in part.inputs:
+        if entry.name not in inputs:
+            raise InputError(f"input '{entry.name}' of model '{part.name}' is missing; give {_wanted(part)}")
+        array = inputs[entry.name]
+        if not _has_datatype(array.dtype, entry.dtype) or not _fits(array.shape, entry.shape, sizes):
+            raise InputError(
+                f"input '{entry.name}' of model '{part.name}' is {datatype_of(array)} {list(array.shape)}, "
+                f"but {_described(entry)} is wanted{_sizes(entry, sizes)}"
+            )
+
+
+@lru_cache  # numpy takes long to name a dtype
+def _has_datatype(dtype: np.dtype[Any], name: str) -> bool:
+    return datatype_of(np.empty(0, dtype)) == datatype(name)
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...], sizes: dict[str, int]) -> bool:
+    """Whether *shape* is as *wanted*; *sizes* gathers what symbolic dimensions are in one request."""
+    return shape == wanted or (
+        len(shape) == len(wanted)
+        and all(
+            dim == _UNNAMED or size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
+            for size, dim in zip(shape, wanted, strict=True)
+        )
+    )
+
+
+def _wanted(part: Part) -> str:
+    return ", ".join(f"'{entry.name}' {_described(entry)}" for entry in part.inputs)
+
+
+def _described(entry: TensorEntry) -> str:
+    return f"{datatype(entry.dtype)} [{', '.join(map(str, entry.shape))}]"
+
+
+def _sizes(entry: TensorEntry, sizes: Mapping[str, int]) -> str:
+    """What its symbolic dimensions must be, because another input has them, too."""
+    known = [f"{dim} = {sizes[dim]}" for dim in entry.shape if isinstance(dim, str) and dim in sizes]
+    return f" with {', '.join(known)}" if known else ""
+
+
+def wanted_outputs(part: Part, names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The outputs to compute: all of them where *names* is None.
+
+    Raises:
+        InputError: *part* has no such output.
+    """
+    known = tuple(entry.name for entry in part.outputs)
+    if names is None:
+        return known
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        hint = did_you_mean(unknown[:100], known)
+        raise InputError(f"model '{part.name}' has no output '{unknown[:100]}'{hint}")
+    return names
+
+
+def rows(file: File, inputs: Mapping[str, Array]) -> int:
+    """How many rows of a batch *inputs* take; all that *file* has where they must run alone."""
+    if file.max_batch == 1:
+        return 1
+    sizes = {array.shape[0] if array.ndim else 0 for array in inputs.values()}
+    return sizes.pop() if len(sizes) == 1 and 0 not in sizes else file.max_batch

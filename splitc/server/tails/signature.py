@@ -1,0 +1,70 @@
+"""What requests for a cut hold, and what their answers do."""
+
+from collections.abc import Iterable, Mapping
+
+import onnx
+
+from splitc.bundle.manifest import BoundaryEntry, Bundle, CutEntry, TensorEntry
+from splitc.bundle.weights import load
+from splitc.common.errors import ProtocolError
+from splitc.protocol.tensors import datatype
+from splitc.server.tails.files import shape_of
+
+Tensors = tuple[TensorEntry, ...]
+
+
+class NotOffered(Exception):  # noqa: N818 - the reason is told, and others are offered
+    """Why what the cloud does of a cut is left out."""
+
+
+def declared(bundle: Bundle, cut: CutEntry, file: str) -> tuple[Tensors, Tensors]:
+    """Inputs and outputs as *file*, all that the cloud runs of *cut*, declares them.
+
+    Raises:
+        NotOffered: the protocol cannot carry one.
+    """
+    graph = load(bundle.path(file)).graph
+    known = (*bundle.manifest.model.outputs, *cut.boundary, *(cut.downloads or ()), *cut.sent)
+    sizes = {entry.name: entry.bytes for entry in known}
+    given = {entry.name for entry in cut.sent}
+    inputs = [port for port in graph.input if port.name in given]
+    return _checked(_entry(port, sizes) for port in inputs), _checked(
+        _entry(port, sizes) for port in graph.output
+    )
+
+
+def recorded(bundle: Bundle, cut: CutEntry, made: Iterable[str]) -> tuple[Tensors, Tensors]:
+    """Inputs, and the outputs *made*, as the manifest has them: where files are only steps between the two.
+
+    Raises:
+        NotOffered: the protocol cannot carry one.
+    """
+    outputs = {entry.name: entry for entry in (*bundle.manifest.model.outputs, *(cut.downloads or ()))}
+    return _checked(map(_plain, cut.sent)), _checked(outputs[name] for name in made)
+
+
+def _checked(entries: Iterable[TensorEntry]) -> Tensors:
+    found = tuple(entries)
+    for entry in found:
+        try:
+            datatype(entry.dtype)
+        except ProtocolError as error:
+            raise NotOffered(f"'{entry.name}' is in its way: {error}") from error
+    return found
+
+
+def _plain(entry: TensorEntry | BoundaryEntry) -> TensorEntry:
+    return TensorEntry(entry.name, entry.dtype, entry.shape, entry.bytes)
+
+
+def _entry(port: onnx.ValueInfoProto, sizes: Mapping[str, int | None]) -> TensorEntry:
+    kind = port.type.tensor_type
+    if port.type.WhichOneof("value") != "tensor_type":
+        raise NotOffered(f"'{port.name}' is no tensor, and the protocol carries nothing else")
+    return TensorEntry(port.name, _dtype(kind.elem_type), shape_of(port), sizes.get(port.name))
+
+
+def _dtype(number: int) -> str:
+    if number == onnx.TensorProto.STRING:
+        return "string"
+    return onnx.helper.tensor_dtype_to_np_dtype(number).name

@@ -1,0 +1,68 @@
+"""`splitc sample` writes models and pipelines, and says what it wrote."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from splitc.cli.main import group
+from tests.cli.commands.test_inspect import run
+
+EXTRA = ("torch", "diffusers", "transformers", "onnxscript")
+
+
+def fails(capsys: pytest.CaptureFixture[str], code: int, *arguments: str | Path) -> str:
+    with pytest.raises(SystemExit) as ended:
+        group.main([str(argument) for argument in arguments], prog_name="splitc")
+    assert ended.value.code == code
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "sample", "tiny_cnn") == "wrote tiny_cnn.onnx (17.6 kB)\n"
+    run(capsys, "sample", "tiny_cnn", "-o", "sub/two.onnx")
+    assert (tmp_path / "tiny_cnn.onnx").read_bytes() == (tmp_path / "sub" / "two.onnx").read_bytes()
+    assert "-o sub is a folder, but tiny_cnn is one file" in fails(
+        capsys, 2, "sample", "tiny_cnn", "-o", "sub"
+    )
+
+
+def test_a_pipeline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run(capsys, "sample", "tiny_diffusion")
+    assert said.startswith("wrote tiny_diffusion/pipeline.toml (2.7")
+    assert said.endswith(" MB with its models)\n")
+    run(capsys, "sample", "tiny_diffusion", "-o", "sub/td", "--steps", "20", "--scheduler", "euler")
+    description = (tmp_path / "sub" / "td" / "pipeline.toml").read_text()
+    assert "times = 20\n" in description
+    assert "prepare.onnx" in description
+    assert "exists and is no empty folder" in fails(capsys, 1, "sample", "tiny_diffusion")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tiny_cnn", "--steps", "3"], "--steps is for tiny_diffusion and stable_diffusion only"),
+        (["tiny_cnn", "--scheduler", "ddim"], "--scheduler is for tiny_diffusion and stable_diffusion only"),
+        (["tiny_diffusion", "--width", "0.5"], "--width is for stable_diffusion only"),
+        (["tiny_diffusion", "--size", "512"], "--size is for stable_diffusion only"),
+        (["tiny_diffusion", "--steps", "1000"], "1000 is not in the range 1<=x<=999"),
+        (["tiny_diffusion", "--scheduler", "pndm"], "'pndm' is not one of 'ddim', 'euler'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_that_do_not_fit(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in fails(capsys, 2, "sample", *arguments)
+
+
+@pytest.mark.skipif(all(map(find_spec, EXTRA)), reason="the extra 'diffusion' is installed")
+def test_without_the_extra(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = fails(capsys, 1, "sample", "stable_diffusion", "-o", tmp_path / "sd")
+    assert said.startswith("error: `splitc sample stable_diffusion` needs ")
+    assert said.endswith("; install it with `pip install 'splitc[diffusion]'`")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,117 @@
+"""What a person sees never shows an estimate as a measurement."""
+
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from splitc.bundle.manifest import Manifest, Source
+from splitc.cli.show_bundle import bundle_facts, show_compiled
+from splitc.common.formatting import format_seconds_range
+from splitc.compile.compile import Compiled
+from splitc.compile.verdict import outlook
+from splitc.profile.targets.description import load_network
+from tests import manifests
+
+
+def printed(manifest: Manifest, width: int = 200) -> str:
+    console = Console(file=StringIO(), width=width, highlight=False, markup=False)
+    compiled = Compiled(Path("out"), manifest, outlook(manifest, [load_network("wifi")]))
+    show_compiled(compiled, console)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def shown(manifest: Manifest) -> dict[str, str]:
+    """The first line that begins with each word: those of cuts are the rows of the table."""
+    lines = [line for line in printed(manifest).splitlines() if line.strip()]
+    return {line.split()[0]: line for line in reversed(lines)}
+
+
+def with_sources(head: Source, tail: Source) -> Manifest:
+    entries = {"measured": manifests.MEASURED, "predicted": manifests.PREDICTED}
+    cuts = [
+        replace(
+            cut,
+            head=replace(cut.head, source=head) if cut.head else None,
+            tail=replace(cut.tail, source=tail) if cut.tail else None,
+        )
+        for cut in manifests.CUTS
+    ]
+    return manifests.manifest(cuts, entries[head], entries[tail])
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "marks"),
+    [
+        ("predicted", "measured", {"c0": 1, "c1": 1, "c2": 0, "wifi": 2}),
+        ("measured", "predicted", {"c0": 0, "c1": 1, "c2": 1, "wifi": 2}),
+        ("predicted", "predicted", {"c0": 1, "c1": 2, "c2": 1, "wifi": 3}),
+        ("measured", "measured", {"c0": 0, "c1": 0, "c2": 0, "wifi": 0}),
+    ],
+)
+def test_estimates_bear_their_mark(head: Source, tail: Source, marks: dict[str, int]) -> None:
+    lines = shown(with_sources(head, tail))
+    assert {key: lines[key].count("~") for key in marks} == marks
+
+
+def test_every_time_has_the_range_of_real_ones_below_it() -> None:
+    out = printed(manifests.manifest())
+    for cut in manifests.CUTS:
+        for part in (cut.head, cut.tail):
+            if part is not None and part.interval is not None:
+                low, high = part.interval
+                assert format_seconds_range(low * part.latency_s, high * part.latency_s) in out
+
+
+def test_a_time_of_unknown_spread_says_so() -> None:
+    once = replace(manifests.MEASURED, interval=None)
+    assert "how far real times differ is not known" in printed(manifests.manifest(tail=once))
+
+
+def test_what_was_imported_is_not_called_a_run() -> None:
+    head = replace(manifests.MEASURED, source="imported", interval=(0.5, 2.0))
+    assert "nine of ten real times are expected between 0.5x and 2x of these" in printed(
+        manifests.manifest(head=head)
+    )
+
+
+def test_what_was_not_run_says_so() -> None:
+    manifest = manifests.manifest([replace(cut, check=None) for cut in manifests.CUTS])
+    assert "not run" in shown(manifest)["c1"]
+
+
+def test_names_are_not_markup() -> None:
+    manifest = manifests.manifest()
+    lines = shown(replace(manifest, model=replace(manifest.model, name="net[bold]")))
+    assert "net[bold]:" in lines
+
+
+def test_what_goes_over_the_network_stands_below_the_table() -> None:
+    cuts = (*manifests.CUTS, manifests.cloud_first("c3", head_s=0.01, tail_s=0.05, up=12, down=48))
+    out = printed(manifests.manifest(cuts))
+    assert "\n c1 up: b float32[1, n]" in out
+    assert "\n c3 up: x float32[1, n]" in out
+    assert out.partition("\n c3 up: x")[2].splitlines()[1].strip() == "down: b float32[1, n]"
+
+
+def test_a_pipeline_tells_what_each_side_does() -> None:
+    manifest = manifests.manifest([manifests.staged("c0", first=3, times=8)])
+    assert "\n c0 device: text, denoise 1-3, then cloud: denoise 4-8" in printed(manifest)
+    assert bundle_facts(manifest)["sides"] == {"c0": {"device": "text, denoise 1-3", "cloud": "denoise 4-8"}}
+    assert "sides" not in bundle_facts(manifests.manifest())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_into_a_terminal(width: int) -> None:
+    """The longest of everything: no column is lost, and no number or kind is broken."""
+    cuts = [
+        replace(cut, uplink_bytes=888_000_000, downlink_bytes=888_000_000)
+        for cut in (*manifests.CUTS, manifests.cloud_first("c3", head_s=123.0, tail_s=0.0777))
+    ]
+    out = printed(manifests.manifest(cuts), width)
+    assert max(map(len, out.splitlines())) <= width
+    for word in ("kind", "error", "best cut", "all-tail", "cloud-first", "888 MB", "111 to 148 s", "1e-07"):
+        assert word in out

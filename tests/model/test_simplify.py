@@ -1,0 +1,97 @@
+"""Simplifying folds what is constant; a result that is not the same model is not used."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from splitc.common.errors import ModelError
+from splitc.model.model import load
+from splitc.model.simplify import Simplified, simplify
+from tests import models
+from tests.splitting import save
+
+
+def simplified(built: ModelProto, folder: Path) -> tuple[Simplified, int]:
+    """The result, and the number of nodes before."""
+    model = load(save(built, folder / "source"))
+    (folder / "scratch").mkdir()
+    return simplify(model, folder / "scratch", models.random_feeds(built)), len(model.ir.graph)
+
+
+def test_constants_are_folded_and_the_name_and_interface_stay(tmp_path: Path) -> None:
+    built = models.dynamic_batch()
+    built.graph.node[-1].input[1] = "y_wt"
+    built.graph.node.insert(0, models.op("Identity", "y_w", "y_wt"))
+    built.graph.node.insert(3, models.op("Identity", "a", "a2"))
+    built.graph.node[4].input[0] = "a2"
+    result, before = simplified(built, tmp_path)
+    assert result.kept_because is None
+    assert len(result.model.ir.graph) < before
+    assert result.model.name == "model"
+    assert result.model.inputs()[0].shape == ("batch", 3, 32, 32)
+    assert result.model.declared["y"] == built.graph.output[0]
+
+
+def test_weights_of_the_simplified_model_stay_on_disk(tmp_path: Path) -> None:
+    result, _ = simplified(models.chain(), tmp_path)
+    assert [path.name for path in result.model.external] == ["simplified.onnx.data"]
+
+
+def test_a_model_that_grows_is_kept(tmp_path: Path) -> None:
+    nodes = [
+        models.op("ConstantOfShape", "shape", "zeros", value=models.value("one", [1.0])),
+        models.op("MatMul", "x zeros", "a"),
+        models.op("ReduceSum", "a axes", "y", keepdims=1),
+    ]
+    weights = [models.value("shape", [16, 40_000], "int64"), models.value("axes", [1], "int64")]
+    result, before = simplified(
+        models.model(nodes, [models.X], [models.floats("y", 2, 1)], weights), tmp_path
+    )
+    assert result.kept_because is not None
+    assert result.kept_because.startswith("simplifying grows it from ")
+    assert len(result.model.ir.graph) == before
+
+
+def test_random_nodes_are_not_folded(tmp_path: Path) -> None:
+    result, _ = simplified(models.random_normal(), tmp_path)
+    assert "RandomNormal" in [node.op_type for node in result.model.ir.graph]
+
+
+def test_a_result_that_differs_is_not_used(tmp_path: Path) -> None:
+    # ONNX Runtime seeds random nodes by their position in the graph; folding moves this one.
+    nodes = [
+        *models.dense("x", "a"),
+        *[models.op("Identity", f"n{i}", f"n{i + 1}") for i in range(3)],
+        models.op("Add", "a n3", "s"),
+        models.op("RandomNormalLike", "s", "noise"),
+        models.op("Add", "s noise", "y"),
+    ]
+    weights = [*models.dense_weights("a"), models.value("n0", np.ones((2, models.WIDTH)))]
+    result, _ = simplified(models.model(nodes, [models.X], [models.Y], weights), tmp_path)
+    assert result.kept_because == "the simplified model computes another 'y'"
+
+
+def test_what_onnxsim_cannot_read_is_kept(tmp_path: Path) -> None:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, models.WIDTH]) for name in "xy"]
+    node = models.op("com.microsoft.QuickGelu", "x", "y", alpha=1.0)
+    built = models.model([node], ports[:1], ports[1:], com_microsoft=1)
+    model = load(save(built, tmp_path))
+    model.path.with_name("elsewhere").mkdir()
+    missing = tmp_path / "no such folder"
+    result = simplify(model, missing, {"x": np.zeros((2, models.WIDTH), np.float32)})
+    assert result.model is model
+    assert result.kept_because is not None
+    assert result.kept_because.startswith("onnxsim failed: ")
+    assert "simplified.onnx" in result.kept_because
+    assert (
+        str(missing) not in result.kept_because
+    )  # a working folder's name would change the manifest's bytes
+    assert "\n" not in result.kept_because
+
+
+def test_a_model_that_does_not_run_is_an_error(tmp_path: Path) -> None:
+    model = load(save(models.diamond(), tmp_path))
+    with pytest.raises(ModelError, match="cannot run the model on these inputs"):
+        simplify(model, tmp_path, {})

@@ -1,0 +1,150 @@
+"""DeviceParts are opened once, when needed, and not twice at the same time."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splitc.bundle.manifest import Bundle, CutEntry, TensorEntry, part_files
+from splitc.common import ort
+from splitc.common.errors import InputError, ModelError, ProtocolError
+from splitc.runtime.device_parts import DeviceParts
+from splitc.runtime.tensor_checks import check_outputs, checked_inputs
+from tests.conftest import Tiny
+from tests.runtime import servers
+
+IMAGE = np.random.default_rng(0).standard_normal((1, 3, 32, 32), np.float32)
+
+
+def of_kind(bundle: Bundle, kind: str) -> CutEntry:
+    return next(cut for cut in bundle.manifest.cuts if cut.kind == kind)
+
+
+def eventually(is_so: Callable[[], bool]) -> bool:
+    """Wait for it, but not for ever."""
+    until = time.monotonic() + servers.LONGEST_S
+    while not (so := is_so()) and time.monotonic() < until:
+        time.sleep(0.005)
+    return so
+
+
+def test_a_head_runs_and_says_how_long(tiny: Tiny) -> None:
+    heads = DeviceParts(tiny.bundle)
+    cut = of_kind(tiny.bundle, "all-head")
+    assert not heads.is_ready(cut)
+    values, took_s = heads.run(cut, {"image": IMAGE})
+    assert heads.is_ready(cut)
+    want = ort.run(ort.session(tiny.model), {"image": IMAGE})
+    assert values.keys() == want.keys()
+    assert ort.difference(values["logits"], want["logits"]).max_rel < 1e-4
+    assert 0 < took_s < servers.LONGEST_S
+
+
+def test_all_tail_has_nothing_to_open(tiny: Tiny) -> None:
+    heads = DeviceParts(tiny.bundle)
+    cut = of_kind(tiny.bundle, "all-tail")
+    heads.preload(cut)
+    assert heads.is_ready(cut)
+
+
+def test_a_head_is_opened_ahead(tiny: Tiny) -> None:
+    heads = DeviceParts(tiny.bundle)
+    cuts = [cut for cut in tiny.bundle.manifest.cuts if cut.head is not None]
+    heads.preload(*cuts)
+    assert eventually(lambda: all(heads.is_ready(cut) for cut in cuts))
+    before = threading.active_count()
+    heads.preload(*cuts)
+    assert threading.active_count() == before
+
+
+def test_a_head_that_cannot_be_opened_is_reported_by_run(tiny: Tiny, tmp_path: Path) -> None:
+    for entry in tiny.bundle.manifest.files:
+        (tmp_path / entry.path).write_bytes(b"no model")
+    broken = Bundle(tmp_path, tiny.bundle.manifest)
+    heads, cut = DeviceParts(broken), of_kind(broken, "all-head")
+    heads.preload(cut)
+    with pytest.raises(ModelError, match="cannot load"):
+        heads.run(cut, {"image": IMAGE})
+    assert not heads.is_ready(cut)
+
+
+def test_threads_share_a_head(tiny: Tiny) -> None:
+    heads, cut = DeviceParts(tiny.bundle, threads=2), of_kind(tiny.bundle, "split")
+    results: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(heads.run(cut, {"image": IMAGE}))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(servers.LONGEST_S)
+    assert len(results) == 8
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # since Python 3.12, where there are threads
+def test_a_fork_opens_heads_of_its_own(tiny: Tiny) -> None:
+    """Also while a thread of the parent holds a head's lock; with two threads, a session would hang in a child."""
+    heads, cut = DeviceParts(tiny.bundle, threads=2), of_kind(tiny.bundle, "all-head")
+    want, _ = heads.run(cut, {"image": IMAGE})
+    lock = heads._slots[os.getpid(), part_files(cut.head)[0]].lock if cut.head else threading.Lock()
+    with lock:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            with suppress(BaseException):
+                got, _ = heads.run(cut, {"image": IMAGE})
+                status = 0 if np.array_equal(got["logits"], want["logits"]) else 2
+            os._exit(status)
+    assert servers.exit_status(child) == 0
+
+
+# --- values ---
+
+ENTRIES = (
+    TensorEntry("x", "float32", ("batch", 3), None),
+    TensorEntry("z", "int64", ("batch", "?"), None),
+)
+X, Z = np.zeros((2, 3), np.float32), np.zeros((2, 5), np.int64)
+
+
+def test_inputs_that_fit_pass_in_native_byte_order() -> None:
+    got = checked_inputs(ENTRIES, {"z": Z.astype(">i8"), "x": X})
+    assert list(got) == ["x", "z"]
+    assert got["x"] is X
+    assert got["z"].dtype.isnative
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"x": X}, "'z' is missing; the model takes 'x', 'z'"),
+        ({"x": X, "z": Z, "y": X}, "no input 'y'"),
+        ({"x": [[0.0] * 3], "z": Z}, "'x' must be a numpy array of float32, found list"),
+        ({"x": X.astype(np.float64), "z": Z}, "must be of float32, found float64"),
+        ({"x": X[:, :2], "z": Z}, r"shape \[batch, 3\], found \[2, 2\]"),
+        ({"x": X[0], "z": Z}, r"shape \[batch, 3\], found \[3\]"),
+        ({"x": X, "z": Z[:1]}, "share the dimension 'batch', but have sizes 2 and 1"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(inputs: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        checked_inputs(ENTRIES, inputs)
+
+
+def test_strings_and_sequences_are_left_to_the_runtime() -> None:
+    entry = TensorEntry("s", "object", ("n",), None)
+    assert checked_inputs([entry], {"s": ["a", "b"]}) == {"s": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "outputs", [{}, {"x": X}, {"x": X, "z": X}, {"x": X, "z": Z, "more": X}, {"x": X.T, "z": Z}]
+)
+def test_outputs_that_are_not_those_promised(outputs: dict[str, object]) -> None:
+    check_outputs(ENTRIES, {"x": X, "z": Z})
+    with pytest.raises(ProtocolError, match="the server"):
+        check_outputs(ENTRIES, outputs)
