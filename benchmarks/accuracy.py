@@ -29,7 +29,7 @@ from rich.table import Table
 from splitc.common import ort
 from splitc.common.cache import Cache
 from splitc.common.errors import SplitcError
-from splitc.common.ort import Feeds
+from splitc.common.values import Feeds, random_feeds
 from splitc.compile.parts import Emitter, head_part, prepare, tail_part, write_part
 from splitc.model.analysis import Analysis, AnalysisOptions, analyse
 from splitc.model.model import fix_dims, load
@@ -163,7 +163,7 @@ def samples(path: Path, folder: Path) -> tuple[Path, ...]:
         return ()
     model = load(path)
     dims = fix_dims(model, DIMS.get(path.stem, {}))
-    feeds = ort.random_feeds(model.inputs(), dims, 0)
+    feeds = random_feeds(model.inputs(), dims, 0)
     feeds |= {name: np.full_like(feeds[name], value) for name, value in GIVEN[path.stem].items()}
     write_feeds(feeds, folder / "given.npz")
     return (folder / "given.npz",)

@@ -29,10 +29,9 @@ from rich.console import Console  # noqa: E402
 from benchmarks.running import cellular, limit, predictions, throughput, traces  # noqa: E402
 from benchmarks.running.models import SAMPLE, TRACES, Compiled, Compiler, shared_names  # noqa: E402
 from benchmarks.running.programs import CLOUD_CORE, DEVICE_CORE  # noqa: E402
-from splitc.common.errors import SplitcError  # noqa: E402
+from splitc.common.errors import SplitcError, TestBedError  # noqa: E402
 from splitc.common.ort import RUNTIME_VERSION  # noqa: E402
 from splitc.testbed.bed import Bed  # noqa: E402
-from splitc.testbed.errors import TestBedError  # noqa: E402
 from splitc.testbed.spec import LinkSpec, Rate  # noqa: E402
 
 CONSOLE = Console(width=130, highlight=False)

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from splitc.bundle.decide import Conditions, Decision, decide
-from splitc.bundle.manifest import Bundle, read_bundle
+from splitc.bundle.folder import Bundle, read_bundle
 from splitc.common.errors import SplitcError
 
 if TYPE_CHECKING:

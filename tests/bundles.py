@@ -7,9 +7,10 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from splitc.bundle.manifest import Bundle, CutEntry, part_files, read_bundle
+from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.manifest import CutEntry, part_files
 from splitc.bundle.stacking import made_up
-from splitc.common.ort import Feeds
+from splitc.common.values import Feeds
 from tests.running import compile_here, save_tiny
 
 

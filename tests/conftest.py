@@ -9,7 +9,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
 
 import pytest
 
-from splitc.bundle.manifest import Bundle, read_bundle
+from splitc.bundle.folder import Bundle, read_bundle
 from tests import running
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.model.graph import Graph
 from splitc.solve.costs import Box, Costs, Limits
 from splitc.solve.cuts import Cut, make_cut

@@ -7,8 +7,8 @@ from random import Random
 
 import onnx
 
-from splitc.bundle.manifest import Direction
-from splitc.common.ort import Feeds
+from splitc.common.kinds import Direction
+from splitc.common.values import Feeds
 from splitc.compile.parts import Emitter, head_part, prepare, tail_part, write_part
 from splitc.compile.verify import Pair, Reference, reference, tolerance, verify
 from splitc.model.graph import Graph

@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.running.programs import obey
-from splitc.bundle.manifest import part_files, read_bundle
+from splitc.bundle.folder import read_bundle
+from splitc.bundle.manifest import part_files
 from splitc.bundle.stacking import made_up
 from splitc.common import ort
 from splitc.server.tails.open import open_parts

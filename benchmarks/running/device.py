@@ -10,9 +10,10 @@ from typing import Any
 from benchmarks.running.cloud import HEADER, receive, timed_runs
 from benchmarks.running.programs import obey
 from splitc.bundle.decide import Conditions, latency_s
-from splitc.bundle.manifest import Manifest, part_files, read_bundle
+from splitc.bundle.folder import read_bundle
+from splitc.bundle.manifest import Manifest, part_files
 from splitc.common import ort
-from splitc.common.ort import Feeds
+from splitc.common.values import Feeds, Input, random_feeds
 from splitc.runtime.client import Client
 from splitc.runtime.device_parts import DeviceParts
 from splitc.runtime.http.transport import HttpTransport
@@ -184,8 +185,8 @@ def exchange(use: str, uplink_bytes: int, downlink_bytes: int, times: int) -> li
 
 
 def _feeds(manifest: Manifest) -> Feeds:
-    inputs = [ort.Input(item.name, item.dtype, item.shape) for item in manifest.model.inputs]
-    return ort.random_feeds(inputs, manifest.model.dims, 0)
+    inputs = [Input(item.name, item.dtype, item.shape) for item in manifest.model.inputs]
+    return random_feeds(inputs, manifest.model.dims, 0)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.running.programs import obey
-from splitc.bundle.manifest import read_bundle
+from splitc.bundle.folder import read_bundle
 from splitc.bundle.stacking import stack
 from splitc.common import ort
 from splitc.server.tails.files import cloud_files

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.running.programs import obey
-from splitc.bundle.manifest import Bundle, CutEntry, read_bundle
-from splitc.common import ort
+from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.manifest import CutEntry
 from splitc.common.errors import ModelError
-from splitc.common.ort import Feeds, Interrupt, Value
+from splitc.common.ort import Interrupt
+from splitc.common.values import Feeds, Input, Value, random_feeds
 from splitc.runtime.device_parts import DeviceParts
 from splitc.runtime.session import Outcome, Session
 
@@ -96,8 +97,8 @@ class Phones:
         """Open one for each of *slowdowns*; all take *cut* if that is given."""
         found = read_bundle(Path(bundle))
         model = found.manifest.model
-        inputs = [ort.Input(item.name, item.dtype, item.shape) for item in model.inputs]
-        self._feeds, self._server = ort.random_feeds(inputs, model.dims, 0), server
+        inputs = [Input(item.name, item.dtype, item.shape) for item in model.inputs]
+        self._feeds, self._server = random_feeds(inputs, model.dims, 0), server
         real = DeviceParts(found, threads=1)
         cuts = [entry for entry in found.manifest.cuts if entry.device is not None]
         made = {entry.id: real.run(entry, self._feeds)[0] for entry in cuts}

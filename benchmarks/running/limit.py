@@ -34,8 +34,8 @@ from benchmarks.running.programs import (
 )
 from splitc.bundle.decide import Conditions
 from splitc.bundle.manifest import CutEntry
+from splitc.common.errors import TestBedError
 from splitc.testbed.bed import Bed
-from splitc.testbed.errors import TestBedError
 
 LOOPBACK = "loopback"
 LINKS = (LOOPBACK, "wifi", "5g")

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.running.programs import obey
-from splitc.bundle.manifest import read_bundle
+from splitc.bundle.folder import read_bundle
 from splitc.bundle.stacking import made_up
 from splitc.protocol import messages
 from splitc.runtime.http.transport import HttpTransport

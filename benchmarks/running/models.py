@@ -6,7 +6,8 @@ from pathlib import Path
 
 from benchmarks.running.making import MADE
 from benchmarks.running.programs import ROOT
-from splitc.bundle.manifest import Bundle, CutEntry, read_bundle
+from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.manifest import CutEntry
 from splitc.common.cache import Cache
 from splitc.common.errors import SplitcError
 from splitc.compile.compile import CompileOptions, compile_model

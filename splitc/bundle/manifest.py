@@ -1,24 +1,17 @@
-"""What a bundle holds: manifest version 1, and the folder that it indexes (DESIGN section 7).
+"""The records of manifest.json, version 1: what a bundle holds.
 
 Read on devices: the standard library only, nothing of the compiler.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from splitc.common.errors import BundleError
-from splitc.common.records import SPARSE, RecordError, decode, encode
+from splitc.common.kinds import Direction, Source
+from splitc.common.records import SPARSE
 
-MANIFEST = "manifest.json"
 VERSION = 1
-
-Source = Literal["measured", "imported", "predicted"]
-Direction = Literal["device-first", "cloud-first"]
 
 
 def _check_ranges(record: Any) -> None:
@@ -395,107 +388,3 @@ class Manifest:
             raise ValueError(
                 f"direction is {self.direction}, but that of the cuts is {direction_of(self.cuts)}"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """A folder and the manifest in it."""
-
-    folder: Path
-    manifest: Manifest
-
-    def path(self, file: str) -> Path:
-        """Where *file* of the manifest lies."""
-        return self.folder / file
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what both sides must agree on: the same for the whole and for what was packed for one side."""
-        facts: Any = encode(self.manifest)
-        plain = json.dumps({key: facts[key] for key in facts if key not in ("files", "side")}, sort_keys=True)
-        return hashlib.sha256(plain.encode()).hexdigest()
-
-
-def read_bundle(folder: Path) -> Bundle:
-    """Read the manifest in *folder* and check every file's size and digest.
-
-    Raises:
-        BundleError: no manifest, another version, a file missing, changed or outside the folder.
-    """
-    manifest = _read_manifest(folder / MANIFEST)
-    for entry in manifest.files:
-        _check_file(folder, entry)
-    return Bundle(folder, manifest)
-
-
-def listed_files(folder: Path) -> set[str] | None:
-    """Names of the files that the manifest in *folder*, of any version, lists; None if there is none."""
-    try:
-        value = json.loads((folder / MANIFEST).read_bytes())
-        listed = {PurePosixPath(entry["path"]).parts[0] for entry in value["files"]}
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
-        return None
-    return listed if "splitc_manifest" in value else None
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write *manifest* into *folder*; equal manifests give equal bytes."""
-    text = json.dumps(encode(manifest), indent=1, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
-def file_entry(folder: Path, path: str) -> FileEntry:
-    """Describe the file at *path* inside *folder*."""
-    target = folder / path
-    return FileEntry(path, target.stat().st_size, _sha256(target))
-
-
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BundleError(f"{path.parent}: not a bundle, there is no {MANIFEST} in it") from error
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # JSON or UTF-8
-        raise BundleError(f"{path}: not JSON: {error}; compile the bundle again") from error
-    version = value.get("splitc_manifest") if isinstance(value, dict) else None
-    if version != VERSION:
-        raise BundleError(
-            f"{path}: manifest version {version!r}, but this splitc reads version {VERSION}; compile the bundle again"
-        )
-    try:
-        return decode(Manifest, value, str(path))
-    except RecordError as error:
-        raise BundleError(str(error)) from error
-
-
-def _check_file(folder: Path, entry: FileEntry) -> None:
-    target = folder / entry.path
-    if not _is_inside(folder, entry.path):
-        raise BundleError(f"{folder}: the manifest names a file outside the bundle: '{entry.path}'")
-    if not target.is_file():
-        raise BundleError(f"{folder}: '{entry.path}' is missing; copy or compile the bundle again")
-    if target.stat().st_size != entry.bytes:
-        raise BundleError(
-            f"{folder}: '{entry.path}' has {target.stat().st_size} bytes instead of {entry.bytes}; "
-            "copy or compile the bundle again"
-        )
-    if _sha256(target) != entry.sha256:
-        raise BundleError(
-            f"{folder}: '{entry.path}' was changed (SHA-256 differs); copy or compile the bundle again"
-        )
-
-
-def _is_inside(folder: Path, path: str) -> bool:
-    parts = PurePosixPath(path)
-    try:
-        target = (folder / path).resolve()
-    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that no file can have
-        return False
-    return not parts.is_absolute() and ".." not in parts.parts and target.is_relative_to(folder.resolve())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -11,15 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from splitc.bundle.manifest import (
-    Bundle,
-    CutEntry,
-    PartEntry,
-    file_entry,
-    part_files,
-    read_bundle,
-    write_manifest,
-)
+from splitc.bundle.folder import Bundle, file_entry, read_bundle, write_manifest
+from splitc.bundle.manifest import CutEntry, PartEntry, part_files
 from splitc.bundle.stacking import has_batch, separates, trial
 from splitc.bundle.staging import new_folder
 from splitc.bundle.triton import config

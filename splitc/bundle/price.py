@@ -106,3 +106,7 @@ def personal(price: float, share: float) -> float:
         share: from 0 to 1; random, drawn anew for each request, so that no device always pays more.
     """
     return price * math.pow(_WIDTH, share - 0.5)
+
+
+PRICE = "splitc-price"
+"""The header with which a server says what a second of it costs, in seconds of latency; see `splitc.bundle.price`."""

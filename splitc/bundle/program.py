@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import CallEntry, CutEntry, LoopEntry, PartEntry, StageEntry
 from splitc.common.errors import BundleError
-from splitc.common.ort import Value
+from splitc.common.values import Value
 
 Array = npt.NDArray[Any]
 ReadArray = Callable[[str], Array]
@@ -229,3 +230,16 @@ def _needed(calls: Sequence[CallEntry], after: frozenset[str]) -> frozenset[str]
 
 def _made(calls: Iterable[CallEntry]) -> frozenset[str]:
     return frozenset(value for call in calls for value in call.outputs.values())
+
+
+def read_array(bundle: Bundle, file: str) -> Array:
+    """Read the values of each iteration from *file* of *bundle*.
+
+    Raises:
+        BundleError: it holds no array.
+    """
+    try:
+        array: Array = np.load(bundle.path(file), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BundleError(f"{bundle.path(file)}: holds no array; compile the bundle again") from error
+    return array

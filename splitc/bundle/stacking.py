@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from splitc.bundle.manifest import BoundaryEntry, CutEntry, TensorEntry
 from splitc.common import ort
 from splitc.common.errors import ModelError
-from splitc.common.ort import FREE_DIM, Feeds, Input, Value
+from splitc.common.values import FREE_DIM, Feeds, Input, Value, difference, random_feeds
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -77,7 +77,7 @@ def made_up(cut: CutEntry, dims: Mapping[str, int], index: int = 0) -> Feeds:
 
 def made_up_for(inputs: Iterable[Input], dims: Mapping[str, int], index: int = 0) -> Feeds:
     """As `made_up`, for an ONNX file that takes *inputs*."""
-    return {name: _vary(array, index) for name, array in ort.random_feeds(inputs, dims, index).items()}
+    return {name: _vary(array, index) for name, array in random_feeds(inputs, dims, index).items()}
 
 
 def trial(path: Path, cut: CutEntry, dims: Mapping[str, int], threads: int) -> Trial:
@@ -174,7 +174,7 @@ def _separates(opened: "InferenceSession", tried: Trial, places: Sequence[int]) 
 
 
 def _same(got: Mapping[str, Value], want: Mapping[str, Value], allowed: float) -> bool:
-    return all(ort.difference(got[name], value).max_rel <= allowed for name, value in want.items())
+    return all(difference(got[name], value).max_rel <= allowed for name, value in want.items())
 
 
 def _rows(feeds: Feeds) -> int:

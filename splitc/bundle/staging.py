@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from splitc.bundle.manifest import MANIFEST, listed_files
+from splitc.bundle.folder import MANIFEST, listed_files
 from splitc.common.errors import BundleError
 
 _PREFIX = ".splitc-"

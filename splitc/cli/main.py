@@ -11,7 +11,7 @@ from typing import Any, Never, cast
 
 import click
 
-from splitc.cli.examples import examples
+from splitc.cli.terminal import examples
 from splitc.common.errors import SplitcError
 from splitc.common.records import did_you_mean
 

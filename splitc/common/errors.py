@@ -7,6 +7,7 @@ SplitcError
 ├── NoFeasibleCut   pins, privacy or budgets leave no cut
 ├── VerifyError     a head and tail do not compute what the whole model computes
 ├── BundleError     a bundle or manifest is damaged, incomplete or of another version
+├── TestBedError    an emulated link or a slowed process cannot be had
 └── RuntimeFailure  what may go wrong while a pair runs
     ├── InputError        an input is missing, unknown, or of a wrong type or shape
     ├── TransportError    the server cannot be reached, or the connection broke
@@ -98,3 +99,9 @@ class ServerRefused(RuntimeFailure):
         self.status = status
         self.retry_after_s = retry_after_s
         self.price = price
+
+
+class TestBedError(SplitcError):
+    """The test bed cannot be made, or has ended; or what it was told to emulate makes no sense."""
+
+    __test__ = False  # or pytest takes it for tests, where it is imported

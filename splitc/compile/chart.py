@@ -8,42 +8,15 @@ from statistics import median
 
 from splitc.bundle.decide import Conditions, Decision, decide, latency_s
 from splitc.bundle.manifest import CutEntry, Manifest
+from splitc.common.axis import Axis
 from splitc.compile.verdict import Outlook
 
 # In the drawing's own units. Networks are named in rows above the plot.
 _LEFT, _RIGHT, _HEIGHT, _ROW = 76.0, 852.0, 330.0, 19.0
 _LABEL_GAP, _LETTER = 17.0, 7.5
 _STEPS = 260
-_MOST_TICKS = 8
 # Curves far above the best would squeeze what matters: they leave the plot at this multiple of it.
 _HEADROOM = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """A logarithmic axis: values from `low` to `high`, drawn from `start` to `end`."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def place(self, value: float) -> float:
-        """Where *value* is drawn."""
-        return self.start + (self.end - self.start) * math.log(value / self.low) / math.log(
-            self.high / self.low
-        )
-
-    def ticks(self) -> tuple[float, ...]:
-        """Round values on the axis; its ends where it is too short for them."""
-        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        for steps in ((1, 2, 5), (1,)):
-            inside = [
-                n * 10.0**power for power in powers for n in steps if self.low <= n * 10.0**power <= self.high
-            ]
-            if len(inside) <= _MOST_TICKS:
-                break
-        return tuple(inside) if len(inside) > 1 else (self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from splitc.bundle.manifest import Bundle, CheckEntry, Manifest, read_bundle
+from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.manifest import CheckEntry, Manifest
 from splitc.common.errors import BundleError, VerifyError
-from splitc.common.ort import Feeds, Input
-from splitc.compile.verify import Pair, memory_shortage, reference, tolerance, verify
-from splitc.model.analysis import Progress, make_feeds
+from splitc.common.memory import memory_shortage
+from splitc.common.values import Feeds, Input
+from splitc.compile.verify import Pair, reference, tolerance, verify
+from splitc.model.analysis import Progress
+from splitc.model.feeds import make_feeds
 from splitc.model.model import load
 
 

@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from splitc.bundle.manifest import Direction, Manifest, file_entry, write_manifest
+from splitc.bundle.folder import file_entry, write_manifest
+from splitc.bundle.manifest import Manifest
 from splitc.bundle.staging import new_folder
 from splitc.common.cache import Cache
 from splitc.common.errors import ProfileError, TargetError
+from splitc.common.kinds import Direction
 from splitc.compile import report
 from splitc.compile.describe import describe
 from splitc.compile.limits import LimitOptions, read_limits

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from splitc.bundle.manifest import CallEntry, FileEntry, LoopEntry, StageEntry, file_entry
+from splitc.bundle.folder import file_entry
+from splitc.bundle.manifest import CallEntry, FileEntry, LoopEntry, StageEntry
 from splitc.bundle.weights import WEIGHTS, collect
 from splitc.compile.parts import Emitter, Part, head_part, prepare, tail_part, write_part
 from splitc.compile.pipeline.analyse import PipelineAnalysis

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.compile.pipeline.unrolled import Unrolled, ends
 from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut, CutSet, make_cut, meets_budgets

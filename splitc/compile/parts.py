@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from splitc.bundle.manifest import FileEntry
-from splitc.common.ort import FREE_DIM
+from splitc.common.values import FREE_DIM
 from splitc.model.graph import Graph
 from splitc.model.model import Model
 from splitc.model.nodes import Sources

@@ -5,7 +5,7 @@ from itertools import count
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from splitc.bundle.manifest import CutEntry, Manifest, PartEntry, Source, StageEntry
+from splitc.bundle.manifest import CutEntry, Manifest, PartEntry, StageEntry
 from splitc.common.formatting import (
     format_bytes,
     format_rate,
@@ -14,6 +14,7 @@ from splitc.common.formatting import (
     format_share,
     format_source,
 )
+from splitc.common.kinds import Source
 from splitc.compile.chart import chart
 from splitc.compile.verdict import Outlook
 from splitc.profile.targets.description import Network

@@ -7,14 +7,12 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import psutil
 from onnxruntime import InferenceSession
 
 from splitc.bundle.manifest import CheckEntry
 from splitc.common import ort
 from splitc.common.errors import ModelError, VerifyError
-from splitc.common.formatting import format_bytes
-from splitc.common.ort import Feeds, Value
+from splitc.common.values import SAME, Difference, Feeds, Value, difference
 
 # Rounding differs where fusion and memory layout do; errors seen are a hundred times smaller than these.
 _TOLERANCES = {"float64": 1e-6, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -25,8 +23,6 @@ _QUANTIZERS = {"QuantizeLinear", "DynamicQuantizeLinear"}
 REPEATABLE = 1e-6
 _TIMED_S = 0.5
 _MIN_RUNS, _MAX_RUNS = 5, 30
-# Sessions hold weights as loaded and as pre-packed for the kernels, for the whole and for one pair.
-_MEMORY_FACTOR = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +62,6 @@ class Reference:
     tolerance: float
 
 
-def memory_shortage(model_bytes: int, allowed_bytes: int | None = None) -> str | None:
-    """Why a model of that size cannot be run in *allowed_bytes* (default: what is free), or None.
-
-    The sentence names no momentary figure, because it goes into the manifest.
-    """
-    needed = int(model_bytes * _MEMORY_FACTOR)
-    if allowed_bytes is None:
-        allowed_bytes, has = psutil.virtual_memory().available, "is free here"
-    else:
-        has = "--build-memory allows"
-    if needed <= allowed_bytes:
-        return None
-    return f"running the whole model and a pair takes about {format_bytes(needed)}, more memory than {has}"
-
-
 def reference(model: Path, feeds: Sequence[Feeds], allowed: float, threads: int) -> Reference | None:
     """Run the whole model; None if it gives another result each time, so that nothing can be compared.
 
@@ -94,7 +75,7 @@ def reference(model: Path, feeds: Sequence[Feeds], allowed: float, threads: int)
     with ort.blaming_inputs():
         wanted = tuple(ort.run(opened, feed) for feed in feeds)
     again = ort.run(opened, feeds[0])
-    if any(ort.difference(again[name], wanted[0][name]).max_rel > REPEATABLE for name in outputs):
+    if any(difference(again[name], wanted[0][name]).max_rel > REPEATABLE for name in outputs):
         return None
     return Reference(outputs, tuple(feeds), wanted, allowed)
 
@@ -116,7 +97,7 @@ def verify(pair: Pair, against: Reference, threads: int, *, timed: bool) -> Veri
     """
     try:
         parts = [ort.session(pair.folder / file, threads=threads) for file in (pair.head, pair.tail) if file]
-        worst = ort.SAME
+        worst = SAME
         for feeds, wanted in zip(against.feeds, against.wanted, strict=True):
             values: dict[str, Value] = dict(feeds)
             for part in parts:
@@ -133,19 +114,17 @@ def _inputs(part: InferenceSession, values: Mapping[str, Value]) -> dict[str, Va
     return {item.name: values[item.name] for item in part.get_inputs()}
 
 
-def compare(
-    cut: str, values: Mapping[str, Value], wanted: Mapping[str, Value], allowed: float
-) -> ort.Difference:
+def compare(cut: str, values: Mapping[str, Value], wanted: Mapping[str, Value], allowed: float) -> Difference:
     """The largest difference of any output of the pair called *cut* from what the whole model made.
 
     Raises:
         VerifyError: an output is missing, or differs by more than is *allowed*; names the cut and the output.
     """
-    worst = ort.SAME
+    worst = SAME
     for name, want in wanted.items():
         if name not in values:
             raise VerifyError(f"cut {cut}: neither part makes the output '{name}'")
-        found = ort.difference(values[name], want)
+        found = difference(values[name], want)
         if not found.max_rel <= allowed:
             raise VerifyError(
                 f"cut {cut}: output '{name}' differs from the whole model by {found.max_rel:.1e} of its scale, "

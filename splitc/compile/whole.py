@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from splitc.bundle.manifest import Bundle, CallEntry, LoopEntry, StageEntry
-from splitc.bundle.program import Array, ReadArray
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import CallEntry, LoopEntry, StageEntry
+from splitc.bundle.program import Array, ReadArray, read_array
 from splitc.compile.pipeline.stages import Pipeline
-from splitc.runtime.device_parts import read_array
 
 # Enough for a hand-over inside, with more than one iteration on either side.
 _ITERATIONS = 3

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from splitc.bundle.manifest import Bundle, read_bundle
+from splitc.bundle.folder import Bundle, read_bundle
 from splitc.common.cache import Cache
 from splitc.common.errors import BundleError, RuntimeFailure
 from splitc.common.records import decode

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from splitc.common import ort
+from splitc.common.values import Input, random_feeds
 from splitc.runtime.session import Outcome, Session
 
 
@@ -17,8 +17,8 @@ def main() -> None:
     bundle, server, seconds = sys.argv[1:]
     with Session(Path(bundle), server=server, threads=1) as session:
         model = session.manifest.model
-        inputs = [ort.Input(item.name, item.dtype, item.shape) for item in model.inputs]
-        feeds = ort.random_feeds(inputs, model.dims, 0)
+        inputs = [Input(item.name, item.dtype, item.shape) for item in model.inputs]
+        feeds = random_feeds(inputs, model.dims, 0)
         session.run(feeds)
         _print({"ready": True})
         end_s = time.monotonic() + float(seconds)

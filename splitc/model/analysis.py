@@ -4,24 +4,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from splitc.common import ort
 from splitc.common.cache import Cache
-from splitc.common.errors import ModelError
-from splitc.common.ort import RUNTIME_VERSION, Feeds, Input
+from splitc.common.memory import memory_shortage
+from splitc.common.ort import RUNTIME_VERSION
 from splitc.common.records import RecordError, decode, encode
-from splitc.compile.verify import memory_shortage
+from splitc.common.values import Feeds
+from splitc.model.feeds import make_feeds
 from splitc.model.model import Model, fix_dims, load
 from splitc.model.nodes import Sources, sources
 from splitc.model.simplify import simplify
 from splitc.model.sizes import Size, sizes
 from splitc.model.units import Partition, partition, surviving_tensors
 
-SEEDS = 3
 Progress = Callable[[str], None]
 """Called with a few words as each stage begins."""
 
@@ -124,57 +119,6 @@ def examine(
     return Analysis(
         original, model, dims, feeds, sized, found, partition(model, found, survivors, sized), tuple(notes)
     )
-
-
-def make_feeds(
-    inputs: tuple[Input, ...], dims: Mapping[str, int], samples: tuple[Path, ...]
-) -> tuple[Feeds, ...]:
-    """Inputs to run with: the given samples, or random ones from fixed seeds.
-
-    Raises:
-        ModelError: a sample cannot be read or does not fit the inputs.
-    """
-    if not samples:
-        return tuple(ort.random_feeds(inputs, dims, seed) for seed in range(SEEDS))
-    return tuple(_read_sample(path, inputs, dims) for path in samples)
-
-
-def _read_sample(path: Path, inputs: tuple[Input, ...], dims: Mapping[str, int]) -> Feeds:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: a bare .npy is no context manager
-        raise ModelError(f"{path}: is not an .npz file of arrays; write one with numpy.savez") from error
-    wanted = {item.name for item in inputs}
-    if arrays.keys() != wanted:
-        wrong = min(wanted ^ arrays.keys())
-        problem = "lacks" if wrong in wanted else "has an unknown"
-        raise ModelError(
-            f"{path}: {problem} input '{wrong}'; the model's inputs are {', '.join(sorted(wanted))}"
-        )
-    return {item.name: _fitting(path, item, arrays[item.name], dims) for item in inputs}
-
-
-def _fitting(path: Path, item: Input, array: npt.NDArray[Any], dims: Mapping[str, int]) -> npt.NDArray[Any]:
-    """Return *array* if it fits the input: its shape must be the one that everything is sized at."""
-    if item.dtype is None:
-        return array
-    if array.dtype.kind == "V" and array.dtype.itemsize == np.dtype(item.dtype).itemsize:
-        array = array.view(item.dtype)  # .npz files forget the names of types that numpy itself lacks
-    if array.dtype.name != item.dtype:
-        raise ModelError(
-            f"{path}: input '{item.name}' is {array.dtype.name}, but the model wants {item.dtype}"
-        )
-    shape = ort.concrete_shape(item.shape, dims)
-    free = tuple(
-        found if isinstance(dim, str) else dim for dim, found in zip(shape, array.shape, strict=False)
-    )
-    if len(shape) != array.ndim or free != array.shape:
-        raise ModelError(
-            f"{path}: input '{item.name}' has the shape {list(array.shape)}, but the model is sized at "
-            f"{list(shape)}; change the sample or give --dim"
-        )
-    return array
 
 
 def _survivors_and_sizes(

@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from splitc.common.errors import ModelError
-from splitc.common.ort import Input
+from splitc.common.values import Input
 from splitc.model import onnx_file
 from splitc.model.normalize import normalize
 from splitc.model.shape_inference import TensorInfo, infer, name_of

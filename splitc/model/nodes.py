@@ -1,12 +1,11 @@
 """The nodes of a model as far as cutting is concerned: what each reads, and which are constant."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from splitc.model.bodies import bodies, used_inside
 from splitc.model.model import Model
 
 # These return something else each time, so they must run once, on one side.
@@ -76,3 +75,24 @@ def _may_be_random(node: ir.Node, model: ir.Model) -> bool:
     inner = [node, *(inner for body in bodies(node) for inner in body.all_nodes())]
     # A local function may hold a random node at any depth; few of them read weights only.
     return any(item.op_type in _RANDOM or item.op_identifier() in model.functions for item in inner)
+
+
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """The bodies of an If, Loop or Scan."""
+    found = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found.extend(attribute.as_graphs())
+    return found
+
+
+def used_inside(node: ir.Node) -> Iterator[ir.Value | None]:
+    """Every value that the bodies of *node* mention, at any depth: captures are among them."""
+    for body in bodies(node):
+        yield from body.outputs
+        for inner in body.all_nodes():
+            yield from inner.inputs
+            for nested in bodies(inner):
+                yield from nested.outputs

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-from splitc.common.ort import FREE_DIM
+from splitc.common.values import FREE_DIM
 
 # Shape inference reads small constants (target shapes, axes); weights only cost it memory.
 _INFERENCE_BYTES = 1024

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from splitc.common import ort
 from splitc.common.errors import ModelError
-from splitc.common.ort import Feeds
+from splitc.common.values import Feeds, difference
 from splitc.model.model import Model, simplified
 
 # Beyond this a model cannot be one protobuf message, which onnxsim needs in memory.
@@ -58,7 +58,7 @@ def simplify(model: Model, folder: Path, feeds: Feeds) -> Simplified:
     except ModelError as error:
         return Simplified(model, f"the simplified model is not usable: {_placeless(str(error), folder)}")
     for name, value in want.items():
-        if not ort.difference(got[name], value).max_rel <= _TOLERANCE:
+        if not difference(got[name], value).max_rel <= _TOLERANCE:
             return Simplified(model, f"the simplified model computes another '{name}'")
     grown = _file_bytes(result)
     if grown > size * _GROWTH + _SLACK_BYTES:

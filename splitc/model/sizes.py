@@ -8,7 +8,7 @@ import onnx
 
 from splitc.common import ort
 from splitc.common.errors import ModelError
-from splitc.common.ort import FREE_DIM, Feeds
+from splitc.common.values import FREE_DIM, Feeds, Value, value_bytes
 from splitc.model.model import Model, infer_sized
 from splitc.model.normalize import copied_from
 from splitc.model.shape_inference import TensorInfo
@@ -98,11 +98,11 @@ def _measure(model: Model, names: list[str], feeds: Feeds) -> dict[str, Size]:
             found[name] = Size(value.dtype.name, shape, value.shape, value.nbytes, measured=True)
         else:
             sized = value.shape if isinstance(value, np.ndarray) else None
-            found[name] = Size(None, (), sized, ort.value_bytes(value), measured=True)
+            found[name] = Size(None, (), sized, value_bytes(value), measured=True)
     return found
 
 
-def _run_with_outputs(model: Model, names: list[str], feeds: Feeds) -> dict[str, ort.Value]:
+def _run_with_outputs(model: Model, names: list[str], feeds: Feeds) -> dict[str, Value]:
     """Values of inner tensors; where ONNX Runtime cannot return them all at once, of the outputs only.
 
     Tensors inside a fused group exist only while nothing is optimised.

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from splitc.model.bodies import used_inside
 from splitc.model.graph import Work
+from splitc.model.nodes import used_inside
 from splitc.model.sizes import Size
 
 _CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Literal
 
-from splitc.bundle.manifest import Source
 from splitc.common.errors import ProfileError
+from splitc.common.kinds import Source
 from splitc.common.records import RecordError, decode, encode
 from splitc.model.graph import Work
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from splitc.common import ort
 from splitc.common.cache import Cache
 from splitc.common.errors import ProfileError
+from splitc.common.values import random_feeds
 from splitc.model.analysis import Analysis, AnalysisOptions, Progress, analyse
 from splitc.model.model import Model
 from splitc.profile.attribution import attributed_share, unit_seconds
@@ -210,8 +211,8 @@ def _profile(
 def _job(options: RecordOptions, found: Analysis) -> Job:
     inputs = found.model.inputs()
     # A model too large to be run for verifying may still run once.
-    first = found.feeds[0] if found.feeds else ort.random_feeds(inputs, found.dims, 0)
-    others = [ort.random_feeds(inputs, {**found.dims, **sizing}, 0) for sizing in options.sizings[1:]]
+    first = found.feeds[0] if found.feeds else random_feeds(inputs, found.dims, 0)
+    others = [random_feeds(inputs, {**found.dims, **sizing}, 0) for sizing in options.sizings[1:]]
     return Job(found.model, (first, *others), options.threads or (_default_threads(options),), options.runs)
 
 

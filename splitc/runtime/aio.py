@@ -11,7 +11,7 @@ from typing import Any, Self
 from splitc.bundle.decide import Conditions
 from splitc.bundle.manifest import Manifest
 from splitc.common.errors import RuntimeFailure
-from splitc.common.ort import Value
+from splitc.common.values import Value
 from splitc.runtime.session import Outcome, Session
 
 # While a request is in ONNX Runtime or waits for the server, others go on; more at once only wait elsewhere.

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from splitc.bundle.manifest import Bundle, CutEntry, TensorEntry
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import CutEntry, TensorEntry
+from splitc.bundle.price import PRICE
 from splitc.common.errors import ServerRefused
-from splitc.common.ort import Value
+from splitc.common.values import Value
 from splitc.protocol import messages
 from splitc.runtime.estimate.estimator import Exchange
 from splitc.runtime.estimate.probing import BARE_BYTES, DOWN_BYTES, UP_BYTES
@@ -18,8 +20,6 @@ from splitc.runtime.tensor_checks import check_outputs
 
 _OK, _NOT_FOUND, _BAD_METHOD = 200, 404, 405
 _SHOWN_CHARACTERS = 200
-PRICE = "splitc-price"
-"""The header with which a server says what a second of it costs, in seconds of latency; see `splitc.bundle.price`."""
 
 
 @dataclass(frozen=True, slots=True)

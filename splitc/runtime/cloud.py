@@ -9,7 +9,7 @@ from threading import Lock
 from splitc.bundle.decide import Conditions
 from splitc.bundle.manifest import CutEntry, TensorEntry
 from splitc.common.errors import DeadlineExceeded, RuntimeFailure, ServerRefused
-from splitc.common.ort import Value
+from splitc.common.values import Value
 from splitc.runtime.client import Answer, Client
 from splitc.runtime.estimate.server_state import Outlook
 from splitc.runtime.workers import Workers

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 
-import numpy as np
 from onnxruntime import InferenceSession
 
-from splitc.bundle.manifest import Bundle, CutEntry, PartEntry, part_files
-from splitc.bundle.program import Array, Call, Program, part_program, run_program
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import CutEntry, PartEntry, part_files
+from splitc.bundle.program import Array, Call, Program, part_program, read_array, run_program
 from splitc.common import ort
-from splitc.common.errors import BundleError, ModelError
-from splitc.common.ort import Interrupt, Value
+from splitc.common.errors import ModelError
+from splitc.common.ort import Interrupt
+from splitc.common.values import Value
 from splitc.runtime.workers import beside
 
 _ARRAY = ".npy"
@@ -110,19 +111,6 @@ class DeviceParts:
         if file not in self._arrays:
             self._arrays[file] = read_array(self._bundle, file)
         return self._arrays[file]
-
-
-def read_array(bundle: Bundle, file: str) -> Array:
-    """Read the values of each iteration from *file* of *bundle*.
-
-    Raises:
-        BundleError: it holds no array.
-    """
-    try:
-        array: Array = np.load(bundle.path(file), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{bundle.path(file)}: holds no array; compile the bundle again") from error
-    return array
 
 
 def _program(bundle: Bundle, cut: CutEntry, part: PartEntry) -> Program:

@@ -12,7 +12,8 @@ from splitc.bundle.decide import Decision
 from splitc.bundle.manifest import CutEntry, TensorEntry
 from splitc.bundle.program import made_by
 from splitc.common.errors import DeadlineExceeded, RuntimeFailure
-from splitc.common.ort import Interrupt, Value
+from splitc.common.ort import Interrupt
+from splitc.common.values import Value
 from splitc.runtime.client import Answer
 from splitc.runtime.cloud import Cloud
 from splitc.runtime.device_parts import DeviceParts

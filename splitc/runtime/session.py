@@ -9,16 +9,17 @@ from random import random
 from types import TracebackType
 from typing import Literal, Self
 
-from splitc.bundle.decide import Conditions, Decision, aim, decide, latency_s
-from splitc.bundle.manifest import Bundle, CutEntry, Manifest, read_bundle
+from splitc.bundle.decide import Conditions, Decision, aim, decide, latency_s, middle_of
+from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.manifest import CutEntry, Manifest
 from splitc.bundle.price import personal
 from splitc.common.errors import BundleError, RuntimeFailure
-from splitc.common.ort import Value
+from splitc.common.values import Value
 from splitc.runtime.client import Client
 from splitc.runtime.cloud import Cloud
 from splitc.runtime.device_parts import DeviceParts
 from splitc.runtime.estimate.breaker import Breaker
-from splitc.runtime.estimate.estimator import Estimator, Exchange, middle_of
+from splitc.runtime.estimate.estimator import Estimator, Exchange
 from splitc.runtime.estimate.patience import also_sent
 from splitc.runtime.estimate.probing import link_matters
 from splitc.runtime.estimate.server_state import Outlook

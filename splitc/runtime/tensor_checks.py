@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from splitc.bundle.manifest import TensorEntry
 from splitc.common.errors import InputError, ProtocolError
-from splitc.common.ort import FREE_DIM, Value, dtype_name
+from splitc.common.values import FREE_DIM, Value, dtype_name
 
 Array = npt.NDArray[Any]
 # Strings, sequences and maps: ONNX Runtime says what is wrong with them.

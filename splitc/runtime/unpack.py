@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from splitc.bundle.manifest import Bundle, read_bundle
+from splitc.bundle.folder import Bundle, read_bundle
 from splitc.common.errors import BundleError
 
 # Weights hardly shrink; what grows so many times over is no bundle.

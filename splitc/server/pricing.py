@@ -4,8 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from splitc.bundle.price import Price
-from splitc.runtime.client import PRICE
+from splitc.bundle.price import PRICE, Price
 from splitc.server.tails.part import Part
 
 _LEAST_INTERVAL_S = 1.0

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from splitc.bundle.decide import Conditions
+from splitc.bundle.decide import Conditions, middle_of
 from splitc.bundle.manifest import CutEntry, Manifest
 from splitc.bundle.price import personal
 from splitc.runtime.estimate.breaker import Breaker
-from splitc.runtime.estimate.estimator import Estimator, middle_of
+from splitc.runtime.estimate.estimator import Estimator
 from splitc.runtime.estimate.server_state import Outlook
 from splitc.simulate.events import Events
 from splitc.simulate.processor import Processor

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from splitc.bundle.decide import Conditions
-from splitc.bundle.manifest import Bundle, CutEntry, Manifest, PartEntry
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import CutEntry, Manifest, PartEntry
 from splitc.common.errors import BundleError
 from splitc.server.tails.prepare import BatchTimes, Settings, batch_times
 from splitc.simulate.fleet import CloudEntry, DeviceClass, Fleet

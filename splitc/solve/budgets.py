@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from splitc.bundle.manifest import Direction
 from splitc.common.errors import NoFeasibleCut
+from splitc.common.kinds import Direction
 from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut, energy_j, meets_budgets, place
 from splitc.solve.milp import best_cut, make_program

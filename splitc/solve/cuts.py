@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-from splitc.bundle.manifest import Direction
 from splitc.common.errors import TargetError
+from splitc.common.kinds import Direction
 from splitc.model.graph import Graph, Tensor
 from splitc.solve.costs import Costs, Limits
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from splitc.bundle.manifest import Direction
 from splitc.common.errors import NoFeasibleCut
+from splitc.common.kinds import Direction
 from splitc.solve.budgets import budget_oracle, has_budgets
 from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut

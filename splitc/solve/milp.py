@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, vstack
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.model.graph import Graph
 from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut, alive_bytes, meets_budgets, place

@@ -30,7 +30,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut, place
 from splitc.solve.pins import Pins, make_pins

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.model.graph import Graph
 from splitc.solve.space import FloatArray
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from splitc.bundle.manifest import Direction
 from splitc.common.errors import NoFeasibleCut
+from splitc.common.kinds import Direction
 from splitc.model.graph import Graph
 from splitc.solve.costs import Limits
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.solve.certify import certified_regret
 from splitc.solve.costs import Box, Costs, Limits
 from splitc.solve.cuts import Cut, CutSet, make_cut, meets_budgets

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.model.graph import Graph
 from splitc.solve.costs import Box
 from splitc.solve.cuts import Cut

@@ -24,8 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
+from splitc.common.errors import TestBedError
 from splitc.testbed.emulated_link import Counts
-from splitc.testbed.errors import TestBedError
 from splitc.testbed.forwarder import CLOUD_ADDRESS, DEVICE_ADDRESS
 from splitc.testbed.namespaces import Namespace, end_processes
 from splitc.testbed.slow import Slowed

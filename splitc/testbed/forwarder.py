@@ -15,9 +15,9 @@ import time
 from dataclasses import asdict
 from typing import TextIO
 
+from splitc.common.errors import TestBedError
 from splitc.testbed import interfaces
 from splitc.testbed.emulated_link import Line
-from splitc.testbed.errors import TestBedError
 from splitc.testbed.namespaces import (
     Namespace,
     end_processes,

@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 
-from splitc.testbed.errors import TestBedError
+from splitc.common.errors import TestBedError
 
 _NEWLINK, _NEWROUTE = 16, 24
 _REQUEST, _ACK, _REPLACE, _ONLY_NEW, _CREATE = 0x1, 0x4, 0x100, 0x200, 0x400

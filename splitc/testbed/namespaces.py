@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from splitc.testbed.errors import TestBedError
+from splitc.common.errors import TestBedError
 
 _NEW_USER = 0x10000000
 _NEW_NET = 0x40000000

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from splitc.testbed.errors import TestBedError
+from splitc.common.errors import TestBedError
 
 ETHERNET_BYTES = 14
 _IPV4 = 0x0800

@@ -18,7 +18,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from splitc.testbed.errors import TestBedError
+from splitc.common.errors import TestBedError
 from splitc.testbed.realtime import be_prompt
 
 # A shorter run finds colder caches each time (3 % of the time at 1 ms, 10 % at 0.5 ms); a longer turn makes the

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from splitc.testbed.errors import TestBedError
+from splitc.common.errors import TestBedError
 
 MTU_BYTES = 1500  # also what one delivery opportunity of a recorded trace carries
 _SEGMENT_BYTES = 1448  # TCP's payload in it: 20 bytes of IP, 20 of TCP, 12 of timestamps

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from splitc.testbed.errors import TestBedError
+from splitc.common.errors import TestBedError
 from splitc.testbed.spec import MTU_BYTES, Rate, Trace
 
 _STEP_S = 0.1

@@ -12,7 +12,7 @@ from benchmarks.running import fleet
 from benchmarks.running.fleet_phones import WaitingParts
 from benchmarks.running.models import Compiled
 from splitc.bundle.decide import Conditions
-from splitc.bundle.manifest import Bundle
+from splitc.bundle.folder import Bundle
 from splitc.common.errors import ModelError
 from splitc.common.ort import Interrupt
 from splitc.simulate.engine import simulate

@@ -9,7 +9,7 @@ from benchmarks.running import limit, predictions, throughput, traces
 from benchmarks.running.cellular import Link
 from benchmarks.running.models import Compiled
 from splitc.bundle.decide import Conditions
-from splitc.bundle.manifest import Bundle
+from splitc.bundle.folder import Bundle
 from tests.manifests import CUTS, manifest
 
 MODEL = Compiled("tiny", Bundle(Path(), manifest()))

@@ -10,15 +10,8 @@ from typing import Any, Literal
 
 import pytest
 
-from splitc.bundle.manifest import (
-    MANIFEST,
-    Bundle,
-    Manifest,
-    file_entry,
-    listed_files,
-    read_bundle,
-    write_manifest,
-)
+from splitc.bundle.folder import MANIFEST, Bundle, file_entry, listed_files, read_bundle, write_manifest
+from splitc.bundle.manifest import Manifest
 from splitc.common.errors import BundleError
 from splitc.common.records import decode, encode
 from tests import manifests

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 import splitc
-from splitc.bundle.manifest import MANIFEST, Manifest, read_bundle
+from splitc.bundle.folder import MANIFEST, read_bundle
+from splitc.bundle.manifest import Manifest
 from splitc.common.errors import BundleError
 from splitc.common.records import RecordError, decode, encode
 from tests import manifests

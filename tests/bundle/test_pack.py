@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
-from splitc.bundle.manifest import Bundle, part_files, read_bundle
+from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.manifest import part_files
 from splitc.bundle.pack import Side, pack, pack_triton
 from splitc.bundle.weights import load, spans
-from splitc.common import ort
 from splitc.common.errors import BundleError
+from splitc.common.values import difference
 from splitc.compile.limits import LimitOptions
 from tests import bundles, textproto
 from tests.bundles import request, results, tails, wanted
@@ -173,7 +174,7 @@ def test_a_repository_holds_a_model_for_each_tail(bundle: Bundle, tmp_path: Path
         assert set(tree(folder)) == {"config.pbtxt", "1/model.onnx"} | weights
         got = results(folder / "1" / "model.onnx", request(bundle, cut))
         want = wanted(bundle, cut)
-        assert all(ort.difference(got[key], want[key]).max_rel <= 1e-4 for key in want)
+        assert all(difference(got[key], want[key]).max_rel <= 1e-4 for key in want)
 
 
 def test_its_configuration_is_what_the_model_declares(bundle: Bundle, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from splitc.bundle.stacking import (
 )
 from splitc.common import ort
 from splitc.common.errors import ModelError
+from splitc.common.values import Input
 from tests import manifests, models
 from tests.models import WIDTH, dense, dense_weights, floats, op, value
 
@@ -216,7 +217,7 @@ def test_a_single_number_is_timed_but_never_joined(tmp_path: Path) -> None:
     )
     assert not has_batch(model)
     assert not give_batch(model)
-    inputs = (ort.Input("x", "float32", (1, 4)), ort.Input("step", "float32", ()))
+    inputs = (Input("x", "float32", (1, 4)), Input("step", "float32", ()))
     feeds = tuple(made_up_for(inputs, {}, index) for index in range(6))
     onnx.save_model(model, tmp_path / "m.onnx")
     opened = ort.session(tmp_path / "m.onnx", threads=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from splitc.bundle.manifest import MANIFEST
+from splitc.bundle.folder import MANIFEST
 from splitc.bundle.staging import new_folder
 from splitc.common.errors import BundleError
 from tests.running import tree

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 
-from splitc.bundle.manifest import read_bundle
+from splitc.bundle.folder import read_bundle
 from splitc.cli.main import group
 from tests import models
 from tests.conftest import Tiny

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from splitc.bundle.manifest import Manifest, Source
+from splitc.bundle.manifest import Manifest
 from splitc.cli.show_bundle import bundle_facts, show_compiled
 from splitc.common.formatting import format_seconds_range
+from splitc.common.kinds import Source
 from splitc.compile.compile import Compiled
 from splitc.compile.verdict import outlook
 from splitc.profile.targets.description import load_network

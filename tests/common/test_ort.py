@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from splitc.common import ort
 from splitc.common.errors import ModelError
-from splitc.common.ort import Input, difference, random_feeds, run, session, value_bytes
+from splitc.common.ort import run, session
+from splitc.common.values import SAME, Input, difference, random_feeds, value_bytes
 from tests import models
 from tests.splitting import save
 
@@ -94,7 +94,7 @@ def test_difference_is_relative_to_the_largest_value() -> None:
     want = np.array([1.0, -4.0], np.float32)
     found = difference(want + np.float32(0.5), want)
     assert (found.max_abs, found.max_rel) == (0.5, 0.125)
-    assert difference(want, want) == ort.SAME
+    assert difference(want, want) == SAME
     nothing = np.zeros(2, np.float32)
     assert difference(nothing + np.float32(0.25), nothing).max_rel == 0.25
 
@@ -121,6 +121,6 @@ def test_what_is_simply_wrong(got: object, want: object) -> None:
 
 def test_nan_and_infinity_at_the_same_places_are_equal() -> None:
     value = np.array([math.nan, math.inf, -math.inf, 2.0])
-    assert difference(value.copy(), value) == ort.SAME
-    assert difference([{"a": value}], [{"a": value.copy()}]) == ort.SAME
-    assert difference(np.zeros((0, 3)), np.zeros((0, 3))) == ort.SAME
+    assert difference(value.copy(), value) == SAME
+    assert difference([{"a": value}], [{"a": value.copy()}]) == SAME
+    assert difference(np.zeros((0, 3)), np.zeros((0, 3))) == SAME

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitc.bundle.decide import decide
-from splitc.compile.chart import Axis, chart
+from splitc.common.axis import Axis
+from splitc.compile.chart import chart
 from tests.manifests import manifest
 
 

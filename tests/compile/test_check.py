@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from splitc.bundle.manifest import MANIFEST, file_entry
+from splitc.bundle.folder import MANIFEST, file_entry
 from splitc.bundle.pack import pack
 from splitc.common.errors import BundleError, ModelError, VerifyError
 from splitc.compile.check import Checked, check_bundle, open_to_check

@@ -11,7 +11,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from splitc.bundle.manifest import part_files, read_bundle
+from splitc.bundle.folder import read_bundle
+from splitc.bundle.manifest import part_files
 from splitc.common.errors import ModelError, ProfileError, SplitcError, TargetError
 from splitc.compile.compile import REPORT
 from splitc.compile.limits import LimitOptions

@@ -8,7 +8,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from splitc.bundle.manifest import Manifest, part_files, read_bundle
+from splitc.bundle.folder import read_bundle
+from splitc.bundle.manifest import Manifest, part_files
 from tests.conftest import Tiny
 from tests.running import compile_here, save_tiny
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.compile.handovers import with_handovers
 from splitc.solve.costs import Box, Costs, Limits
 from splitc.solve.cuts import CutSet

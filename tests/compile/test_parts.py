@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.compile import parts
 from splitc.model.model import fix_dims, load
 from tests import models, splitting

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitc.bundle.manifest import Direction
-from splitc.common import ort
+from splitc.common.kinds import Direction
+from splitc.common.values import random_feeds
 from splitc.model.model import fix_dims, load
 from splitc.solve.costs import Box, Costs, Limits
 from splitc.solve.cuts import Cut
@@ -61,7 +61,7 @@ pytestmark = pytest.mark.skipif(not MODELS, reason="the folder ../shared/models 
 def test_cuts_of_real_models_compose(name: str, tmp_path: Path) -> None:
     path = FOLDER / f"{name}.onnx"
     dims = fix_dims(load(path), DIMS.get(name, {}))
-    feeds = ort.random_feeds(load(path).inputs(), dims, 0)
+    feeds = random_feeds(load(path).inputs(), dims, 0)
     if "sr" in feeds:
         feeds["sr"] = np.array(16_000)
     made = splitting.split(path, tmp_path, dims, feeds, simplified=True)

@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from splitc.common.errors import ModelError, VerifyError
-from splitc.compile.verify import Pair, Reference, Verified, memory_shortage, reference, tolerance, verify
+from splitc.common.memory import memory_shortage
+from splitc.compile.verify import Pair, Reference, Verified, reference, tolerance, verify
 from tests import models
 
 FEEDS = ({"x": np.ones((2, models.WIDTH), np.float32)}, {"x": np.full((2, models.WIDTH), -0.5, np.float32)})

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from splitc.common.ort import difference
+from splitc.common.values import difference
 from splitc.model.model import load
 from splitc.model.normalize import copied_from
 from tests import models

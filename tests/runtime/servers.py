@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from splitc.bundle.manifest import Bundle, part_files
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import part_files
 from splitc.common import ort
 from splitc.protocol import messages
 

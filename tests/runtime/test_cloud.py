@@ -10,7 +10,7 @@ import pytest
 from splitc.bundle.decide import Conditions
 from splitc.bundle.manifest import CutEntry, TensorEntry
 from splitc.common.errors import TransportError
-from splitc.common.ort import Value
+from splitc.common.values import Value
 from splitc.runtime.client import Answer, Client
 from splitc.runtime.cloud import Cloud
 from splitc.runtime.estimate.breaker import Breaker

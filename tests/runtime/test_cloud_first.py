@@ -10,16 +10,10 @@ import onnx
 import pytest
 
 from splitc.bundle.decide import Conditions
-from splitc.bundle.manifest import (
-    Bundle,
-    CutEntry,
-    direction_of,
-    file_entry,
-    part_files,
-    read_bundle,
-    write_manifest,
-)
+from splitc.bundle.folder import Bundle, file_entry, read_bundle, write_manifest
+from splitc.bundle.manifest import CutEntry, direction_of, part_files
 from splitc.common import ort
+from splitc.common.values import difference
 from splitc.compile.limits import LimitOptions
 from splitc.runtime.session import Session
 from tests import models, running
@@ -72,7 +66,7 @@ def slow_alone(bundle: Bundle) -> Bundle:
 
 def assert_right(outputs: Mapping[str, Any], want: Mapping[str, Any]) -> None:
     assert outputs.keys() == want.keys()
-    assert all(ort.difference(outputs[name], want[name]).max_rel < 1e-4 for name in want)
+    assert all(difference(outputs[name], want[name]).max_rel < 1e-4 for name in want)
 
 
 @pytest.mark.parametrize(

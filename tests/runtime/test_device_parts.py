@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitc.bundle.manifest import Bundle, CutEntry, TensorEntry, part_files
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import CutEntry, TensorEntry, part_files
 from splitc.common import ort
 from splitc.common.errors import InputError, ModelError, ProtocolError
+from splitc.common.values import difference
 from splitc.runtime.device_parts import DeviceParts
 from splitc.runtime.tensor_checks import check_outputs, checked_inputs
 from tests.conftest import Tiny
@@ -41,7 +43,7 @@ def test_a_head_runs_and_says_how_long(tiny: Tiny) -> None:
     assert heads.is_ready(cut)
     want = ort.run(ort.session(tiny.model), {"image": IMAGE})
     assert values.keys() == want.keys()
-    assert ort.difference(values["logits"], want["logits"]).max_rel < 1e-4
+    assert difference(values["logits"], want["logits"]).max_rel < 1e-4
     assert 0 < took_s < servers.LONGEST_S
 
 

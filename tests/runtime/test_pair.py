@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from splitc.bundle.decide import Conditions, Decision, latency_s
-from splitc.bundle.manifest import Bundle, read_bundle
+from splitc.bundle.folder import Bundle, read_bundle
 from splitc.common import ort
 from splitc.common.errors import DeadlineExceeded, ModelError, ProtocolError
+from splitc.common.values import difference
 from splitc.runtime import pair as pair_module
 from splitc.runtime.client import Answer
 from splitc.runtime.device_parts import DeviceParts
@@ -156,7 +157,7 @@ def test_an_answer_that_comes_first_ends_the_run_of_the_device(tiny: Tiny) -> No
         for _ in range(20):
             session._pair.cloud.was_late()
             outcome = session.request(INPUTS)
-            assert ort.difference(outcome.outputs["logits"], want.outputs["logits"]).max_rel < 1e-4
+            assert difference(outcome.outputs["logits"], want.outputs["logits"]).max_rel < 1e-4
             assert (outcome.exchange is None) == (
                 outcome.fallback is not None or outcome.decision.cut.cloud is None
             )

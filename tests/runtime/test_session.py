@@ -22,7 +22,8 @@ import onnx
 import pytest
 
 from splitc.bundle.decide import Conditions
-from splitc.bundle.manifest import Bundle, Manifest, read_bundle, write_manifest
+from splitc.bundle.folder import Bundle, read_bundle, write_manifest
+from splitc.bundle.manifest import Manifest
 from splitc.common import ort
 from splitc.common.errors import (
     BundleError,
@@ -33,6 +34,7 @@ from splitc.common.errors import (
     ServerRefused,
     TransportError,
 )
+from splitc.common.values import difference
 from splitc.protocol import messages
 from splitc.runtime.session import Outcome, Session
 from tests import models, running
@@ -78,7 +80,7 @@ def of_kind(tiny: Tiny, kind: str) -> str:
 
 def is_right(outputs: Mapping[str, Any], want: Mapping[str, Any]) -> bool:
     return outputs.keys() == want.keys() and all(
-        ort.difference(outputs[name], want[name]).max_rel < 1e-4 for name in want
+        difference(outputs[name], want[name]).max_rel < 1e-4 for name in want
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from splitc.bundle.manifest import MANIFEST
+from splitc.bundle.folder import MANIFEST
 from splitc.common.errors import BundleError
 from splitc.runtime import unpack
 from splitc.runtime.unpack import unpacked

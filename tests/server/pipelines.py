@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from splitc.bundle.folder import Bundle, file_entry, read_bundle, write_manifest
 from splitc.bundle.manifest import (
     BoundaryEntry,
-    Bundle,
     CallEntry,
     CutEntry,
     HeadEntry,
@@ -20,14 +20,10 @@ from splitc.bundle.manifest import (
     StageEntry,
     TailEntry,
     TensorEntry,
-    file_entry,
-    read_bundle,
-    write_manifest,
 )
-from splitc.bundle.program import part_program, run_program, stages_program
+from splitc.bundle.program import part_program, read_array, run_program, stages_program
 from splitc.common import ort
 from splitc.protocol.tensors import Array
-from splitc.runtime.device_parts import read_array
 from splitc.server.tails.part import File, Part, Series
 from tests import manifests, models
 from tests.models import WIDTH, dense, dense_weights, floats, op, value

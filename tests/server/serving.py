@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from splitc.bundle.manifest import Bundle, CutEntry, TensorEntry, part_files
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import CutEntry, TensorEntry, part_files
 from splitc.common import ort
 from splitc.protocol.messages import Message, decode_response, encode_request
 from splitc.protocol.tensors import Array

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle.manifest import Bundle
+from splitc.bundle.folder import Bundle
 from splitc.common.errors import BundleError, DeadlineExceeded, ModelError
 from splitc.protocol.tensors import Array
 from splitc.server.batching import Batcher

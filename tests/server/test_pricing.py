@@ -12,7 +12,8 @@ import onnx
 import pytest
 
 from splitc.bundle.decide import Conditions
-from splitc.bundle.manifest import BoundaryEntry, Bundle, TensorEntry, file_entry, read_bundle, write_manifest
+from splitc.bundle.folder import Bundle, file_entry, read_bundle, write_manifest
+from splitc.bundle.manifest import BoundaryEntry, TensorEntry
 from splitc.common import ort
 from splitc.runtime.session import Outcome, Session
 from splitc.server.options import ServerOptions

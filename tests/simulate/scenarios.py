@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from splitc.bundle.manifest import Bundle, CutEntry
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import CutEntry
 from splitc.simulate.fleet import CloudEntry, DeviceClass, Fleet
 from splitc.simulate.links import load_links
 from splitc.simulate.policies import Policy, policy

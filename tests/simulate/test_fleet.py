@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from splitc.bundle.manifest import Bundle
+from splitc.bundle.folder import Bundle
 from splitc.common.errors import BundleError, NoFeasibleCut, TargetError
 from splitc.simulate.fleet import read_fleet
 from splitc.simulate.policies import policy

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle.manifest import Direction
 from splitc.common.errors import NoFeasibleCut, TargetError
+from splitc.common.kinds import Direction
 from splitc.solve.budgets import budget_oracle
 from splitc.solve.costs import Box, Costs, Energy, Limits
 from splitc.solve.cuts import Cut, energy_j

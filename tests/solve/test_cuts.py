@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle.manifest import Direction
 from splitc.common.errors import TargetError
+from splitc.common.kinds import Direction
 from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut, energy_j, is_closure, make_cut, meets_budgets
 from tests import graphs, oracle

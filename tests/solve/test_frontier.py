@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle.manifest import Direction
 from splitc.common.errors import NoFeasibleCut
+from splitc.common.kinds import Direction
 from splitc.solve.costs import Box, Costs, Limits
 from splitc.solve.cuts import Cut, make_cut
 from splitc.solve.directions import best_oracle

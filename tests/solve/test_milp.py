@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut
 from splitc.solve.milp import Program, make_program, peak_row

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle.manifest import Direction
 from splitc.common.errors import NoFeasibleCut
+from splitc.common.kinds import Direction
 from splitc.solve.costs import Box, Costs, Limits
 from splitc.solve.cuts import Cut
 from splitc.solve.mincut import latency_s, min_cut_oracle

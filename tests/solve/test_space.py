@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.solve.costs import Box, Costs
 from splitc.solve.space import make_space
 from tests import graphs, oracle

@@ -17,6 +17,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+from splitc.common.values import difference
+
 
 class Blocked(MetaPathFinder):
     """As if these packages were not installed."""
@@ -73,7 +75,6 @@ class Done:
 
 def ask(session: Any, given: Mapping[str, Any], want: Mapping[str, Any]) -> Done:
     from splitc import SplitcError  # noqa: PLC0415
-    from splitc.common import ort  # noqa: PLC0415
 
     began_s = time.monotonic()
     try:
@@ -81,7 +82,7 @@ def ask(session: Any, given: Mapping[str, Any], want: Mapping[str, Any]) -> Done
     except SplitcError as error:
         return Done("nowhere", f"{type(error).__name__}: {error}", False, time.monotonic() - began_s)
     took_s = time.monotonic() - began_s
-    far = [ort.difference(outcome.outputs[name], want[name]).max_rel > 1e-4 for name in want]
+    far = [difference(outcome.outputs[name], want[name]).max_rel > 1e-4 for name in want]
     return Done(outcome.finished, outcome.fallback, any(far), took_s)
 
 

@@ -20,8 +20,10 @@ import numpy as np
 import onnx
 
 from splitc.bundle.decide import Conditions
-from splitc.bundle.manifest import Bundle, CutEntry, read_bundle, write_manifest
+from splitc.bundle.folder import Bundle, read_bundle, write_manifest
+from splitc.bundle.manifest import CutEntry
 from splitc.common import ort
+from splitc.common.values import Feeds, difference
 from tests import models, running
 
 # The same tests with many more requests, for an hour when nobody waits.
@@ -57,17 +59,17 @@ class App:
 
     model: Path
     bundle: Bundle
-    feeds: tuple[ort.Feeds, ...]
+    feeds: tuple[Feeds, ...]
     wanted: tuple[Mapping[str, Any], ...]
 
-    def input(self, number: int) -> ort.Feeds:
+    def input(self, number: int) -> Feeds:
         return self.feeds[number % len(self.feeds)]
 
     def is_right(self, number: int, outputs: Mapping[str, Any]) -> bool:
         """Whether *outputs* are what the whole model makes of the input of that number."""
         want = self.wanted[number % len(self.wanted)]
         return outputs.keys() == want.keys() and all(
-            ort.difference(outputs[name], want[name]).max_rel < _TOLERANCE for name in want
+            difference(outputs[name], want[name]).max_rel < _TOLERANCE for name in want
         )
 
     def cut(self, kind: str) -> CutEntry:

@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 
-from splitc.common.errors import DeadlineExceeded, RuntimeFailure, TransportError
+from splitc.common.errors import DeadlineExceeded, RuntimeFailure, TestBedError, TransportError
 from splitc.protocol import messages
 from splitc.runtime.session import Outcome, Session
 from splitc.testbed.bed import Bed
-from splitc.testbed.errors import TestBedError
 from splitc.testbed.spec import LinkSpec, Rate
 from tests import running
 from tests.system.proxy import Fault, every, proxied

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from splitc.common.errors import TestBedError
 from splitc.testbed.bed import Bed
-from splitc.testbed.errors import TestBedError
 from splitc.testbed.spec import LinkSpec, Rate, Trace
 from tests.running import hear_interrupts
 from tests.testbed import echo

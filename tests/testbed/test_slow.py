@@ -11,7 +11,7 @@ from statistics import median
 import psutil
 import pytest
 
-from splitc.testbed.errors import TestBedError
+from splitc.common.errors import TestBedError
 from splitc.testbed.slow import Slowed
 from tests.testbed.watching import eventually
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from splitc.testbed.errors import TestBedError
+from splitc.common.errors import TestBedError
 from splitc.testbed.spec import LinkSpec, Rate, Trace, from_json, to_json
 
 

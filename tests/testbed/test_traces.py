@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.testbed.errors import TestBedError
+from splitc.common.errors import TestBedError
 from splitc.testbed.spec import Trace
 from splitc.testbed.traces import read_trace, synthetic_trace
 

@@ -6,8 +6,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from splitc.cli.examples import examples
-from splitc.cli.terminal import new_table, print_json, results
+from splitc.cli.terminal import examples, new_table, print_json, results
 from splitc.cli.values import FILE, FOLDER, TARGET
 from splitc.common.cache import default_cache_folder
 from splitc.common.formatting import format_seconds, format_seconds_range

@@ -5,12 +5,11 @@ from typing import Any
 
 import click
 
-from splitc.bundle.manifest import Direction
-from splitc.cli.examples import examples
 from splitc.cli.show_bundle import compiled_facts, show_compiled
-from splitc.cli.terminal import print_json, results, stages
+from splitc.cli.terminal import examples, print_json, results, stages
 from splitc.cli.values import ANY_PATH, BYTES, DIM, DURATION, ENERGY, FILE, FOLDER, NETWORK, TARGET
 from splitc.common.cache import Cache, default_cache_folder
+from splitc.common.kinds import Direction
 from splitc.compile.compile import CompileOptions, compile_model
 from splitc.compile.limits import LimitOptions
 from splitc.compile.pipeline.compile import compile_pipeline

@@ -12,9 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from splitc.bundle.manifest import read_bundle
-from splitc.cli.examples import examples
-from splitc.cli.terminal import new_table, print_json, results, stages
+from splitc.bundle.folder import read_bundle
+from splitc.cli.terminal import examples, new_table, print_json, results, stages
 from splitc.cli.values import DURATION, FOLDER, NETWORK
 from splitc.common.cache import Cache, default_cache_folder
 from splitc.common.formatting import format_rate, format_seconds

@@ -6,8 +6,7 @@ from typing import Literal
 import click
 
 from splitc.bundle.pack import pack, pack_triton
-from splitc.cli.examples import examples
-from splitc.cli.terminal import stages
+from splitc.cli.terminal import examples, stages
 from splitc.cli.values import ANY_PATH, FOLDER
 from splitc.common.formatting import format_bytes
 

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from splitc.cli.examples import examples
-from splitc.cli.terminal import new_table, print_json, results, stages
+from splitc.cli.terminal import examples, new_table, print_json, results, stages
 from splitc.cli.values import COUNTS, DIMS, DURATION, FILE, FOLDER, TARGET
 from splitc.common.cache import Cache, default_cache_folder
 from splitc.common.errors import ProfileError

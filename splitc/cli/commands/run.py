@@ -22,13 +22,12 @@ from rich.text import Text
 
 from splitc.bundle.decide import Conditions
 from splitc.bundle.manifest import Manifest
-from splitc.cli.examples import examples
-from splitc.cli.terminal import new_table, print_json, results
+from splitc.cli.terminal import examples, new_table, print_json, results
 from splitc.cli.values import ANY_PATH, DURATION, FILE, NETWORK, token_in
-from splitc.common import ort
 from splitc.common.errors import DeadlineExceeded, InputError, ProtocolError, TransportError
 from splitc.common.formatting import format_rate, format_seconds
 from splitc.common.records import encode
+from splitc.common.values import Input, random_feeds
 from splitc.profile.targets.description import load_network
 from splitc.runtime.http.transport import HttpTransport
 from splitc.runtime.session import Outcome, Session
@@ -185,11 +184,11 @@ def _await(server: str | None, token: str | None, ca_file: Path | None, patience
 def _feeds(manifest: Manifest, given: Sequence[tuple[str, Path]]) -> dict[str, Array]:
     """The given inputs, and random ones of the manifest's sizes for all others."""
     others = [
-        ort.Input(item.name, item.dtype, item.shape)
+        Input(item.name, item.dtype, item.shape)
         for item in manifest.model.inputs
         if item.name not in dict(given)
     ]
-    feeds: dict[str, Array] = ort.random_feeds(others, manifest.model.dims, 0)
+    feeds: dict[str, Array] = random_feeds(others, manifest.model.dims, 0)
     return feeds | {name: _read(path) for name, path in given}
 
 

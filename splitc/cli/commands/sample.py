@@ -5,8 +5,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from splitc.cli.examples import examples
-from splitc.cli.terminal import stages
+from splitc.cli.terminal import examples, stages
 from splitc.cli.values import ANY_PATH
 from splitc.common.formatting import format_bytes
 from splitc.samples.catalogue import SAMPLES, write_sample

@@ -11,8 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from splitc.cli.examples import examples
-from splitc.cli.terminal import new_table, print_json, results, stages
+from splitc.cli.terminal import examples, new_table, print_json, results, stages
 from splitc.cli.values import ANY_PATH, BYTES, DURATION, FILE, FOLDER, token_in
 from splitc.common.cache import default_cache_folder
 from splitc.common.formatting import format_seconds

@@ -9,9 +9,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from splitc.bundle.manifest import Bundle, read_bundle
-from splitc.cli.examples import examples
-from splitc.cli.terminal import new_table, print_json, results
+from splitc.bundle.folder import Bundle, read_bundle
+from splitc.cli.terminal import examples, new_table, print_json, results
 from splitc.cli.values import ANY_PATH, DURATION, FILE, FOLDER
 from splitc.common.cache import default_cache_folder
 from splitc.common.errors import TargetError

@@ -9,8 +9,7 @@ from click.shell_completion import CompletionItem
 from rich.table import Table
 from rich.text import Text
 
-from splitc.cli.examples import examples
-from splitc.cli.terminal import new_table, print_json, results
+from splitc.cli.terminal import examples, new_table, print_json, results
 from splitc.cli.values import FOLDER
 from splitc.common.cache import default_cache_folder
 from splitc.common.errors import TargetError

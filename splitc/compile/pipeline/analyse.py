@@ -15,11 +15,13 @@ import numpy as np
 from splitc.common import ort
 from splitc.common.cache import Cache
 from splitc.common.errors import ModelError
-from splitc.common.ort import Feeds, Input, Value, usable_cores
+from splitc.common.memory import memory_shortage
+from splitc.common.ort import usable_cores
+from splitc.common.values import Feeds, Input, Value, random_feeds, value_bytes
 from splitc.compile.pipeline.ports import declared_inputs, described, fits, renamed, shown
 from splitc.compile.pipeline.stages import Call, Loop, Pipeline, Stage
-from splitc.compile.verify import memory_shortage
-from splitc.model.analysis import Analysis, AnalysisOptions, Progress, examine, make_feeds
+from splitc.model.analysis import Analysis, AnalysisOptions, Progress, examine
+from splitc.model.feeds import make_feeds
 from splitc.model.graph import Graph
 from splitc.model.model import Model, fix_input_dims
 from splitc.model.sizes import Size
@@ -123,7 +125,7 @@ class _Walk:
     analyses: dict[tuple[object, ...], Analysis] = field(default_factory=dict)
 
     def size_input(self, item: Input, value: Value) -> None:
-        nbytes = ort.value_bytes(value)
+        nbytes = value_bytes(value)
         sized = value.shape if item.dtype is not None else None
         self.sizes[item.name] = Size(item.dtype, item.shape, sized, nbytes, measured=False)
 
@@ -202,7 +204,7 @@ class _Walk:
             )
         sized = {name: found.sizes[name] for name in call.outputs}
         made = [Input(name, size.dtype, size.sized or ()) for name, size in sized.items()]
-        return dict(ort.random_feeds(made, {}, 0))
+        return dict(random_feeds(made, {}, 0))
 
     def _bound(self, stage: Stage, call: Call, feeds: Feeds) -> dict[str, int]:
         """The model's symbolic dimensions, from the values that it takes.

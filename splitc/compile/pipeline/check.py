@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from splitc.bundle.manifest import Bundle, Manifest
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import Manifest
 from splitc.common.errors import BundleError, VerifyError
 from splitc.compile.check import Checked, another_model, inputs_to_check, tolerance_of
 from splitc.compile.pipeline.analyse import LARGE_BYTES

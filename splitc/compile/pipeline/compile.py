@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from splitc.bundle.manifest import file_entry, write_manifest
+from splitc.bundle.folder import file_entry, write_manifest
 from splitc.bundle.staging import new_folder
 from splitc.common.cache import Cache
 from splitc.compile import report

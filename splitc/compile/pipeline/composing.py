@@ -22,7 +22,8 @@ from splitc.bundle.manifest import (
 from splitc.bundle.program import Call, Program, ReadArray, part_program, run_program, stages_program
 from splitc.common import ort
 from splitc.common.errors import BundleError, ModelError, VerifyError
-from splitc.common.ort import Feeds, Value, usable_cores
+from splitc.common.ort import usable_cores
+from splitc.common.values import SAME, Feeds, Value, difference
 from splitc.compile.verify import REPEATABLE, compare
 from splitc.compile.whole import Files, Whole, shortened
 from splitc.model.analysis import Progress
@@ -44,7 +45,7 @@ def results(whole: Whole, feeds: Sequence[Feeds]) -> list[Values] | None:
         first, *others = (run_program(program, values, runner, whole.files.array) for values in feeds)
     # In the same sessions: a new one may begin its random numbers anew.
     again = run_program(program, feeds[0], runner, whole.files.array)
-    if any(ort.difference(again[name], first[name]).max_rel > REPEATABLE for name in first):
+    if any(difference(again[name], first[name]).max_rel > REPEATABLE for name in first):
         return None
     return [first, *others]
 
@@ -74,7 +75,7 @@ def compare_cuts(
     for number, cut in enumerate(cuts, start=1):
         progress(f"Verifying cut {cut.id}, {number} of {len(cuts)}")
         composed = _Composed(cut, whole, files.array)
-        worst = ort.SAME
+        worst = SAME
         try:
             for values, want in zip(feeds, wanted, strict=True):
                 worst = worst | compare(cut.id, composed.run(values, runner), want, allowed)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.unrolled import Unrolled, ends
 from splitc.model.graph import Graph

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from splitc.common.errors import ModelError
-from splitc.common.ort import Input, Value
+from splitc.common.values import Input, Value
 from splitc.compile.pipeline.stages import Pipeline, Stage
 
 

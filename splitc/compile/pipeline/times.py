@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from splitc.bundle.manifest import Source
 from splitc.common.cache import Cache
 from splitc.common.errors import ProfileError
+from splitc.common.kinds import Source
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.unrolled import Share, Unrolled
 from splitc.model.analysis import Analysis

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import onnx
 
 from splitc.common.errors import ProfileError
-from splitc.common.ort import Feeds
+from splitc.common.values import Feeds
 from splitc.profile.document import Machine, Measurement, NodeTimes, Profile
 from splitc.profile.measure import job as jobs
 from splitc.profile.measure import process

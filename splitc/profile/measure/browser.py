@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 
 from splitc.common.cache import default_cache_folder
 from splitc.common.errors import ProfileError
-from splitc.common.ort import Feeds
 from splitc.common.resources import shipped
+from splitc.common.values import Feeds
 from splitc.model.model import Model
 from splitc.profile.document import Profile
 from splitc.profile.measure.browser_runtime import BINARY, SCRIPT, runtime_files

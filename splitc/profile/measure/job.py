@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 
 from splitc.common.errors import ProfileError
-from splitc.common.ort import Feeds
+from splitc.common.values import Feeds
 from splitc.model.model import Model
 from splitc.profile.document import Measurement, Profile, parse_profile
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from splitc.bundle.decide import Conditions
-from splitc.bundle.manifest import BoxEntry
 from splitc.runtime.estimate.link import LEAST_SHARE, Link, clamp
 
 _SLOWDOWNS = (0.01, 100.0)  # more is not worth telling from its edge: no such side would be chosen
@@ -125,15 +124,6 @@ class Estimator:
         believed_s = self._queue.now(now_s) if told.queue_s is None else 0.0
         believed_s += self._tail.now(now_s) * told.tail_s if told.compute_s is None else 0.0
         return said_s + min(believed_s, (1 - LEAST_SHARE) * (told.wait_s - said_s))
-
-
-def middle_of(box: BoxEntry) -> Conditions:
-    """The link in the geometric middle of *box*, both sides as the manifest has them: where nothing else is known."""
-    return Conditions(
-        uplink_bps=math.sqrt(math.prod(box.uplink_bps)),
-        downlink_bps=math.sqrt(math.prod(box.downlink_bps)),
-        rtt_s=math.sqrt(math.prod(box.rtt_s)),
-    )
 
 
 class _Slowdown:

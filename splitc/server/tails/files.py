@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import onnx
 
-from splitc.bundle.manifest import Bundle, CutEntry, StageEntry
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import CutEntry, StageEntry
 from splitc.bundle.stacking import TOLERANCE, made_up_for, sent_inputs
 from splitc.bundle.weights import load
-from splitc.common.ort import FREE_DIM, Feeds, Input
+from splitc.common.values import FREE_DIM, Feeds, Input
 
 Shape = tuple[int | str, ...]
 

@@ -7,17 +7,16 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
-from splitc.bundle.decide import latency_s
-from splitc.bundle.manifest import Bundle, CutEntry, PartEntry, read_bundle
-from splitc.bundle.program import part_program
+from splitc.bundle.decide import latency_s, middle_of
+from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.manifest import CutEntry, PartEntry
+from splitc.bundle.program import part_program, read_array
 from splitc.bundle.stacking import stack
 from splitc.common import ort
 from splitc.common.errors import BundleError, ModelError, RuntimeFailure
 from splitc.common.formatting import format_bytes
-from splitc.common.ort import Feeds
+from splitc.common.values import Feeds
 from splitc.protocol.tensors import Array
-from splitc.runtime.device_parts import read_array
-from splitc.runtime.estimate.estimator import middle_of
 from splitc.server.tails.files import CloudFile, cloud_files
 from splitc.server.tails.part import File, Part, Series
 from splitc.server.tails.prepare import Prepared, Settings, prepare

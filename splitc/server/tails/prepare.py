@@ -30,7 +30,8 @@ from splitc.common import ort
 
 # isort: split
 
-from splitc.bundle.manifest import Bundle, FileEntry, file_entry
+from splitc.bundle.folder import Bundle, file_entry
+from splitc.bundle.manifest import FileEntry
 from splitc.bundle.stacking import (
     Trial,
     agrees,

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 
 import onnx
 
-from splitc.bundle.manifest import BoundaryEntry, Bundle, CutEntry, TensorEntry
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import BoundaryEntry, CutEntry, TensorEntry
 from splitc.bundle.weights import load
 from splitc.common.errors import ProtocolError
 from splitc.protocol.tensors import datatype

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from splitc.common.axis import Axis
 from splitc.common.formatting import format_seconds
-from splitc.compile.chart import Axis
 from splitc.simulate.engine import Outcome
 from splitc.simulate.job import End
 from splitc.simulate.links import Array

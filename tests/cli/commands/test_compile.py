@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from splitc.bundle.manifest import read_bundle
+from splitc.bundle.folder import read_bundle
 from splitc.common.formatting import format_seconds, format_seconds_range
 from splitc.compile.verdict import outlook
 from splitc.profile.targets.description import load_network

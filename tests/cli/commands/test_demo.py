@@ -5,8 +5,8 @@ import json
 import pytest
 
 from splitc.cli.main import group
+from splitc.common.errors import TestBedError
 from splitc.testbed.bed import Bed
-from splitc.testbed.errors import TestBedError
 from splitc.testbed.spec import LinkSpec, Rate
 from tests.cli.test_main import assert_sentence, call
 from tests.conftest import Tiny

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from splitc.bundle.manifest import MANIFEST
+from splitc.bundle.folder import MANIFEST
 from splitc.cli.main import group
 from tests.conftest import Tiny
 from tests.running import save_tiny, splitc

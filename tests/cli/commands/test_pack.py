@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from splitc.bundle.manifest import read_bundle
+from splitc.bundle.folder import read_bundle
 from splitc.cli.main import group
 from splitc.runtime.unpack import unpacked
 from tests.cli.test_main import assert_sentence, call

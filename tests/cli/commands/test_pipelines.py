@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from splitc.bundle.manifest import MANIFEST, Bundle, read_bundle
+from splitc.bundle.folder import MANIFEST, Bundle, read_bundle
 from splitc.bundle.pack import pack
 from splitc.cli.main import group
 from splitc.compile.report import sides

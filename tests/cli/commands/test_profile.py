@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 import pytest
 
-from splitc.bundle.manifest import read_bundle
+from splitc.bundle.folder import read_bundle
 from splitc.cli.commands.profile import _host_name
 from splitc.cli.main import group
 from splitc.common.records import decode

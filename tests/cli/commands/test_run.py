@@ -9,6 +9,7 @@ import pytest
 
 from splitc.cli.main import group
 from splitc.common import ort
+from splitc.common.values import concrete_shape, difference
 from tests.cli.test_main import assert_sentence, call
 from tests.conftest import Tiny
 
@@ -20,7 +21,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 def image(tiny: Tiny, folder: Path) -> tuple[Path, Any]:
     (given,) = tiny.bundle.manifest.model.inputs
-    shape = ort.concrete_shape(given.shape, tiny.bundle.manifest.model.dims)
+    shape = concrete_shape(given.shape, tiny.bundle.manifest.model.dims)
     value = np.random.default_rng(7).standard_normal(shape, np.float32)
     np.save(folder / "image.npy", value)
     return folder / "image.npy", {given.name: value}
@@ -47,7 +48,7 @@ def test_outputs_are_those_of_the_model(
     want = ort.run(ort.session(tiny.model), feeds)
     with np.load(tmp_path / "o.npz") as found:
         assert set(found) == set(want)
-        assert all(ort.difference(found[key], want[key]).max_rel < 1e-4 for key in want)
+        assert all(difference(found[key], want[key]).max_rel < 1e-4 for key in want)
 
 
 def test_json_tells_every_request(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper
 
-from splitc.bundle.manifest import CutEntry, Direction
+from splitc.bundle.manifest import CutEntry
 from splitc.common.cache import Cache
+from splitc.common.kinds import Direction
 from splitc.compile.compile import Compiled, CompileOptions
 from splitc.compile.emit import emit_pipeline
 from splitc.compile.pipeline.analyse import PipelineAnalysis, analyse_pipeline

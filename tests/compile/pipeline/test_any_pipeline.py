@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from tests.compile.pipeline.making import analysed, closures, shipped
 from tests.models import WIDTH, dense, dense_weights, floats, model, op
 

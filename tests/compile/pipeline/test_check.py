@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from splitc.bundle.manifest import MANIFEST, Bundle, file_entry, read_bundle
+from splitc.bundle.folder import MANIFEST, Bundle, file_entry, read_bundle
 from splitc.common.errors import BundleError, ModelError, VerifyError
 from splitc.compile.check import Checked, open_to_check
 from splitc.compile.limits import LimitOptions

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from splitc.bundle.manifest import Direction
+from splitc.common.kinds import Direction
 from tests.compile.pipeline.making import DIFFUSION, Made, analysed, closures, shipped, write_diffusion
 from tests.models import WIDTH, dense, dense_weights, floats, model, op
 

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 import splitc
 from splitc.bundle.decide import Conditions, decide
-from splitc.bundle.manifest import Bundle, CutEntry, PartEntry, read_bundle
+from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.manifest import CutEntry, PartEntry
 from splitc.bundle.pack import pack
 from splitc.bundle.program import Call, part_program, run_program
 from splitc.common import ort
 from splitc.common.errors import ModelError, NoFeasibleCut, VerifyError
+from splitc.common.values import Value
 from splitc.compile.limits import LimitOptions
 from splitc.compile.pipeline import verify
 from tests.compile.pipeline.making import compiled, write_diffusion, write_long
@@ -102,10 +104,10 @@ def test_the_whole_loop_gives_the_same_wherever_it_is_handed_over(long_bundle: B
 
 
 def composed(bundle: Bundle, cut: CutEntry, inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    def run(call: Call) -> dict[str, ort.Value]:
+    def run(call: Call) -> dict[str, Value]:
         return ort.run(ort.session(bundle.path(call.file), threads=1), call.feeds, call.outputs)
 
-    values: dict[str, ort.Value] = dict(inputs)
+    values: dict[str, Value] = dict(inputs)
     parts: list[PartEntry | None] = [cut.head, cut.tail]
     for part in parts:
         if part is None:

@@ -22,9 +22,9 @@ from onnx import TensorProto, helper
 
 from splitc.common.cache import Cache
 from splitc.common.errors import ProfileError
-from splitc.common.ort import random_feeds
 from splitc.common.records import encode
 from splitc.common.resources import shipped
+from splitc.common.values import random_feeds
 from splitc.model.analysis import AnalysisOptions, analyse
 from splitc.model.model import fix_dims, load
 from splitc.profile.attribution import attributed_share

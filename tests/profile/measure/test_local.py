@@ -19,9 +19,9 @@ import pytest
 
 from splitc.common.cache import Cache
 from splitc.common.errors import ProfileError
-from splitc.common.ort import random_feeds
 from splitc.common.records import encode
 from splitc.common.resources import shipped
+from splitc.common.values import random_feeds
 from splitc.model.model import load
 from splitc.profile.document import write_profile
 from splitc.profile.measure import local

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.bundle.decide import Conditions, decide, latency_s
+from splitc.bundle.decide import Conditions, decide, latency_s, middle_of
 from splitc.bundle.manifest import CutEntry
-from splitc.runtime.estimate.estimator import Estimator, Exchange, middle_of
+from splitc.runtime.estimate.estimator import Estimator, Exchange
 from tests import manifests
 from tests.runtime import traces
 from tests.runtime.traces import Link

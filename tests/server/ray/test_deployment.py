@@ -21,7 +21,7 @@ import pytest
 
 from splitc import Session
 from splitc.common import ort
-from splitc.common.ort import random_feeds
+from splitc.common.values import Input, concrete_shape, difference, random_feeds
 from tests import running
 from tests.conftest import Tiny
 from tests.server.serving import LIMIT_S, Answer, ask, infer
@@ -110,7 +110,7 @@ def served(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 def test_every_cut_gives_what_the_whole_model_gives(tiny: Tiny, served: Served) -> None:
     model = tiny.bundle.manifest.model
     whole = ort.session(tiny.model)
-    given = [ort.Input(item.name, item.dtype, item.shape) for item in model.inputs]
+    given = [Input(item.name, item.dtype, item.shape) for item in model.inputs]
     for seed, cut in enumerate(tiny.bundle.manifest.cuts):
         if cut.tail is None:
             continue
@@ -121,21 +121,19 @@ def test_every_cut_gives_what_the_whole_model_gives(tiny: Tiny, served: Served) 
         assert (outcome.finished, outcome.fallback) == ("cloud", None)
         assert outcome.exchange is not None
         assert outcome.exchange.compute_s is not None  # from a header
-        assert all(ort.difference(outcome.outputs[name], wanted[name]).max_rel < 1e-4 for name in wanted)
+        assert all(difference(outcome.outputs[name], wanted[name]).max_rel < 1e-4 for name in wanted)
 
 
 def test_a_plain_client(tiny: Tiny, served: Served) -> None:
     cut = next(cut for cut in tiny.bundle.manifest.cuts if cut.kind == "all-tail")
     (name,) = (item.name for item in cut.boundary)
-    shape = ort.concrete_shape(cut.boundary[0].shape, tiny.bundle.manifest.model.dims)
+    shape = concrete_shape(cut.boundary[0].shape, tiny.bundle.manifest.model.dims)
     feeds = {name: np.random.default_rng(3).standard_normal(shape, np.float32)}
     model = f"{tiny.bundle.manifest.model.name}.{cut.id}"
     with contextlib.closing(served.connect()) as connection:
         answer = infer(connection, model, feeds, headers=AUTHORIZED)
         wanted = ort.run(ort.session(tiny.model), feeds)
-        assert all(
-            ort.difference(value, wanted[key]).max_rel < 1e-4 for key, value in answer.outputs().items()
-        )
+        assert all(difference(value, wanted[key]).max_rel < 1e-4 for key, value in answer.outputs().items())
         assert re.fullmatch(
             r"recv;dur=[\d.]+, queue;dur=[\d.]+, compute;dur=[\d.]+", answer.headers["server-timing"]
         )

@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
-from splitc.bundle.manifest import Bundle, CallEntry, StageEntry, TailEntry
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import CallEntry, StageEntry, TailEntry
 from splitc.bundle.stacking import sent_inputs
 from splitc.common.errors import ModelError
 from splitc.server.tails.files import CloudFile, cloud_files

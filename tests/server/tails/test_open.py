@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from splitc.bundle.decide import latency_s
-from splitc.bundle.manifest import Bundle
+from splitc.bundle.decide import latency_s, middle_of
+from splitc.bundle.folder import Bundle
 from splitc.bundle.pack import pack
 from splitc.common.errors import BundleError, ModelError, RuntimeFailure
-from splitc.common.ort import Feeds, difference
+from splitc.common.values import Feeds, difference
 from splitc.compile.limits import LimitOptions
-from splitc.runtime.estimate.estimator import middle_of
 from splitc.runtime.session import Session
 from splitc.server.tails.open import open_parts
 from splitc.server.tails.part import File, Part

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitc.bundle.manifest import Bundle, CutEntry
+from splitc.bundle.folder import Bundle
+from splitc.bundle.manifest import CutEntry
 from splitc.bundle.stacking import stack
 from splitc.bundle.weights import WEIGHTS, load, spans
 from splitc.common import ort
+from splitc.common.values import difference
 from splitc.server.tails.prepare import Prepared, Settings, batch_times, prepare
 from tests import bundles, models
 from tests.running import tree
@@ -136,7 +138,7 @@ def test_a_prepared_tail_does_what_the_tail_does(name: str, tmp_path: Path) -> N
         got = ort.run(session, bundles.request(bundle, cut))
         want = bundles.wanted(bundle, cut)
         assert got.keys() == want.keys()
-        assert max(ort.difference(got[key], want[key]).max_rel for key in want) <= 2e-2
+        assert max(difference(got[key], want[key]).max_rel for key in want) <= 2e-2
 
 
 def test_requests_to_a_model_of_batch_one_can_run_as_one(bundle: Bundle, tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_a_file_of_several_cuts_is_prepared_once(pipeline: Bundle, tmp_path: Pat
     feeds["t"] = np.full((1, 1), 0.5, np.float32)
     got = ort.run(ort.session(folder / STEP, level=ort.UNCHANGED), feeds)
     want = ort.run(ort.session(pipeline.path(STEP)), feeds)
-    assert ort.difference(got, want).max_rel < 1e-5
+    assert difference(got, want).max_rel < 1e-5
 
 
 def test_what_has_requests_meet_runs_alone(pipeline: Bundle, tmp_path: Path) -> None:

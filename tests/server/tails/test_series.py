@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from splitc.bundle.manifest import Bundle
-from splitc.common.ort import difference
+from splitc.bundle.folder import Bundle
+from splitc.common.values import difference
 from splitc.protocol.messages import encode_request
 from splitc.protocol.tensors import Array
 from splitc.runtime.session import Session

@@ -1,0 +1,168 @@
+"""`splitc inspect`: where a model or pipeline could be cut, or what a bundle holds."""
+
+import tempfile
+from pathlib import Path
+
+import click
+from rich.text import Text
+
+from splitc.bundle.folder import read_bundle
+from splitc.cli.options import _cache, _dims, _json, _samples, _simplify
+from splitc.cli.show_bundle import bundle_facts, show_bundle
+from splitc.cli.show_pipeline import pipeline_facts, show_pipeline
+from splitc.cli.terminal import examples, new_table, print_json, results, stages
+from splitc.cli.values import ANY_PATH
+from splitc.common.cache import Cache, default_cache_folder
+from splitc.common.formatting import format_bytes
+from splitc.common.records import encode
+from splitc.compile.pipeline.analyse import analyse_pipeline
+from splitc.compile.pipeline.load import load_pipeline
+from splitc.compile.pipeline.spec import DESCRIPTION
+from splitc.compile.pipeline.unroll import unroll
+from splitc.model.analysis import Analysis, AnalysisOptions, analyse
+from splitc.model.graph import Graph
+from splitc.solve.cuts import boundary
+
+_SHOWN_READERS = 3
+
+
+_SHOWN_PLACES = 12
+
+
+@click.command(
+    epilog=examples(
+        "splitc inspect model.onnx --tensors",
+        "splitc inspect pipeline.toml",
+        "splitc inspect artifacts/model-pixel7",
+    )
+)
+@click.argument("path", type=ANY_PATH, metavar="MODEL|BUNDLE")
+@_dims
+@_samples
+@_simplify
+@_cache
+@click.option(
+    "--tensors",
+    is_flag=True,
+    help="List every tensor that could cross, and those that cannot; of a pipeline, every place to cut.",
+)
+@_json
+def inspect(
+    path: Path,
+    dims: tuple[tuple[str, int], ...],
+    samples: tuple[Path, ...],
+    simplify: bool,
+    cache_dir: Path | None,
+    tensors: bool,
+    as_json: bool,
+) -> None:
+    """Show where a model or a pipeline (.toml) could be cut and where not, or what a bundle holds."""
+    if path.is_dir():
+        manifest = read_bundle(path).manifest
+        if as_json:
+            print_json(bundle_facts(manifest))
+        else:
+            show_bundle(manifest, results())
+        return
+    options = AnalysisOptions(dict(dims), samples, simplify)
+    cache = Cache(cache_dir or default_cache_folder())
+    if path.suffix == DESCRIPTION:
+        _inspect_pipeline(path, options, cache, tensors=tensors, as_json=as_json)
+        return
+    with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
+        found = analyse(path, options, Path(folder), cache, progress)
+    if as_json:
+        print_json(_analysis_facts(found))
+    else:
+        _show_analysis(found, tensors=tensors)
+
+
+def _inspect_pipeline(
+    path: Path, options: AnalysisOptions, cache: Cache, *, tensors: bool, as_json: bool
+) -> None:
+    with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
+        progress("Loading")
+        found = analyse_pipeline(load_pipeline(path), options, Path(folder), cache, progress)
+    if as_json:
+        print_json(pipeline_facts(found, unroll(found)))
+    else:
+        show_pipeline(found, unroll(found), results(), tensors=tensors)
+
+
+def _analysis_facts(found: Analysis) -> dict[str, object]:
+    graph = found.partition.graph
+    return {
+        "model": found.original.name,
+        "sha256": found.original.sha256,
+        "nodes": len(found.sources.nodes),
+        "units": [
+            {"name": unit.name, "nodes": [found.sources.nodes[index].name for index in unit.nodes]}
+            for unit in graph.units
+        ],
+        "tensors": [encode(tensor) for tensor in graph.tensors],
+        "fused": list(found.partition.fused),
+        "unknown_size": list(found.partition.unknown),
+        "unknown_work": list(found.partition.unsized),
+        "dims": dict(found.dims),
+        "notes": list(found.notes),
+    }
+
+
+def _show_analysis(found: Analysis, *, tensors: bool) -> None:
+    graph, partition, console = found.partition.graph, found.partition, results()
+    weights = format_bytes(sum(weight.nbytes for weight in graph.weights))
+    click.echo(
+        f"{found.original.name}: {len(found.sources.nodes)} nodes in {len(graph.units)} units, {weights} of weights"
+    )
+    inner = [tensor for tensor in graph.tensors if tensor.consumers]
+    console.print(
+        f"{len(inner)} tensors could cross; {len(partition.fused)} vanish inside fusions of ONNX Runtime; "
+        f"{len(partition.unknown)} have no known size or are not numbers"
+    )
+    for note in found.notes:
+        console.print(Text(f"note: {note}", style="yellow"))
+    for name in partition.unknown:
+        console.print(Text(f"cannot cross: {name}: its size is unknown, or it is not a tensor of numbers"))
+    if tensors:
+        _show_tensors(found)
+        for name in partition.fused:
+            console.print(Text(f"cannot cross: {name}: fused"))
+    else:
+        _show_places(graph)
+
+
+def _show_tensors(found: Analysis) -> None:
+    graph = found.partition.graph
+    table = new_table("tensor", "dtype", "shape", "bytes", "made by", "read by", right=("bytes",))
+    for tensor in graph.tensors:
+        readers = [graph.units[unit].name for unit in tensor.consumers[:_SHOWN_READERS]]
+        readers += ["..."] if len(tensor.consumers) > _SHOWN_READERS else []
+        table.add_row(
+            Text(tensor.name),
+            tensor.dtype,
+            Text(str(list(tensor.shape))),
+            format_bytes(tensor.nbytes) if tensor.nbytes is not None else "cannot be sent",
+            Text(graph.units[tensor.producer].name if tensor.producer is not None else "input"),
+            Text(", ".join(readers) or "output"),
+        )
+    results().print(table)
+
+
+def _show_places(graph: Graph) -> None:
+    """List the places in running order with the smallest payloads, in that order."""
+    payloads = [
+        (sum(graph.tensors[index].nbytes or 0 for index in crossing), count, crossing)
+        for count in range(len(graph.units))
+        if (crossing := boundary(graph, frozenset(range(count))))
+    ]
+    console = results()
+    console.print("places with the smallest payloads, in running order (every tensor with --tensors):")
+    table = new_table("after unit", "of", "payload", "tensors", right=("of", "payload"))
+    for payload, count, crossing in sorted(sorted(payloads)[:_SHOWN_PLACES], key=lambda place: place[1]):
+        names = [graph.tensors[index].name for index in crossing[:_SHOWN_READERS]]
+        names += ["..."] if len(crossing) > _SHOWN_READERS else []
+        after = graph.units[count - 1].name if count else "(all in the cloud)"
+        table.add_row(
+            Text(after), f"{count}/{len(graph.units)}", format_bytes(payload), Text(", ".join(names))
+        )
+    console.print(table)

@@ -1,0 +1,64 @@
+"""Inputs to run a model with: samples, or made up."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from splitc.common.errors import ModelError
+from splitc.common.values import Feeds, Input, concrete_shape, random_feeds
+
+SEEDS = 3
+
+
+def make_feeds(
+    inputs: tuple[Input, ...], dims: Mapping[str, int], samples: tuple[Path, ...]
+) -> tuple[Feeds, ...]:
+    """Inputs to run with: the given samples, or random ones from fixed seeds.
+
+    Raises:
+        ModelError: a sample cannot be read or does not fit the inputs.
+    """
+    if not samples:
+        return tuple(random_feeds(inputs, dims, seed) for seed in range(SEEDS))
+    return tuple(_read_sample(path, inputs, dims) for path in samples)
+
+
+def _read_sample(path: Path, inputs: tuple[Input, ...], dims: Mapping[str, int]) -> Feeds:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, TypeError) as error:  # TypeError: a bare .npy is no context manager
+        raise ModelError(f"{path}: is not an .npz file of arrays; write one with numpy.savez") from error
+    wanted = {item.name for item in inputs}
+    if arrays.keys() != wanted:
+        wrong = min(wanted ^ arrays.keys())
+        problem = "lacks" if wrong in wanted else "has an unknown"
+        raise ModelError(
+            f"{path}: {problem} input '{wrong}'; the model's inputs are {', '.join(sorted(wanted))}"
+        )
+    return {item.name: _fitting(path, item, arrays[item.name], dims) for item in inputs}
+
+
+def _fitting(path: Path, item: Input, array: npt.NDArray[Any], dims: Mapping[str, int]) -> npt.NDArray[Any]:
+    """Return *array* if it fits the input: its shape must be the one that everything is sized at."""
+    if item.dtype is None:
+        return array
+    if array.dtype.kind == "V" and array.dtype.itemsize == np.dtype(item.dtype).itemsize:
+        array = array.view(item.dtype)  # .npz files forget the names of types that numpy itself lacks
+    if array.dtype.name != item.dtype:
+        raise ModelError(
+            f"{path}: input '{item.name}' is {array.dtype.name}, but the model wants {item.dtype}"
+        )
+    shape = concrete_shape(item.shape, dims)
+    free = tuple(
+        found if isinstance(dim, str) else dim for dim, found in zip(shape, array.shape, strict=False)
+    )
+    if len(shape) != array.ndim or free != array.shape:
+        raise ModelError(
+            f"{path}: input '{item.name}' has the shape {list(array.shape)}, but the model is sized at "
+            f"{list(shape)}; change the sample or give --dim"
+        )
+    return array
