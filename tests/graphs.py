@@ -136,8 +136,8 @@ def random_limits(costs: Costs, seed: int) -> Limits:
     random = Random(seed)
     units = range(len(costs.graph.units))
     return Limits(
-        pin_head=frozenset(u for u in units if random.random() < 0.6 / len(units)),
-        pin_tail=frozenset(u for u in units if random.random() < 0.6 / len(units)),
+        pin_device=frozenset(u for u in units if random.random() < 0.6 / len(units)),
+        pin_cloud=frozenset(u for u in units if random.random() < 0.6 / len(units)),
         private=frozenset(t for t in range(len(costs.graph.tensors)) if random.random() < 0.3 / len(units)),
     )
 

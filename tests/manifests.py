@@ -9,13 +9,12 @@ from splitc.bundle.manifest import (
     CheckEntry,
     CutEntry,
     FileEntry,
-    HeadEntry,
     LoopEntry,
     Manifest,
     ModelEntry,
+    PartEntry,
     RegretEntry,
     StageEntry,
-    TailEntry,
     TargetEntry,
     TargetsEntry,
     TensorEntry,
@@ -46,9 +45,22 @@ def cut(
     """A cut of the kind that its parts make it."""
     head = tail = None
     if head_s is not None:
-        head = HeadEntry(f"head-{key}.onnx", head_s, weights, 2 * weights, "predicted", (0.5, 2.0))
+        head = PartEntry(
+            file=f"head-{key}.onnx",
+            latency_s=head_s,
+            weight_bytes=weights,
+            peak_bytes=2 * weights,
+            source="predicted",
+            interval=(0.5, 2.0),
+        )
     if tail_s is not None:
-        tail = TailEntry(f"tail-{key}.onnx", tail_s, weights, "measured", (0.9, 1.2))
+        tail = PartEntry(
+            file=f"tail-{key}.onnx",
+            latency_s=tail_s,
+            weight_bytes=weights,
+            source="measured",
+            interval=(0.9, 1.2),
+        )
     boundary = (BoundaryEntry("b", "float32", (1, "n"), up),) if tail is not None else ()
     kind = "split" if head and tail else "all-head" if head else "all-tail"
     return CutEntry(key, kind, head, tail, boundary, up, down, CHECK)  # type: ignore[arg-type]
@@ -56,8 +68,17 @@ def cut(
 
 def cloud_first(key: str, *, head_s: float, tail_s: float, up: int = 0, down: int = 0) -> CutEntry:
     """A split whose head runs in the cloud."""
-    head = HeadEntry(f"head-{key}.onnx", head_s, 500, None, "measured", (0.9, 1.2))
-    tail = TailEntry(f"tail-{key}.onnx", tail_s, 50, "predicted", (0.5, 2.0), peak_bytes=100)
+    head = PartEntry(
+        file=f"head-{key}.onnx", latency_s=head_s, weight_bytes=500, source="measured", interval=(0.9, 1.2)
+    )
+    tail = PartEntry(
+        file=f"tail-{key}.onnx",
+        latency_s=tail_s,
+        weight_bytes=50,
+        source="predicted",
+        interval=(0.5, 2.0),
+        peak_bytes=100,
+    )
     crossing = TensorEntry("b", "float32", (1, "n"), down)
     return CutEntry(
         key,
@@ -83,8 +104,23 @@ def staged(key: str, *, first: int, times: int) -> CutEntry:
         return (StageEntry("denoise", (call,), LoopEntry(first, end, {"latents": "noise"}, each)),)
 
     text = StageEntry("text", (CallEntry("text.onnx", {}, {"z": "context"}),))
-    head = HeadEntry(None, 0.1 * first, 500, 600, "predicted", (0.5, 2.0), stages=(text, *loop(0, first)))
-    tail = TailEntry(None, 0.01 * (times - first), 500, "measured", None, stages=loop(first, times))
+    head = PartEntry(
+        file=None,
+        latency_s=0.1 * first,
+        weight_bytes=500,
+        peak_bytes=600,
+        source="predicted",
+        interval=(0.5, 2.0),
+        stages=(text, *loop(0, first)),
+    )
+    tail = PartEntry(
+        file=None,
+        latency_s=0.01 * (times - first),
+        weight_bytes=500,
+        source="measured",
+        interval=None,
+        stages=loop(first, times),
+    )
     boundary = (BoundaryEntry("latents", "float32", ("n", 4), 16),)
     return CutEntry(key, "split", head, tail, boundary, 16, 4, None)
 

@@ -52,7 +52,7 @@ def _predecessors(graph: Graph) -> list[set[int]]:
 def _keeps_pins(graph: Graph, device: frozenset[int], limits: Limits) -> bool:
     private = [graph.tensors[index] for index in limits.private]
     stays = {unit for t in private for unit in (t.producer, *t.consumers) if unit is not None}
-    return (limits.pin_head | graph.device_only | stays) <= device and not limits.pin_tail & device
+    return (limits.pin_device | graph.device_only | stays) <= device and not limits.pin_cloud & device
 
 
 def keeps_budgets(costs: Costs, cut: Cut, limits: Limits) -> bool:
@@ -62,8 +62,8 @@ def keeps_budgets(costs: Costs, cut: Cut, limits: Limits) -> bool:
         return infinite if limit is None else limit
 
     return (
-        cut.device_weight_bytes <= most(limits.max_head_weight_bytes)
-        and cut.device_peak_bytes <= most(limits.max_head_peak_bytes)
+        cut.device_weight_bytes <= most(limits.max_device_weight_bytes)
+        and cut.device_peak_bytes <= most(limits.max_device_peak_bytes)
         and cut.uplink_bytes <= most(limits.max_payload_bytes)
         and (limits.max_energy_j is None or energy_j(costs, cut) <= limits.max_energy_j)
     )
@@ -121,7 +121,7 @@ def peak_bytes(graph: Graph, head: frozenset[int], direction: Direction) -> int:
 def price_range(box: Box) -> tuple[FloatArray, FloatArray]:
     """Prices (device, cloud, uplink s/byte, downlink s/byte, round trip s), lowest and highest."""
     up, down = (tuple(8.0 / bps for bps in reversed(pair)) for pair in (box.uplink_bps, box.downlink_bps))
-    low, high = np.array([box.head_slowdown, box.tail_slowdown, up, down, box.rtt_s]).T
+    low, high = np.array([box.device_slowdown, box.cloud_slowdown, up, down, box.rtt_s]).T
     return low, high
 
 

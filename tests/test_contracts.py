@@ -36,7 +36,12 @@ def test_the_command_line_starts_without_what_reads_models(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "module",
-    ["splitc.model.analysis", "splitc.compile.compile", "splitc.profile.record", "splitc.cli.commands.inspect"],
+    [
+        "splitc.model.analysis",
+        "splitc.compile.compile",
+        "splitc.profile.record",
+        "splitc.cli.commands.inspect",
+    ],
 )
 def test_onnx_runtime_never_reports_home(module: str, tmp_path: Path) -> None:
     """ONNX Runtime reads the switch when it is imported, whichever module imports it first."""

@@ -198,7 +198,7 @@ def scenario(model: Compiled, case: Case, seconds: float, times: Times, request_
             PHONES,
             rate_per_s,
             {case.network: 1.0},
-            device=manifest.targets.head.name,
+            device=manifest.targets.device.name,
             sla_s=SLA * alone.device_s,
             slowdown=Percentiles(slowdown),
         )

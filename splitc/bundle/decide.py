@@ -16,7 +16,7 @@ class Conditions:
     """What the scheduler knows when it decides.
 
     Attributes:
-        head_slowdown, tail_slowdown: real over recorded time of each side.
+        device_slowdown, cloud_slowdown: real over recorded time of each side.
         uplink_bps, downlink_bps: zero where there is no link at the moment.
         queue_s: time a request waits in the cloud before its part of the work starts.
         price: of a second of the cloud, in seconds of latency, as the cloud asks for it (see `splitc.bundle.price`).
@@ -26,8 +26,8 @@ class Conditions:
     downlink_bps: float
     rtt_s: float
     queue_s: float = 0.0
-    head_slowdown: float = 1.0
-    tail_slowdown: float = 1.0
+    device_slowdown: float = 1.0
+    cloud_slowdown: float = 1.0
     price: float = 0.0
 
 
@@ -43,7 +43,7 @@ class Decision:
 
 def latency_s(cut: CutEntry, conditions: Conditions) -> float:
     """Seconds from input ready to result ready (DESIGN section 6)."""
-    total = conditions.head_slowdown * cut.device_s
+    total = conditions.device_slowdown * cut.device_s
     if cut.cloud is None:
         return total
     return (
@@ -51,7 +51,7 @@ def latency_s(cut: CutEntry, conditions: Conditions) -> float:
         + conditions.rtt_s
         + conditions.queue_s
         + _transfer_s(cut.uplink_bytes, conditions.uplink_bps)
-        + conditions.tail_slowdown * cut.cloud_s
+        + conditions.cloud_slowdown * cut.cloud_s
         + _transfer_s(cut.downlink_bytes, conditions.downlink_bps)
     )
 

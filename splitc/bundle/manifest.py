@@ -100,16 +100,16 @@ class TargetEntry:
 class TargetsEntry:
     """The two machines."""
 
-    head: TargetEntry
-    tail: TargetEntry
+    device: TargetEntry
+    cloud: TargetEntry
 
 
 @dataclass(frozen=True, slots=True)
 class BoxEntry:
     """The range of conditions that the cuts were chosen for."""
 
-    head_slowdown: tuple[float, float]
-    tail_slowdown: tuple[float, float]
+    device_slowdown: tuple[float, float]
+    cloud_slowdown: tuple[float, float]
     uplink_bps: tuple[float, float]
     downlink_bps: tuple[float, float]
     rtt_s: tuple[float, float]
@@ -174,71 +174,37 @@ class StageEntry:
             raise ValueError(f"the stage {self.name!r} runs nothing")
 
 
-@dataclass(frozen=True, slots=True)
-class HeadEntry:
-    """The upstream part, on the device unless the cut is cloud-first; `interval` as in `TargetEntry`, of this part.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartEntry:
+    """What one machine runs of a cut: the head or the tail.
 
     Attributes:
         file: the one ONNX file that is run; None where `stages` say which.
-    """
-
-    file: str | None
-    latency_s: float
-    weight_bytes: int
-    peak_bytes: int | None
-    source: Source
-    interval: tuple[float, float] | None
-    stages: tuple[StageEntry, ...] | None = field(default=None, metadata=SPARSE)
-
-    def __post_init__(self) -> None:
-        _check_ranges(self)
-        _check_program(self)
-
-    @property
-    def program(self) -> tuple[StageEntry, ...]:
-        """What is run, in order."""
-        return _program(self)
-
-
-@dataclass(frozen=True, slots=True)
-class TailEntry:
-    """The downstream part, in the cloud unless the cut is cloud-first; otherwise as `HeadEntry`.
-
-    Attributes:
+        latency_s: seconds that it takes on its machine.
+        interval: as in `TargetEntry`, of this part.
         peak_bytes: memory that it needs at once; known only where it runs on the device.
     """
 
     file: str | None
     latency_s: float
-    weight_bytes: int
     source: Source
     interval: tuple[float, float] | None
+    weight_bytes: int
     peak_bytes: int | None = field(default=None, metadata=SPARSE)
     stages: tuple[StageEntry, ...] | None = field(default=None, metadata=SPARSE)
 
     def __post_init__(self) -> None:
         _check_ranges(self)
-        _check_program(self)
+        if (self.file is None) == (self.stages is None) or self.stages == ():
+            raise ValueError("a part has either a file or stages")
 
     @property
     def program(self) -> tuple[StageEntry, ...]:
         """What is run, in order."""
-        return _program(self)
-
-
-PartEntry = HeadEntry | TailEntry
-
-
-def _check_program(part: Any) -> None:
-    if (part.file is None) == (part.stages is None) or part.stages == ():
-        raise ValueError("a part has either a file or stages")
-
-
-def _program(part: PartEntry) -> tuple[StageEntry, ...]:
-    if part.stages is not None:
-        return part.stages
-    assert part.file is not None, "a part has either a file or stages"
-    return (StageEntry("", (CallEntry(part.file, {}, {}),)),)
+        if self.stages is not None:
+            return self.stages
+        assert self.file is not None, "a part has either a file or stages"
+        return (StageEntry("", (CallEntry(self.file, {}, {}),)),)
 
 
 def part_files(part: PartEntry) -> tuple[str, ...]:
@@ -274,8 +240,8 @@ class CutEntry:
 
     id: str
     kind: Literal["all-head", "split", "all-tail"]
-    head: HeadEntry | None
-    tail: TailEntry | None
+    head: PartEntry | None
+    tail: PartEntry | None
     boundary: tuple[BoundaryEntry, ...]
     uplink_bytes: int
     downlink_bytes: int
@@ -357,7 +323,6 @@ class Manifest:
 
     Attributes:
         direction: what the splits among the cuts are.
-        targets: head is the device, tail the machine in the cloud, whichever comes first.
         side: whose files are there; one side's only in what was packed for it. Every cut is described all the same.
     """
 

@@ -18,8 +18,8 @@ from splitc.common.records import did_you_mean
 # Imported when first used: what reads models takes a second, in which Ctrl-C must already work.
 _COMMANDS = {
     "compile": "splitc.cli.commands.compile:compile_command",
-    "inspect": "splitc.cli.options:inspect",
-    "verify": "splitc.cli.options:verify",
+    "inspect": "splitc.cli.commands.inspect:inspect",
+    "verify": "splitc.cli.commands.verify:verify",
     "profile": "splitc.cli.commands.profile:profile",
     "calibrate": "splitc.cli.commands.calibrate:calibrate_command",
     "sample": "splitc.cli.commands.sample:sample_command",

@@ -65,9 +65,9 @@ def show_compiled(compiled: Compiled, console: Console) -> None:
 def show_bundle(manifest: Manifest, console: Console) -> None:
     """Print what a bundle holds."""
     model, targets = manifest.model, manifest.targets
-    console.print(Text.assemble((model.name, "bold"), f": {targets.head.name} with {targets.tail.name}"))
+    console.print(Text.assemble((model.name, "bold"), f": {targets.device.name} with {targets.cloud.name}"))
     console.print(
-        _indented(("device:", Text(_source(targets.head))), ("cloud:", Text(_source(targets.tail))))
+        _indented(("device:", Text(_source(targets.device))), ("cloud:", Text(_source(targets.cloud))))
     )
     console.print(_cut_table(manifest))
     console.print(_crossing_list(manifest))
@@ -85,8 +85,8 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
     console.print(
         f"Box: uplink {format_rate(box.uplink_bps[0])} to {format_rate(box.uplink_bps[1])}, "
         f"round trip {format_seconds(box.rtt_s[0])} to {format_seconds(box.rtt_s[1])}, "
-        f"device {box.head_slowdown[0]:g}x to {box.head_slowdown[1]:g}x and "
-        f"cloud {box.tail_slowdown[0]:g}x to {box.tail_slowdown[1]:g}x of the times above."
+        f"device {box.device_slowdown[0]:g}x to {box.device_slowdown[1]:g}x and "
+        f"cloud {box.cloud_slowdown[0]:g}x to {box.cloud_slowdown[1]:g}x of the times above."
     )
     console.print()
 
@@ -231,7 +231,7 @@ def _outlook_facts(item: Outlook) -> dict[str, object]:
         "all_head_range_s": list(item.all_head_range_s) if item.all_head_range_s is not None else None,
         "all_tail_s": item.all_tail_s,
         "all_tail_range_s": list(item.all_tail_range_s) if item.all_tail_range_s is not None else None,
-        "holds_to_head_slowdown": item.holds_to,
+        "holds_to_device_slowdown": item.holds_to,
         "sla_s": item.sla_s,
         "meets_sla": None if item.sla_s is None else item.decision.latency_s <= item.sla_s,
         "sentence": item.sentence(),

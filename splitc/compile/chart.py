@@ -108,13 +108,13 @@ def _usual(manifest: Manifest, outlooks: Sequence[Outlook]) -> Conditions:
 
 def _band(manifest: Manifest, samples: Sequence[Conditions]) -> list[tuple[float, float]]:
     """Best latency if the machines are as fast, and as slow, as their predictions allow."""
-    if "predicted" not in (manifest.targets.head.source, manifest.targets.tail.source):
+    if "predicted" not in (manifest.targets.device.source, manifest.targets.cloud.source):
         return []
-    head, tail = manifest.targets.head.interval, manifest.targets.tail.interval
-    fast, slow = zip(head or (1.0, 1.0), tail or (1.0, 1.0), strict=True)
+    device, cloud = manifest.targets.device.interval, manifest.targets.cloud.interval
+    fast, slow = zip(device or (1.0, 1.0), cloud or (1.0, 1.0), strict=True)
 
     def best(sample: Conditions, slowdowns: tuple[float, float]) -> float:
-        scaled = replace(sample, head_slowdown=slowdowns[0], tail_slowdown=slowdowns[1])
+        scaled = replace(sample, device_slowdown=slowdowns[0], cloud_slowdown=slowdowns[1])
         return decide(manifest, scaled).latency_s
 
     return [(best(sample, fast), best(sample, slow)) for sample in samples]

@@ -26,7 +26,7 @@ from splitc.solve.solve import solve
 STANDARD_NETWORKS = ("wifi", "5g", "lte", "3g")
 REPORT = "report.html"
 # Ordinary app runs were measured 3 to 9 times slower than figures derived from peak rates.
-_PREDICTED_HEAD_SLOWDOWN = (0.5, 10.0)
+_PREDICTED_DEVICE_SLOWDOWN = (0.5, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +74,25 @@ def compile_model(
         SplitcError: anything in the way, in one sentence; nothing is left behind.
         OSError: the disk is full or not writable; nothing is left behind.
     """
-    head_target, tail_target = load_target(options.device), load_target(options.cloud)
+    device_target, cloud_target = load_target(options.device), load_target(options.cloud)
     networks = tuple(load_network(name) for name in options.networks or STANDARD_NETWORKS)
-    energy = energy_for(head_target, networks, options)
-    folder = out or Path("artifacts") / f"{path.stem}-{head_target.name}"
+    energy = energy_for(device_target, networks, options)
+    folder = out or Path("artifacts") / f"{path.stem}-{device_target.name}"
     with new_folder(folder) as (staging, scratch):
         found = analyse(path, options.analysis, scratch, cache, progress)
         graph = found.partition.graph
         limits = read_limits(options.limits, found.sources, graph, found.original)
-        progress(f"Timing the cloud side, {tail_target.name}")
+        progress(f"Timing the cloud side, {cloud_target.name}")
         recorded = _only(options.cloud_profiles, "--cloud-profile")
-        tail = unit_times(tail_target, recorded, "--cloud-profile", found, cache)
-        progress(f"Timing the device side, {head_target.name}")
+        cloud = unit_times(cloud_target, recorded, "--cloud-profile", found, cache)
+        progress(f"Timing the device side, {device_target.name}")
         recorded = _only(options.device_profiles, "--device-profile")
-        head = unit_times(head_target, recorded, "--device-profile", found, cache)
+        device = unit_times(device_target, recorded, "--device-profile", found, cache)
         progress("Solving")
-        box = box_for(networks if options.networks else (), head)
-        costs = Costs(graph, head.seconds, tail.seconds, energy, head.fixed_s or 0.0, tail.fixed_s or 0.0)
+        box = box_for(networks if options.networks else (), device)
+        costs = Costs(
+            graph, device.seconds, cloud.seconds, energy, device.fixed_s or 0.0, cloud.fixed_s or 0.0
+        )
         cut_set = solve(
             costs,
             box,
@@ -105,13 +107,15 @@ def compile_model(
         verified: tuple[Verified, ...] = unverified(pairs)
         unverified_because: str | None = "cuts were not verified: --no-verify"
         if options.verify:
-            verified, unverified_because = verify_cuts(pairs, cut_set, found, (head, tail), cache, progress)
+            verified, unverified_because = verify_cuts(
+                pairs, cut_set, found, (device, cloud), cache, progress
+            )
         progress("Writing the report")
-        notes = (*caveats((head_target, head), (tail_target, tail)), *found.notes)
+        notes = (*caveats((device_target, device), (cloud_target, cloud)), *found.notes)
         notes += input_conversions(cut_set, found)
         notes += (unverified_because,) if unverified_because else ()
         shipped = Shipped(cut_set, pairs, verified, files)
-        manifest = describe(found, head, tail, box, shipped, notes)
+        manifest = describe(found, device, cloud, box, shipped, notes)
         outlooks = outlook(manifest, networks, options.sla_s)
         (staging / REPORT).write_text(report.render(manifest, outlooks, networks), encoding="utf-8")
         manifest = replace(manifest, files=(*manifest.files, file_entry(staging, REPORT)))
@@ -127,9 +131,11 @@ def _only(profiles: tuple[Path, ...], option: str) -> Path | None:
     return profiles[0] if profiles else None
 
 
-def box_for(networks: tuple[Network, ...], head: UnitTimes) -> Box:
+def box_for(networks: tuple[Network, ...], device: UnitTimes) -> Box:
     """The default box; narrowed to the links that *networks* cover, if any are given."""
-    box = replace(Box(), head_slowdown=_PREDICTED_HEAD_SLOWDOWN) if head.source == "predicted" else Box()
+    box = (
+        replace(Box(), device_slowdown=_PREDICTED_DEVICE_SLOWDOWN) if device.source == "predicted" else Box()
+    )
     if not networks:
         return box
 

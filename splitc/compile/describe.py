@@ -8,11 +8,10 @@ from splitc.bundle.manifest import (
     BoundaryEntry,
     BoxEntry,
     CutEntry,
-    HeadEntry,
     Manifest,
     ModelEntry,
+    PartEntry,
     RegretEntry,
-    TailEntry,
     TargetEntry,
     TargetsEntry,
     TensorEntry,
@@ -29,12 +28,12 @@ from splitc.solve.cuts import Cut
 
 
 def describe(
-    found: Analysis, head: UnitTimes, tail: UnitTimes, box: Box, shipped: Shipped, notes: tuple[str, ...]
+    found: Analysis, device: UnitTimes, cloud: UnitTimes, box: Box, shipped: Shipped, notes: tuple[str, ...]
 ) -> Manifest:
     """Fill in the manifest."""
     cut_set = shipped.cut_set
     cuts = tuple(
-        _cut_entry(cut, pair, verified, found, (head, tail))
+        _cut_entry(cut, pair, verified, found, (device, cloud))
         for cut, pair, verified in zip(cut_set.cuts, shipped.pairs, shipped.verified, strict=True)
     )
     return Manifest(
@@ -42,7 +41,7 @@ def describe(
         generator={"splitc": version("splitc"), "onnxruntime": RUNTIME_VERSION},
         direction=direction_of(cuts),
         model=_model_entry(found),
-        targets=TargetsEntry(target_entry(head), target_entry(tail)),
+        targets=TargetsEntry(target_entry(device), target_entry(cloud)),
         box=BoxEntry(**asdict(box)),
         regret=RegretEntry(cut_set.regret_limit, cut_set.regret, len(cut_set.frontier), len(cut_set.cuts)),
         cuts=cuts,
@@ -102,13 +101,23 @@ def _cut_entry(
     head = tail = None
     if pair.head is not None:
         head_s, interval = _timing(verified.head, first)
-        head = HeadEntry(
-            pair.head, head_s, first.weight_bytes, first.peak_bytes, first.times.source, interval
+        head = PartEntry(
+            file=pair.head,
+            latency_s=head_s,
+            weight_bytes=first.weight_bytes,
+            peak_bytes=first.peak_bytes,
+            source=first.times.source,
+            interval=interval,
         )
     if pair.tail is not None:
         tail_s, interval = _timing(verified.tail, second)
-        tail = TailEntry(
-            pair.tail, tail_s, second.weight_bytes, second.times.source, interval, second.peak_bytes
+        tail = PartEntry(
+            file=pair.tail,
+            latency_s=tail_s,
+            weight_bytes=second.weight_bytes,
+            source=second.times.source,
+            interval=interval,
+            peak_bytes=second.peak_bytes,
         )
     tensors = found.partition.graph.tensors
     return CutEntry(

@@ -59,7 +59,7 @@ def _handovers(unrolled: Unrolled, costs: Costs, directions: Iterable[Direction]
 def _allowed(cut: Cut, costs: Costs, limits: Limits) -> bool:
     return (
         device_reasons(costs.graph, limits).keys() <= cut.device
-        and limits.pin_tail.isdisjoint(cut.device)
+        and limits.pin_cloud.isdisjoint(cut.device)
         and meets_budgets(costs, cut, limits)
     )
 

@@ -15,11 +15,11 @@ from splitc.solve.costs import Limits
 class LimitOptions:
     """Pins name nodes, or tensors for the node that makes them; `private` names tensors."""
 
-    pin_head: tuple[str, ...] = ()
-    pin_tail: tuple[str, ...] = ()
+    pin_device: tuple[str, ...] = ()
+    pin_cloud: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
-    max_head_weight_bytes: int | None = None
-    max_head_peak_bytes: int | None = None
+    max_device_weight_bytes: int | None = None
+    max_device_peak_bytes: int | None = None
     max_payload_bytes: int | None = None
     max_energy_j: float | None = None
 
@@ -47,12 +47,12 @@ def read_limits(
     # A tensor inside a unit never crosses; its unit must only be on the device.
     inner = [name for name in options.private if name not in crossing]
     return Limits(
-        pin_head=frozenset(_find_all(options.pin_head, units, "--pin-head", gone))
+        pin_device=frozenset(_find_all(options.pin_device, units, "--pin-device", gone))
         | {by_tensor[name] for name in inner},
-        pin_tail=frozenset(_find_all(options.pin_tail, units, "--pin-tail", gone)),
+        pin_cloud=frozenset(_find_all(options.pin_cloud, units, "--pin-cloud", gone)),
         private=frozenset(crossing[name] for name in options.private if name in crossing),
-        max_head_weight_bytes=options.max_head_weight_bytes,
-        max_head_peak_bytes=options.max_head_peak_bytes,
+        max_device_weight_bytes=options.max_device_weight_bytes,
+        max_device_peak_bytes=options.max_device_peak_bytes,
         max_payload_bytes=options.max_payload_bytes,
         max_energy_j=options.max_energy_j,
     )

@@ -39,7 +39,7 @@ def render(manifest: Manifest, outlooks: Sequence[Outlook], networks: Sequence[N
         chart=chart(manifest, outlooks),
         keys=_keys(manifest.cuts),
         stages=_stages(manifest.cuts),
-        sources={"head": manifest.targets.head.source, "tail": manifest.targets.tail.source},
+        sources={"device": manifest.targets.device.source, "cloud": manifest.targets.cloud.source},
     )
 
 

@@ -91,14 +91,14 @@ def _outlook(manifest: Manifest, network: Network, sla_s: float | None) -> Outlo
 
 def _holds_to(manifest: Manifest, decision: Decision) -> float | None:
     """Latency grows linearly with the device's slowdown: find where the first line of less work on it crosses."""
-    if decision.cut.device is None or manifest.targets.head.source != "predicted":
+    if decision.cut.device is None or manifest.targets.device.source != "predicted":
         return None
     crossings = []
     for cut in manifest.cuts:
         spared_s = decision.cut.device_s - cut.device_s
         if spared_s > 0:
             behind_s = latency_s(cut, decision.conditions) - decision.latency_s
-            crossings.append(decision.conditions.head_slowdown + behind_s / spared_s)
+            crossings.append(decision.conditions.device_slowdown + behind_s / spared_s)
     return min(crossings, default=None)
 
 

@@ -45,7 +45,7 @@ class Request:
     fallback: str | None
     uplink_bps: float
     rtt_s: float
-    head_slowdown: float
+    device_slowdown: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def _facts(outcome: Outcome) -> dict[str, object]:
         "fallback": outcome.fallback,
         "uplink_bps": conditions.uplink_bps,
         "rtt_s": conditions.rtt_s,
-        "head_slowdown": conditions.head_slowdown,
+        "device_slowdown": conditions.device_slowdown,
     }
 
 

@@ -118,7 +118,7 @@ def refusal(reply: Reply) -> ServerRefused:
     )
 
 
-def _exchange(reply: Reply, uplink_bytes: int, tail_s: float | None) -> Exchange:
+def _exchange(reply: Reply, uplink_bytes: int, cloud_s: float | None) -> Exchange:
     said_s = server_times(reply.headers.get("server-timing", ""))
     return Exchange(
         uplink_bytes=uplink_bytes,
@@ -128,7 +128,7 @@ def _exchange(reply: Reply, uplink_bytes: int, tail_s: float | None) -> Exchange
         recv_s=said_s.get("recv"),
         queue_s=said_s.get("queue"),
         compute_s=said_s.get("compute"),
-        tail_s=tail_s,
+        cloud_s=cloud_s,
         price=_price(reply),
     )
 

@@ -51,7 +51,7 @@ class DeviceParts:
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self._bundle = bundle
-        self._threads = threads or min(bundle.manifest.targets.head.threads, ort.usable_cores())
+        self._threads = threads or min(bundle.manifest.targets.device.threads, ort.usable_cores())
         device = {cut.id: (cut, cut.device) for cut in bundle.manifest.cuts if cut.device is not None}
         self._programs = {name: _program(bundle, cut, part) for name, (cut, part) in device.items()}
         self._files = {name: _models(part) for name, (_, part) in device.items()}

@@ -202,7 +202,7 @@ class Pair:
             if self._all_head is None:
                 give_up_s = min(give_up_s, deadline_s + _AFTERWARDS_S)
             else:
-                here_s = decision.conditions.head_slowdown * self._all_head.device_s
+                here_s = decision.conditions.device_slowdown * self._all_head.device_s
             # A device that cannot make it anyway leaves all of the time to the server, which may.
             late_s = min(late_s, deadline_s - here_s if deadline_s - here_s > now_s else deadline_s)
         begins_at_once = self._hedges and self._all_head is not None and not self.cloud.is_steady()

@@ -129,7 +129,7 @@ class Job:
             self._leave_behind()
 
     def _run(self, cut: CutEntry, then: Act, now_s: float) -> Run:
-        took_s = self._truth.head_slowdown * cut.device_s
+        took_s = self._truth.device_slowdown * cut.device_s
 
         def done(then_s: float) -> None:
             self._device.outlook.device_ran(cut.device_s, took_s)
@@ -200,7 +200,7 @@ class Job:
             recv_s=after_first_s(self._up_s, cut.uplink_bytes, truth.uplink_bps, truth.rtt_s),
             queue_s=said.queue_s,
             compute_s=said.compute_s,
-            tail_s=cut.cloud_s,
+            cloud_s=cut.cloud_s,
             price=said.price,
         )
         self._device.outlook.answered(told, now_s)

@@ -105,7 +105,7 @@ def policy(name: str, cases: Sequence[Case]) -> Policy:
 
 def key_of(manifest: Manifest) -> tuple[str, str]:
     """What tells manifests apart: the model and its device."""
-    return (manifest.model.sha256, manifest.targets.head.name)
+    return (manifest.model.sha256, manifest.targets.device.name)
 
 
 def _share(text: str, name: str) -> float:
@@ -130,7 +130,7 @@ def _of_kind(manifest: Manifest, kind: str, name: str) -> CutEntry:
             return cut
     raise NoFeasibleCut(
         f"the policy '{name}' needs an {kind} cut, which the bundle of {manifest.model.name} for "
-        f"{manifest.targets.head.name} lacks; leave the policy out"
+        f"{manifest.targets.device.name} lacks; leave the policy out"
     )
 
 
@@ -141,7 +141,7 @@ def _called(manifest: Manifest, wanted: str, name: str) -> CutEntry:
     known = ", ".join(cut.id for cut in manifest.cuts)
     raise NoFeasibleCut(
         f"the policy '{name}' needs a cut that the bundle of {manifest.model.name} for "
-        f"{manifest.targets.head.name} lacks; it has {known}"
+        f"{manifest.targets.device.name} lacks; it has {known}"
     )
 
 

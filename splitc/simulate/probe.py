@@ -46,7 +46,7 @@ class Probe:
             recv_s=after_first_s(up_s, up_bytes, truth.uplink_bps, truth.rtt_s) if down_bytes else None,
             queue_s=None,
             compute_s=None,
-            tail_s=None,
+            cloud_s=None,
             price=worker.price.now(now_s),
         )
         is_surprise = device.outlook.measured(told, now_s)

@@ -120,8 +120,8 @@ def _usual(scenario: Scenario, item: DeviceClass, manifest: Manifest) -> Case:
         up,
         down,
         link.rtt_s.typical,
-        head_slowdown=item.slowdown.typical,
-        tail_slowdown=scenario.fleet.cloud.slowdown,
+        device_slowdown=item.slowdown.typical,
+        cloud_slowdown=scenario.fleet.cloud.slowdown,
     )
     return Case(manifest, conditions, item.count * item.rate_per_s)
 
@@ -134,12 +134,12 @@ def _bundle_of(item: DeviceClass, bundles: Sequence[Bundle]) -> Bundle:
     fitting = [
         bundle
         for bundle in bundles
-        if bundle.manifest.targets.head.name == item.target
+        if bundle.manifest.targets.device.name == item.target
         and item.model in (None, bundle.manifest.model.name)
     ]
     model = f" of {item.model}" if item.model is not None else ""
     if not fitting:
-        known = ", ".join(sorted({bundle.manifest.targets.head.name for bundle in bundles}))
+        known = ", ".join(sorted({bundle.manifest.targets.device.name for bundle in bundles}))
         raise BundleError(
             f"the class '{item.name}' needs a bundle{model} for '{item.target}', but those given are for {known}; "
             f"compile one with `splitc compile MODEL --device {item.target}`, or set its key 'device'"

@@ -46,7 +46,7 @@ class Workload:
         """The truth of each job, but for queue and price."""
         columns = (self.uplink_bps, self.downlink_bps, self.rtt_s, self.slowdown)
         return [
-            Conditions(up, down, rtt, head_slowdown=slowdown, tail_slowdown=cloud_slowdown)
+            Conditions(up, down, rtt, device_slowdown=slowdown, cloud_slowdown=cloud_slowdown)
             for up, down, rtt, slowdown in zip(*(column.tolist() for column in columns), strict=True)
         ]
 

@@ -17,8 +17,8 @@ from splitc.solve.pins import Pins, make_pins
 from splitc.solve.space import FloatArray, Oracle
 
 _FLAGS = {
-    "max_head_weight_bytes": ("--max-head-weights", "head weights"),
-    "max_head_peak_bytes": ("--max-head-memory", "head memory"),
+    "max_device_weight_bytes": ("--max-device-weights", "weights on the device"),
+    "max_device_peak_bytes": ("--max-device-memory", "memory on the device"),
     "max_payload_bytes": ("--max-payload", "the payload"),
     "max_energy_j": ("--max-energy", "the device's energy"),
 }
@@ -81,9 +81,9 @@ def _no_feasible_cut(costs: Costs, limits: Limits, pins: Pins, direction: Direct
 
 def _least(costs: Costs, limits: Limits, pins: Pins, direction: Direction, name: str) -> float:
     """The least that any cut needs of one budget, the others aside."""
-    if name == "max_head_weight_bytes":
+    if name == "max_device_weight_bytes":
         return place(costs, pins.device, direction).device_weight_bytes
-    if name == "max_head_peak_bytes":
+    if name == "max_device_peak_bytes":
         return _least_peak_bytes(costs, limits, pins, direction)
     cheapest = min_cut_oracle(costs, limits, direction)
     if name == "max_payload_bytes":
@@ -95,11 +95,11 @@ def _least(costs: Costs, limits: Limits, pins: Pins, direction: Direction, name:
 
 def _least_peak_bytes(costs: Costs, limits: Limits, pins: Pins, direction: Direction) -> int:
     """By bisection: the peak is a maximum that no row states as one number."""
-    free = replace(limits, max_head_weight_bytes=None, max_payload_bytes=None, max_energy_j=None)
+    free = replace(limits, max_device_weight_bytes=None, max_payload_bytes=None, max_energy_j=None)
     low, high = -1, place(costs, pins.device, direction).device_peak_bytes
     while high - low > 1:
         middle = (low + high) // 2
-        program = make_program(costs, replace(free, max_head_peak_bytes=middle), pins, direction)
+        program = make_program(costs, replace(free, max_device_peak_bytes=middle), pins, direction)
         cut = best_cut(program, np.zeros(4))
         low, high = (middle, high) if cut is None else (low, cut.device_peak_bytes)
     return high

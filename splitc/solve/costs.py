@@ -22,18 +22,18 @@ class Limits:
     """Hard limits on a cut. None means no limit.
 
     Attributes:
-        pin_head, pin_tail: indices of units that must be on the device, or in the cloud.
+        pin_device, pin_cloud: indices of units that must be on the device, or in the cloud.
         private: indices of tensors that must be made and read on the device only.
-        max_head_weight_bytes, max_head_peak_bytes: of what runs on the device.
+        max_device_weight_bytes, max_device_peak_bytes: of what runs on the device.
         max_payload_bytes: most that the device may send.
         max_energy_j: needs `Costs.energy`.
     """
 
-    pin_head: frozenset[int] = frozenset()
-    pin_tail: frozenset[int] = frozenset()
+    pin_device: frozenset[int] = frozenset()
+    pin_cloud: frozenset[int] = frozenset()
     private: frozenset[int] = frozenset()
-    max_head_weight_bytes: int | None = None
-    max_head_peak_bytes: int | None = None
+    max_device_weight_bytes: int | None = None
+    max_device_peak_bytes: int | None = None
     max_payload_bytes: int | None = None
     max_energy_j: float | None = None
 
@@ -62,8 +62,8 @@ class Box:
     `rtt_s` covers the round trip and the time in the cloud's queue together.
     """
 
-    head_slowdown: tuple[float, float] = (0.5, 4.0)
-    tail_slowdown: tuple[float, float] = (0.5, 20.0)
+    device_slowdown: tuple[float, float] = (0.5, 4.0)
+    cloud_slowdown: tuple[float, float] = (0.5, 20.0)
     uplink_bps: tuple[float, float] = (5e5, 1e9)
     downlink_bps: tuple[float, float] = (1e6, 1e9)
     rtt_s: tuple[float, float] = (0.001, 0.3)

@@ -216,8 +216,8 @@ def meets_budgets(costs: Costs, cut: Cut, limits: Limits) -> bool:
         TargetError: an energy limit is set, but *costs* know no energy.
     """
     within = (
-        (cut.device_weight_bytes, limits.max_head_weight_bytes),
-        (cut.device_peak_bytes, limits.max_head_peak_bytes),
+        (cut.device_weight_bytes, limits.max_device_weight_bytes),
+        (cut.device_peak_bytes, limits.max_device_peak_bytes),
         (cut.uplink_bytes, limits.max_payload_bytes),
     )
     if any(limit is not None and amount > limit for amount, limit in within):

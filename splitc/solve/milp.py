@@ -163,7 +163,7 @@ def _budget_rows(program: Program) -> list[tuple[FloatArray, float, float]]:
     limits, energy = program.limits, program.costs.energy
     rows: list[tuple[FloatArray, float, float]] = [
         (_row(program, z=program.weight_bytes), 0.0, float(most))
-        for most in (limits.max_head_weight_bytes, limits.max_head_peak_bytes)
+        for most in (limits.max_device_weight_bytes, limits.max_device_peak_bytes)
         if most is not None
     ]
     if limits.max_payload_bytes is not None:
@@ -197,7 +197,7 @@ def _exclude(program: Program, cut: Cut) -> None:
 
     The latter is for a cut that keeps all rows within the solver's tolerance of 1e-6, but not to the byte.
     """
-    most = program.limits.max_head_peak_bytes
+    most = program.limits.max_device_peak_bytes
     if most is not None and cut.device_peak_bytes > most:
         alive = alive_bytes(program.costs.graph, cut.device, program.direction)
         worst = max(alive, key=lambda unit: alive[unit])

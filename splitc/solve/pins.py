@@ -36,15 +36,15 @@ def make_pins(graph: Graph, limits: Limits, direction: Direction) -> Pins:
     )
     reasons = {unit: (unit, reason) for unit, reason in device_reasons(graph, limits).items()}
     why_device = _spread(graph, reasons, *with_device)
-    cloud = _spread(graph, dict.fromkeys(limits.pin_tail), *with_cloud)
-    for unit in sorted(limits.pin_tail & why_device.keys()):
+    cloud = _spread(graph, dict.fromkeys(limits.pin_cloud), *with_cloud)
+    for unit in sorted(limits.pin_cloud & why_device.keys()):
         raise _conflict(graph, unit, *why_device[unit], direction)
     return Pins(frozenset(why_device), frozenset(cloud))
 
 
 def device_reasons(graph: Graph, limits: Limits) -> dict[int, str]:
     """Units that must themselves be on the device, and why."""
-    reasons = dict.fromkeys(limits.pin_head, "--pin-head")
+    reasons = dict.fromkeys(limits.pin_device, "--pin-device")
     for index in sorted(limits.private):
         tensor = graph.tensors[index]
         made_by = () if tensor.producer is None else (tensor.producer,)

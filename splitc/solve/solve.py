@@ -51,6 +51,6 @@ def solve(
 
 def _extremes(costs: Costs, limits: Limits) -> list[Cut]:
     """All-head and all-tail, as far as they are feasible."""
-    heads = [frozenset(range(len(costs.graph.units)))] if not limits.pin_tail else []
+    heads = [frozenset(range(len(costs.graph.units)))] if not limits.pin_cloud else []
     heads += [frozenset()] if not device_reasons(costs.graph, limits) else []
     return [cut for cut in (make_cut(costs, head) for head in heads) if meets_budgets(costs, cut, limits)]

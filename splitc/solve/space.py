@@ -61,8 +61,8 @@ def make_space(graph: Graph, box: Box, directions: Sequence[Direction] = ("devic
         ValueError: a range is empty or not positive.
     """
     pairs = [
-        box.head_slowdown,
-        box.tail_slowdown,
+        box.device_slowdown,
+        box.cloud_slowdown,
         _s_per_byte(box.uplink_bps),
         _s_per_byte(box.downlink_bps),
         box.rtt_s,

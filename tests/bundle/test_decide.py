@@ -20,8 +20,8 @@ CONDITIONS = st.builds(
     RATES,
     SECONDS,
     SECONDS,
-    head_slowdown=st.floats(0.1, 20),
-    tail_slowdown=st.floats(0.1, 20),
+    device_slowdown=st.floats(0.1, 20),
+    cloud_slowdown=st.floats(0.1, 20),
 )
 PRICES = st.floats(0, 100)
 
@@ -50,7 +50,7 @@ def cloud_s(cut: CutEntry) -> float:
 
 
 def test_latency_by_hand() -> None:
-    given = Conditions(1e6, 2e6, rtt_s=0.05, queue_s=0.01, head_slowdown=2, tail_slowdown=3)
+    given = Conditions(1e6, 2e6, rtt_s=0.05, queue_s=0.01, device_slowdown=2, cloud_slowdown=3)
     whole, split, all_tail = (latency_s(cut, given) for cut in manifests.CUTS)
     assert whole == pytest.approx(2 * 0.1)
     assert split == pytest.approx(2 * 0.02 + 0.05 + 0.01 + 8 * 1000 / 1e6 + 3 * 0.01 + 8 * 40 / 2e6)
@@ -58,7 +58,7 @@ def test_latency_by_hand() -> None:
 
 
 def test_latency_by_hand_where_the_cloud_begins() -> None:
-    given = Conditions(1e6, 2e6, rtt_s=0.05, queue_s=0.01, head_slowdown=2, tail_slowdown=3)
+    given = Conditions(1e6, 2e6, rtt_s=0.05, queue_s=0.01, device_slowdown=2, cloud_slowdown=3)
     cut = manifests.cloud_first("c0", head_s=0.1, tail_s=0.02, up=1000, down=40)
     assert latency_s(cut, given) == pytest.approx(
         0.05 + 0.01 + 8 * 1000 / 1e6 + 3 * 0.1 + 8 * 40 / 2e6 + 2 * 0.02
@@ -153,7 +153,7 @@ def test_ties_go_to_the_smaller_payload_then_to_the_smaller_head(sla_s: float | 
 
 @pytest.mark.parametrize("direction", ["uplink_bps", "downlink_bps"])
 def test_without_a_link_the_device_does_it(direction: str) -> None:
-    conditions = replace(Conditions(1e6, 1e6, 0.0, head_slowdown=1000), **{direction: 0.0})
+    conditions = replace(Conditions(1e6, 1e6, 0.0, device_slowdown=1000), **{direction: 0.0})
     decision = decide(manifests.manifest(), conditions)
     assert decision.cut.kind == "all-head"
     assert decision.latency_s == pytest.approx(100)

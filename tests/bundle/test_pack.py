@@ -30,7 +30,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def inner(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Each side has layers of its own, and weights that the other does not need."""
-    limits = LimitOptions(pin_head=("a",), pin_tail=("y",))
+    limits = LimitOptions(pin_device=("a",), pin_cloud=("y",))
     return bundles.compiled("diamond", tmp_path_factory.mktemp("diamond"), limits=limits)
 
 

@@ -14,10 +14,9 @@ from splitc.bundle.manifest import (
     BoundaryEntry,
     CallEntry,
     CutEntry,
-    HeadEntry,
     LoopEntry,
+    PartEntry,
     StageEntry,
-    TailEntry,
 )
 from splitc.bundle.program import Call, made_by, part_program, run_program, stages_program, steps
 from splitc.common.errors import BundleError
@@ -168,8 +167,18 @@ def cut(head: Sequence[StageEntry], tail: Sequence[StageEntry], *boundary: str) 
     return CutEntry(
         id="c1",
         kind="split",
-        head=HeadEntry(None, 1.0, 0, 0, "measured", None, tuple(head)),
-        tail=TailEntry(None, 1.0, 0, "measured", None, None, tuple(tail)),
+        head=PartEntry(
+            file=None,
+            latency_s=1.0,
+            weight_bytes=0,
+            peak_bytes=0,
+            source="measured",
+            interval=None,
+            stages=tuple(head),
+        ),
+        tail=PartEntry(
+            file=None, latency_s=1.0, weight_bytes=0, source="measured", interval=None, stages=tuple(tail)
+        ),
         boundary=tuple(BoundaryEntry(name, "float32", (1,), 4) for name in boundary),
         uplink_bytes=4,
         downlink_bytes=4,
@@ -209,7 +218,9 @@ def test_a_part_that_is_one_model_is_a_program_of_one_call() -> None:
     whole = CutEntry(
         id="c0",
         kind="all-head",
-        head=HeadEntry("head-c0.onnx", 1.0, 0, 0, "measured", None),
+        head=PartEntry(
+            file="head-c0.onnx", latency_s=1.0, weight_bytes=0, peak_bytes=0, source="measured", interval=None
+        ),
         tail=None,
         boundary=(),
         uplink_bytes=0,

@@ -146,14 +146,14 @@ BAD: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
         ["no network is called 'ltte', did you mean 'lte'?"],
     ),
     "impossible budget": (
-        with_options("--max-payload", "1B", "--pin-tail", "logits"),
+        with_options("--max-payload", "1B", "--pin-cloud", "logits"),
         ["raise --max-payload"],
     ),
     "conflicting pins": (
-        with_options("--pin-tail", "stem/conv", "--pin-head", "logits"),
-        ["--pin-head keeps 'logits' on the device", "drop one of the two"],
+        with_options("--pin-cloud", "stem/conv", "--pin-device", "logits"),
+        ["--pin-device keeps 'logits' on the device", "drop one of the two"],
     ),
-    "unknown pin": (with_options("--pin-head", "stem/con"), ["--pin-head", "did you mean 'stem/conv'?"]),
+    "unknown pin": (with_options("--pin-device", "stem/con"), ["--pin-device", "did you mean 'stem/conv'?"]),
     "unknown private": (with_options("--private", "imag"), ["--private", "did you mean 'image'?"]),
     "malformed profile": (lambda folder: with_file(folder, "--cloud-profile", "{}"), ["given", "is missing"]),
     "no profile": (lambda folder: with_file(folder, "--device-profile", "x"), ["given: not a JSON profile"]),

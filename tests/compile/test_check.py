@@ -109,7 +109,7 @@ def test_one_side_of_a_bundle(folder: Path, tmp_path: Path) -> None:
 def test_a_cloud_first_bundle(tmp_path: Path) -> None:
     path, limits = (
         save_tiny("tiny_cnn", tmp_path),
-        LimitOptions(pin_head=("logits",), pin_tail=("stem/conv",)),
+        LimitOptions(pin_device=("logits",), pin_cloud=("stem/conv",)),
     )
     compiled = compile_here(path, tmp_path / "bundle", directions=("cloud-first",), limits=limits)
     assert any(cut.is_cloud_first for cut in compiled.manifest.cuts)

@@ -134,7 +134,7 @@ def test_symbolic_dimensions(tmp_path: Path) -> None:
 
 def test_a_pair_works_at_other_sizes_than_it_was_sized_at(tmp_path: Path) -> None:
     model = save_tiny("dynamic_batch", tmp_path)
-    compiled = compile_here(model, tmp_path / "out", limits=LimitOptions(pin_head=("a",), pin_tail=("y",)))
+    compiled = compile_here(model, tmp_path / "out", limits=LimitOptions(pin_device=("a",), pin_cloud=("y",)))
     whole = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     for cut in compiled.manifest.cuts:
         assert cut.head is not None
@@ -155,7 +155,7 @@ def test_a_pair_works_at_other_sizes_than_it_was_sized_at(tmp_path: Path) -> Non
 
 
 def test_a_quantised_model_is_cut_at_its_bytes(tmp_path: Path) -> None:
-    limits = LimitOptions(pin_head=("a",), pin_tail=("y",))
+    limits = LimitOptions(pin_device=("a",), pin_cloud=("y",))
     compiled = compile_here(save_tiny("qdq_residual", tmp_path), tmp_path / "out", limits=limits)
     assert {tensor.dtype for cut in compiled.manifest.cuts for tensor in cut.boundary} == {"int8"}
 
@@ -198,7 +198,7 @@ def test_recorded_profiles_take_the_place_of_measuring(tiny: Tiny, tmp_path: Pat
         compile_here(tiny.model, tmp_path / name, **given)
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
     targets = read_bundle(tmp_path / "one").manifest.targets
-    assert (targets.head.source, targets.tail.source) == ("measured", "measured")
+    assert (targets.device.source, targets.cloud.source) == ("measured", "measured")
     with pytest.raises(ProfileError, match="is a profile of another model"):
         compile_here(save_tiny("diamond", tmp_path), tmp_path / "out", device_profiles=(profile,))
 

@@ -22,7 +22,7 @@ def test_a_compiled_bundle(tiny: Tiny) -> None:
         ("image", "float32", (1, 3, 32, 32), 12288)
     ]
     assert [(item.name, item.shape) for item in manifest.model.outputs] == [("logits", (1, 10))]
-    head, tail = manifest.targets.head, manifest.targets.tail
+    head, tail = manifest.targets.device, manifest.targets.cloud
     assert (head.name, head.source, head.interval) == ("slow", "predicted", (0.5, 2.0))
     assert (tail.name, tail.source, tail.calibration_runs) == ("local", "measured", 0)
     assert tail.interval is not None

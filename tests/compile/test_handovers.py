@@ -64,9 +64,9 @@ def test_limits_hold_for_them_too(made: Made) -> None:
         for number, place in enumerate(made.unrolled.places)
         if place.iteration is not None and place.iteration >= 6
     )
-    _, more = filled(made, 100, "cloud-first", limits=Limits(pin_head=pinned))
+    _, more = filled(made, 100, "cloud-first", limits=Limits(pin_device=pinned))
     assert all(pinned <= cut.device for cut in more.cuts)
-    _, more = filled(made, 100, "device-first", limits=Limits(pin_tail=pinned))
+    _, more = filled(made, 100, "device-first", limits=Limits(pin_cloud=pinned))
     assert all(pinned.isdisjoint(cut.device) for cut in more.cuts)
     context = next(
         number for number, tensor in enumerate(made.unrolled.graph.tensors) if tensor.name == "context"

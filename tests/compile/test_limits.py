@@ -34,12 +34,12 @@ def test_names_of_nodes_and_of_tensors(tmp_path: Path) -> None:
         graph.tensors[index].name: number for number, unit in enumerate(graph.units) for index in unit.outputs
     }
     limits = read_limits(
-        LimitOptions(pin_head=("Tanh_a",), pin_tail=("d",), private=("b",), max_payload_bytes=7),
+        LimitOptions(pin_device=("Tanh_a",), pin_cloud=("d",), private=("b",), max_payload_bytes=7),
         found.sources,
         graph,
     )
-    assert limits.pin_head == {by_tensor["a"]}
-    assert limits.pin_tail == {by_tensor["d"]}
+    assert limits.pin_device == {by_tensor["a"]}
+    assert limits.pin_cloud == {by_tensor["d"]}
     assert limits.private == {graph.tensor_index()["b"]}
     assert limits.max_payload_bytes == 7
 
@@ -50,7 +50,7 @@ def test_a_private_tensor_inside_a_unit_keeps_the_unit_on_the_device(tmp_path: P
     assert "stem/conv" in found.partition.fused
     limits = read_limits(LimitOptions(private=("stem/conv",)), found.sources, graph)
     assert not limits.private
-    (unit,) = limits.pin_head
+    (unit,) = limits.pin_device
     names = {found.sources.nodes[index].name for index in graph.units[unit].nodes}
     assert {"stem/conv", "stem/conv/relu"} <= names
 
@@ -70,12 +70,12 @@ def test_a_private_tensor_inside_a_unit_never_leaves(tmp_path: Path) -> None:
 
 
 def test_pins_hold_in_every_cut(tmp_path: Path) -> None:
-    compiled = compile_with("tiny_cnn", tmp_path, pin_head=("stem/conv",), pin_tail=("logits",))
+    compiled = compile_with("tiny_cnn", tmp_path, pin_device=("stem/conv",), pin_cloud=("logits",))
     assert {kind for kind, _ in sides(compiled)} == {"split"}
     assert all("image" not in names for _, names in sides(compiled))
 
 
-@pytest.mark.parametrize("name", ["max_head_weight_bytes", "max_head_peak_bytes", "max_payload_bytes"])
+@pytest.mark.parametrize("name", ["max_device_weight_bytes", "max_device_peak_bytes", "max_payload_bytes"])
 def test_budgets_hold_in_every_cut(name: str, tmp_path: Path) -> None:
     def amounts(compiled: Compiled) -> list[int]:
         return [
@@ -84,7 +84,7 @@ def test_budgets_hold_in_every_cut(name: str, tmp_path: Path) -> None:
             else 0
             if cut.head is None
             else cut.head.weight_bytes
-            if name == "max_head_weight_bytes"
+            if name == "max_device_weight_bytes"
             else cut.head.peak_bytes or 0
             for cut in compiled.manifest.cuts
         ]
@@ -101,10 +101,10 @@ def test_budgets_hold_in_every_cut(name: str, tmp_path: Path) -> None:
     ("given", "message"),
     [
         (
-            {"pin_head": ("Tahn_a",)},
-            "--pin-head: the model has no node or tensor 'Tahn_a', did you mean 'Tanh_a'?",
+            {"pin_device": ("Tahn_a",)},
+            "--pin-device: the model has no node or tensor 'Tahn_a', did you mean 'Tanh_a'?",
         ),
-        ({"pin_tail": ("zzz",)}, "--pin-tail: the model has no node or tensor 'zzz'; `splitc inspect"),
+        ({"pin_cloud": ("zzz",)}, "--pin-cloud: the model has no node or tensor 'zzz'; `splitc inspect"),
         ({"private": ("Tanh_a",)}, "--private: the model has no tensor 'Tanh_a'"),
     ],
     ids=["suggestion", "none near", "node is no tensor"],
@@ -124,10 +124,10 @@ def test_a_name_that_was_simplified_away(tmp_path: Path) -> None:
 
 def test_conflicting_pins(tmp_path: Path) -> None:
     with pytest.raises(NoFeasibleCut, match=r"^no cut has .*; drop one of the two$"):
-        compile_with("tiny_cnn", tmp_path, pin_tail=("stem/conv",), pin_head=("logits",))
+        compile_with("tiny_cnn", tmp_path, pin_cloud=("stem/conv",), pin_device=("logits",))
     assert not (tmp_path / "bundle").exists()
 
 
 def test_a_budget_that_excludes_everything_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoFeasibleCut, match="raise --max-payload"):
-        compile_with("tiny_cnn", tmp_path, max_payload_bytes=1, pin_tail=("logits",))
+        compile_with("tiny_cnn", tmp_path, max_payload_bytes=1, pin_cloud=("logits",))

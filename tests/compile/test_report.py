@@ -14,12 +14,11 @@ from splitc.bundle.manifest import (
     CheckEntry,
     CutEntry,
     FileEntry,
-    HeadEntry,
     Manifest,
     ModelEntry,
+    PartEntry,
     RegretEntry,
     StageEntry,
-    TailEntry,
     TargetEntry,
     TargetsEntry,
     TensorEntry,
@@ -73,8 +72,21 @@ def cut(number: int, head_s: float | None, tail_s: float | None, payload: int, b
     tensors = tuple(
         BoundaryEntry(f"relu{number}_{i}", "float32", (1, "C", 28), payload) for i in range(boundary)
     )
-    head = HeadEntry(f"head-c{number}.onnx", head_s or 0.0, 10_000, 20_000, "predicted", (0.49, 1.99))
-    tail = TailEntry(f"tail-c{number}.onnx", tail_s or 0.0, 30_000, "measured", None)
+    head = PartEntry(
+        file=f"head-c{number}.onnx",
+        latency_s=head_s or 0.0,
+        weight_bytes=10_000,
+        peak_bytes=20_000,
+        source="predicted",
+        interval=(0.49, 1.99),
+    )
+    tail = PartEntry(
+        file=f"tail-c{number}.onnx",
+        latency_s=tail_s or 0.0,
+        weight_bytes=30_000,
+        source="measured",
+        interval=None,
+    )
     return CutEntry(
         id=f"c{number}",
         kind="all-head" if tail_s is None else "all-tail" if head_s is None else "split",
@@ -126,8 +138,8 @@ def measured(manifest: Manifest) -> Manifest:
         replace(entry, head=replace(entry.head, source="measured")) if entry.head else entry
         for entry in manifest.cuts
     )
-    head = replace(manifest.targets.head, source="measured", interval=None)
-    return replace(manifest, cuts=cuts, targets=replace(manifest.targets, head=head))
+    head = replace(manifest.targets.device, source="measured", interval=None)
+    return replace(manifest, cuts=cuts, targets=replace(manifest.targets, device=head))
 
 
 def network(name: str, uplink_bps: float) -> Network:
@@ -214,7 +226,7 @@ def test_names_are_escaped_everywhere() -> None:
             dims={_HOSTILE: 1},
             opsets={_HOSTILE: 1},
         ),
-        targets=replace(plain.targets, head=replace(plain.targets.head, name=_HOSTILE)),
+        targets=replace(plain.targets, device=replace(plain.targets.device, name=_HOSTILE)),
         cuts=(plain.cuts[0], entry, *plain.cuts[2:]),
         notes=(_HOSTILE,),
     )

@@ -29,7 +29,7 @@ def test_uses_typical_rates_and_nobody_waiting() -> None:
     lte = load_network("lte")
     conditions = typical(lte)
     assert (conditions.uplink_bps, conditions.rtt_s) == (lte.uplink_bps.typical, lte.rtt_s.typical)
-    assert (conditions.queue_s, conditions.head_slowdown, conditions.tail_slowdown) == (0, 1, 1)
+    assert (conditions.queue_s, conditions.device_slowdown, conditions.cloud_slowdown) == (0, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_decision_changes_where_it_is_said_to(uplink_bps: float) -> None:
     assert found.holds_to is not None
     assert found.holds_to > 1
     for off, same in ((0.999, True), (1.001, False)):
-        slower = replace(found.decision.conditions, head_slowdown=off * found.holds_to)
+        slower = replace(found.decision.conditions, device_slowdown=off * found.holds_to)
         assert (decide(given, slower).cut == found.decision.cut) is same
 
 

@@ -29,7 +29,7 @@ def compiled(name: str, folder: Path) -> tuple[Bundle, Mapping[str, Any], Mappin
     path = running.save_tiny(name, folder)
     proto = onnx.load_model(path)
     first, last = proto.graph.node[0].output[0], proto.graph.output[0].name
-    limits = LimitOptions(pin_tail=(first,), pin_head=(last,))
+    limits = LimitOptions(pin_cloud=(first,), pin_device=(last,))
     running.compile_here(path, folder / "split", directions=("cloud-first",), limits=limits, regret=0.0)
     running.compile_here(path, folder / "whole")
     feeds = models.random_feeds(proto)

@@ -104,7 +104,7 @@ def test_an_answer_is_late_when_the_device_alone_would_be_done(
     given = replace(given, rtt_s=given.rtt_s - (latency_s(cut, given) - 0.4))
     all_head = cuts[of_kind(tiny, "all-head")]
     assert all_head.head is not None
-    given = replace(given, head_slowdown=alone_s / all_head.head.latency_s)
+    given = replace(given, device_slowdown=alone_s / all_head.head.latency_s)
     with Session(tiny.bundle.folder, transport=Silent()) as session:
         limits = session._pair._limits(Decision(cut, latency_s(cut, given), given, "so it is"), None)
     assert limits.give_up_s - limits.late_s == pytest.approx(2.1 - late_s)
@@ -167,7 +167,7 @@ def test_an_answer_that_comes_first_ends_the_run_of_the_device(tiny: Tiny) -> No
 def test_where_the_device_begins_anyway_it_sends_what_it_would_have_done_alone(tiny: Tiny, asks: str) -> None:
     """The link is better than believed: that is known with the answer, and not after a probe."""
     all_head = next(cut for cut in tiny.bundle.manifest.cuts if cut.kind == "all-head")
-    believed = replace(FAST, rtt_s=2.0, head_slowdown=1.0 / all_head.device_s)
+    believed = replace(FAST, rtt_s=2.0, device_slowdown=1.0 / all_head.device_s)
     with (
         servers.serve(servers.Tails(tiny.bundle)) as server,
         Session(tiny.bundle.folder, server=server.url, start=believed) as session,
@@ -231,7 +231,7 @@ def test_a_request_that_is_given_up_has_the_link_measured(tiny: Tiny) -> None:
 
 def test_a_device_that_is_too_slow_for_the_deadline_leaves_the_time_to_the_server(tiny: Tiny) -> None:
     """All-head takes 0.09 s in the manifest, and here a hundred times as long, or so it is believed."""
-    slow = Conditions(1e9, 1e9, rtt_s=1e-3, head_slowdown=100)
+    slow = Conditions(1e9, 1e9, rtt_s=1e-3, device_slowdown=100)
     with (
         servers.serve(servers.Tails(tiny.bundle)) as server,
         Session(tiny.bundle.folder, server=server.url, start=slow, cut=of_kind(tiny, "all-tail")) as session,

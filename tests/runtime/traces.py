@@ -42,12 +42,12 @@ class Link:
     slow_start: bool = False
 
     def exchange(
-        self, start_s: float, up_bytes: int, down_bytes: int, *, tail_s: float, told: bool, random: Random
+        self, start_s: float, up_bytes: int, down_bytes: int, *, cloud_s: float, told: bool, random: Random
     ) -> Exchange:
         """A request of *up_bytes* from *start_s* on; without *told*, the server says nothing of its times."""
         rtt_s = self.rtt_s * random.uniform(0.9, 1.2)
         first_s, recv_s = self._take(self.up, start_s, up_bytes, rtt_s)
-        wait_s = first_s + recv_s + rtt_s + tail_s
+        wait_s = first_s + recv_s + rtt_s + cloud_s
         first_s, download_s = self._take(self.down, start_s + wait_s, down_bytes, rtt_s)
         return Exchange(
             uplink_bytes=up_bytes,
@@ -56,8 +56,8 @@ class Link:
             download_s=download_s,
             recv_s=recv_s if told else None,
             queue_s=0.0 if told else None,
-            compute_s=tail_s if told else None,
-            tail_s=tail_s,
+            compute_s=cloud_s if told else None,
+            cloud_s=cloud_s,
         )
 
     def _take(self, way: Way, start_s: float, size_bytes: int, rtt_s: float) -> tuple[float, float]:

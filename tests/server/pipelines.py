@@ -14,11 +14,10 @@ from splitc.bundle.manifest import (
     BoundaryEntry,
     CallEntry,
     CutEntry,
-    HeadEntry,
     LoopEntry,
     ModelEntry,
+    PartEntry,
     StageEntry,
-    TailEntry,
     TensorEntry,
 )
 from splitc.bundle.program import part_program, read_array, run_program, stages_program
@@ -103,11 +102,26 @@ def cuts() -> tuple[CutEntry, ...]:
     )
     inputs = tuple(BoundaryEntry(name, "float32", ("batch", WIDTH), _BYTES) for name in ("prompt", "noise"))
 
-    def head(times: int, seconds: float) -> HeadEntry:
-        return HeadEntry(None, seconds, 1, 1, "measured", None, stages(0, times))
+    def head(times: int, seconds: float) -> PartEntry:
+        return PartEntry(
+            file=None,
+            latency_s=seconds,
+            weight_bytes=1,
+            peak_bytes=1,
+            source="measured",
+            interval=None,
+            stages=stages(0, times),
+        )
 
-    def tail(first: int, seconds: float) -> TailEntry:
-        return TailEntry(None, seconds, 1, "measured", None, None, stages(first, TIMES))
+    def tail(first: int, seconds: float) -> PartEntry:
+        return PartEntry(
+            file=None,
+            latency_s=seconds,
+            weight_bytes=1,
+            source="measured",
+            interval=None,
+            stages=stages(first, TIMES),
+        )
 
     return (
         CutEntry("c0", "all-head", head(TIMES, 0.6), None, (), 0, 0, manifests.CHECK),

@@ -27,8 +27,8 @@ def scenario(fleet: Fleet = FLEET, cuts: Sequence[CutEntry] = manifests.CUTS) ->
     devices = sorted({item.target for item in fleet.classes})
     bundles = []
     for name in devices:
-        head = replace(whole.targets.head, name=name)
-        own = replace(whole, targets=replace(whole.targets, head=head))
+        head = replace(whole.targets.device, name=name)
+        own = replace(whole, targets=replace(whole.targets, device=head))
         bundles.append(Bundle(Path(name), own))
     used = match(fleet, bundles)
     curves = described_curves(fleet.cloud, bundles)

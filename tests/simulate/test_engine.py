@@ -139,8 +139,8 @@ def expected_s(of: Scenario, workload: Workload, cuts: Any) -> Any:
             float(workload.uplink_bps[index]),
             float(workload.downlink_bps[index]),
             float(workload.rtt_s[index]),
-            head_slowdown=float(workload.slowdown[index]),
-            tail_slowdown=of.fleet.cloud.slowdown,
+            device_slowdown=float(workload.slowdown[index]),
+            cloud_slowdown=of.fleet.cloud.slowdown,
         )
         cut = of.manifests[0].cuts[place]
         rows.append([latency_s(cut, truth) + lone_s(cut, truth, rate) for rate in (math.inf, 0.0)])
@@ -200,7 +200,7 @@ def test_a_late_answer_is_hedged_on_the_device() -> None:
 
     def hopeful(manifest: Any, conditions: Any, sla_s: float | None) -> Decision:
         return named("all-cloud", of).choose(
-            manifest, replace(conditions, tail_slowdown=1.0, queue_s=0.0), sla_s
+            manifest, replace(conditions, cloud_slowdown=1.0, queue_s=0.0), sla_s
         )
 
     workload = draw(of)

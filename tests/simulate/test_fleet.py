@@ -91,7 +91,7 @@ def test_a_missing_file_and_network_are_named(tmp_path: Path) -> None:
 
 def test_each_class_finds_its_bundle() -> None:
     of = scenario()
-    assert of.manifests[0].targets.head.name == "there"
+    assert of.manifests[0].targets.device.name == "there"
     with pytest.raises(BundleError, match="needs a bundle for 'there'"):
         match(FLEET, [])
 

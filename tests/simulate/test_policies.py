@@ -17,8 +17,8 @@ CONDITIONS = st.builds(
     st.floats(1e4, 1e9),
     st.floats(0, 1),
     st.floats(0, 1),
-    head_slowdown=st.floats(0.1, 20),
-    tail_slowdown=st.floats(0.1, 20),
+    device_slowdown=st.floats(0.1, 20),
+    cloud_slowdown=st.floats(0.1, 20),
     price=st.floats(0, 100),
 )
 SLAS = st.one_of(st.none(), st.floats(0.01, 1))

@@ -91,11 +91,11 @@ def mixed(fleet: Fleet) -> Scenario:
     fleet = replace(fleet, classes=classes)
     of = scenario(fleet)
     able, whole = of.manifests[0], manifests.manifest(ONLY_CLOUD)
-    head = replace(whole.targets.head, name="unable")
+    head = replace(whole.targets.device, name="unable")
     unable = replace(
         whole,
         model=replace(whole.model, sha256=whole.model.sha256[::-1]),
-        targets=replace(whole.targets, head=head),
+        targets=replace(whole.targets, device=head),
     )
     return replace(of, manifests=(able, unable))
 

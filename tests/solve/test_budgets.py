@@ -27,8 +27,8 @@ DIRECTIONS: tuple[Direction, ...] = ("device-first", "cloud-first")
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
 PRICES = np.array([1e4, 1.0, 1e-6, 1e-7])
 BUDGETS = {
-    "max_head_weight_bytes": "device_weight_bytes",
-    "max_head_peak_bytes": "device_peak_bytes",
+    "max_device_weight_bytes": "device_weight_bytes",
+    "max_device_peak_bytes": "device_peak_bytes",
     "max_payload_bytes": "uplink_bytes",
 }
 
@@ -92,7 +92,7 @@ def test_all_budgets_and_pins_together(direction: Direction, costs: Costs, seed:
 @settings(SETTINGS, max_examples=25)
 @given(graphs.costs(7), st.integers(0, 2**32))
 def test_the_cut_set_keeps_budgets_and_misses_no_cut(directions: Directions, costs: Costs, seed: int) -> None:
-    names = ["max_head_weight_bytes", "max_payload_bytes"]
+    names = ["max_device_weight_bytes", "max_payload_bytes"]
     limits = binding_limits(costs, names, seed, graphs.random_limits(costs, seed), directions)
     cuts = oracle.feasible_cuts(costs, limits, directions)
     if not cuts:
@@ -133,18 +133,18 @@ def message(costs: Costs, limits: Limits) -> str:
 
 def test_names_the_budget_that_alone_excludes_everything() -> None:
     costs = graphs.diamond()
-    pinned = Limits(pin_head=frozenset({1}))
-    assert message(costs, replace(pinned, max_head_weight_bytes=100)) == (
-        "no cut keeps head weights under 100 bytes: the least possible with these pins is 120 bytes; "
-        "raise --max-head-weights or drop a pin"
+    pinned = Limits(pin_device=frozenset({1}))
+    assert message(costs, replace(pinned, max_device_weight_bytes=100)) == (
+        "no cut keeps weights on the device under 100 bytes: the least possible with these pins is 120 bytes; "
+        "raise --max-device-weights or drop a pin"
     )
     assert (
-        "head memory under 1 kB: the least possible with these pins is 1.72 kB; raise --max-head-memory"
-        in message(costs, replace(pinned, max_head_peak_bytes=1000))
+        "memory on the device under 1 kB: the least possible with these pins is 1.72 kB; raise --max-device-memory"
+        in message(costs, replace(pinned, max_device_peak_bytes=1000))
     )
     assert (
         "the payload under 999 bytes: the least possible with these pins is 1 kB; raise --max-payload"
-        in message(costs, Limits(pin_tail=frozenset({0}), max_payload_bytes=999))
+        in message(costs, Limits(pin_cloud=frozenset({0}), max_payload_bytes=999))
     )
     assert message(costs, Limits(max_energy_j=1e-4)) == (
         "no cut keeps the device's energy under 0.0001 J: the least possible is 0.001105 J; "
@@ -154,29 +154,29 @@ def test_names_the_budget_that_alone_excludes_everything() -> None:
 
 def test_names_a_combination_that_excludes_everything() -> None:
     costs = graphs.diamond()
-    found = message(costs, Limits(max_payload_bytes=900, max_head_weight_bytes=122))
+    found = message(costs, Limits(max_payload_bytes=900, max_device_weight_bytes=122))
     assert found == (
-        "no cut meets --max-head-weights 122 bytes and --max-payload 900 bytes together, "
+        "no cut meets --max-device-weights 122 bytes and --max-payload 900 bytes together, "
         "though each alone can be met; raise one"
     )
 
 
 def test_of_two_directions_each_says_what_excludes_its_cuts() -> None:
     costs = graphs.chain([1, 1, 1], [1, 1, 1], [1000, 400, 300, 200])
-    ends_on_device = Limits(pin_head=frozenset({0, 2}), pin_tail=frozenset({1}))
+    ends_on_device = Limits(pin_device=frozenset({0, 2}), pin_cloud=frozenset({1}))
     with pytest.raises(NoFeasibleCut) as caught:
         solve(costs, Box(), ends_on_device, directions=DIRECTIONS)
     assert str(caught.value) == (
-        "device-first: no cut has 'u1' in the cloud, because --pin-head keeps 'u2' on the device, which needs "
-        "'u1'; drop one of the two; cloud-first: no cut has 'u1' in the cloud, because --pin-head keeps 'u0' "
+        "device-first: no cut has 'u1' in the cloud, because --pin-device keeps 'u2' on the device, which needs "
+        "'u1'; drop one of the two; cloud-first: no cut has 'u1' in the cloud, because --pin-device keeps 'u0' "
         "on the device, which 'u1' needs; drop one of the two"
     )
-    one_side = Limits(pin_head=frozenset({1}), pin_tail=frozenset({1}))
+    one_side = Limits(pin_device=frozenset({1}), pin_cloud=frozenset({1}))
     with pytest.raises(NoFeasibleCut, match=r"^no cut has 'u1' in the cloud"):
         solve(costs, Box(), one_side, directions=DIRECTIONS)
     # Only cloud-first cuts are left, and the budget is what excludes them.
     message = r"^device-first: no cut has .*; cloud-first: no cut keeps the payload under 999 bytes"
-    limits = Limits(pin_head=frozenset({2}), pin_tail=frozenset({0}), max_payload_bytes=999)
+    limits = Limits(pin_device=frozenset({2}), pin_cloud=frozenset({0}), max_payload_bytes=999)
     with pytest.raises(NoFeasibleCut, match=message):
         solve(costs, Box(), limits, directions=DIRECTIONS)
 

@@ -155,14 +155,14 @@ def test_budgets_include_the_limit_itself() -> None:
     costs = graphs.diamond()
     cut = make_cut(costs, frozenset({0, 1}))
     met = Limits(
-        max_head_weight_bytes=cut.device_weight_bytes,
-        max_head_peak_bytes=cut.device_peak_bytes,
+        max_device_weight_bytes=cut.device_weight_bytes,
+        max_device_peak_bytes=cut.device_peak_bytes,
         max_payload_bytes=cut.uplink_bytes,
         max_energy_j=energy_j(costs, cut),
     )
     assert meets_budgets(costs, cut, met)
-    assert not meets_budgets(costs, cut, replace(met, max_head_weight_bytes=cut.device_weight_bytes - 1))
-    assert not meets_budgets(costs, cut, replace(met, max_head_peak_bytes=cut.device_peak_bytes - 1))
+    assert not meets_budgets(costs, cut, replace(met, max_device_weight_bytes=cut.device_weight_bytes - 1))
+    assert not meets_budgets(costs, cut, replace(met, max_device_peak_bytes=cut.device_peak_bytes - 1))
     assert not meets_budgets(costs, cut, replace(met, max_payload_bytes=cut.uplink_bytes - 1))
     assert not meets_budgets(costs, cut, replace(met, max_energy_j=energy_j(costs, cut) * 0.999))
 

@@ -123,13 +123,13 @@ def test_all_head_is_left_out_where_it_never_wins() -> None:
 
 def test_all_head_may_be_the_only_feasible_cut() -> None:
     costs = graphs.chain([10.0, 10.0], [1e-5, 1e-5], [100, 100, 4])
-    assert [cut.kind for cut in find(costs, Box(), Limits(pin_head=frozenset({1})))] == ["all-head"]
+    assert [cut.kind for cut in find(costs, Box(), Limits(pin_device=frozenset({1})))] == ["all-head"]
 
 
 def test_a_cut_that_is_best_only_on_a_rim_is_dropped() -> None:
     # Three cuts on one line tie at the highest prices, and this oracle returns the middle one there.
     costs = graphs.chain([0.01, 0.01, 9.0], [0.001, 0.001, 0.001], [4000, 3000, 2000, 4])
-    cuts = oracle.feasible_cuts(costs, Limits(pin_tail=frozenset({2})))
+    cuts = oracle.feasible_cuts(costs, Limits(pin_cloud=frozenset({2})))
 
     def middle_first(prices: FloatArray) -> Cut:
         latencies = oracle.amounts(cuts)[:, :4] @ prices
@@ -172,7 +172,7 @@ def test_what_both_directions_allow_is_device_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "box", [Box(rtt_s=(0.2, 0.1)), Box(uplink_bps=(0.0, 1e6)), Box(head_slowdown=(-1.0, 1.0))]
+    "box", [Box(rtt_s=(0.2, 0.1)), Box(uplink_bps=(0.0, 1e6)), Box(device_slowdown=(-1.0, 1.0))]
 )
 def test_refuses_an_empty_or_negative_range(box: Box) -> None:
     with pytest.raises(ValueError, match=r"box|link rate"):

@@ -91,14 +91,14 @@ def test_finds_a_gain_that_the_first_scale_rounds_away() -> None:
 
 def test_conflicting_pins_name_both_units_and_the_reason() -> None:
     costs = graphs.chain([1, 1, 1], [1, 1, 1], [8, 8, 8, 8])
-    device_last = Limits(pin_head=frozenset({2}), pin_tail=frozenset({0}))
+    device_last = Limits(pin_device=frozenset({2}), pin_cloud=frozenset({0}))
     with pytest.raises(
         NoFeasibleCut,
-        match=r"'u0' in the cloud, because --pin-head keeps 'u2' on the device, which needs 'u0'",
+        match=r"'u0' in the cloud, because --pin-device keeps 'u2' on the device, which needs 'u0'",
     ):
         min_cut_oracle(costs, device_last)
     assert min_cut_oracle(costs, device_last, "cloud-first")(np.ones(4)).head in ({0}, {0, 1})
-    device_early = Limits(private=frozenset({1}), pin_tail=frozenset({2}))
+    device_early = Limits(private=frozenset({1}), pin_cloud=frozenset({2}))
     with pytest.raises(
         NoFeasibleCut,
         match=r"'u2' in the cloud, because the private tensor 't1' keeps 'u1' on the device, which 'u2' needs",
@@ -107,4 +107,4 @@ def test_conflicting_pins_name_both_units_and_the_reason() -> None:
     assert min_cut_oracle(costs, device_early)(np.ones(4)).head == {0, 1}
     for direction in DIRECTIONS:
         with pytest.raises(NoFeasibleCut, match=r"the private tensor 't1' keeps 'u1' on the device; drop"):
-            min_cut_oracle(costs, Limits(private=frozenset({1}), pin_tail=frozenset({1})), direction)
+            min_cut_oracle(costs, Limits(private=frozenset({1}), pin_cloud=frozenset({1})), direction)

@@ -21,7 +21,7 @@ def namesake(tmp_path_factory: pytest.TempPathFactory) -> App:
 @pytest.fixture(scope="session")
 def headless(tmp_path_factory: pytest.TempPathFactory) -> App:
     """A model that is too large for the device."""
-    limits = LimitOptions(max_head_weight_bytes=2000)
+    limits = LimitOptions(max_device_weight_bytes=2000)
     return make_app(tmp_path_factory.mktemp("headless"), pictures(), limits=limits)
 
 

@@ -51,7 +51,7 @@ def main(facts: Mapping[str, Any]) -> None:
     from splitc import Conditions, Session  # noqa: PLC0415
 
     known = list(samples(Path(facts["samples"])))
-    start = Conditions(1e9, 1e9, rtt_s=1e-3, head_slowdown=0.01)
+    start = Conditions(1e9, 1e9, rtt_s=1e-3, device_slowdown=0.01)
     options = {key: facts[key] for key in ("server", "cut", "deadline_s") if key in facts}
     with Session(facts["bundle"], start=start, cache_folder=facts.get("cache"), **options) as session:
         made = 0

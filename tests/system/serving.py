@@ -32,7 +32,7 @@ LIMIT_S = 600.0 if SOAK else 60.0  # nothing takes that long, unless something h
 # What a test allows where a user would want milliseconds: the machine may be busy.
 BUSY_S = 5.0
 # A link on which the cloud is the better choice, even when a busy machine makes it look slow.
-FAST = Conditions(1e9, 1e9, rtt_s=1e-3, head_slowdown=0.01)
+FAST = Conditions(1e9, 1e9, rtt_s=1e-3, device_slowdown=0.01)
 _TOLERANCE = 1e-4
 _INPUTS = 7
 _DEVICE_S = 30.0

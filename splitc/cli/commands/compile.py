@@ -28,13 +28,19 @@ _DIRECTIONS: dict[str, tuple[Direction, ...]] = {
     epilog=examples(
         "splitc compile model.onnx --device pixel7",
         "splitc compile model.onnx --device pixel7 --network lte --sla 100ms -o out/",
-        "splitc compile model.onnx --device pixel7 --private image --max-head-weights 10MB",
+        "splitc compile model.onnx --device pixel7 --private image --max-device-weights 10MB",
         "splitc compile pipeline.toml --device pixel7",
     ),
 )
 @click.argument("model", type=FILE)
-@click.option("--device", required=True, type=TARGET, help="Where heads run: a target's name or .toml file.")
-@click.option("--cloud", default="local", show_default=True, type=TARGET, help="Where tails run.")
+@click.option("--device", required=True, type=TARGET, help="The device: a target's name or .toml file.")
+@click.option(
+    "--cloud",
+    default="local",
+    show_default=True,
+    type=TARGET,
+    help="The machine in the cloud: a target's name or .toml file.",
+)
 @click.option(
     "--direction",
     type=click.Choice(sorted(_DIRECTIONS)),
@@ -63,16 +69,16 @@ _DIRECTIONS: dict[str, tuple[Direction, ...]] = {
     help="How much slower than the best cut the best shipped one may be.",
 )
 @click.option(
-    "--pin-head", multiple=True, metavar="NODE", help="Keep this node (or a tensor's maker) on the device."
+    "--pin-device", multiple=True, metavar="NODE", help="Keep this node (or a tensor's maker) on the device."
 )
 @click.option(
-    "--pin-tail", multiple=True, metavar="NODE", help="Keep this node (or a tensor's maker) in the cloud."
+    "--pin-cloud", multiple=True, metavar="NODE", help="Keep this node (or a tensor's maker) in the cloud."
 )
 @click.option(
     "--private", multiple=True, metavar="TENSOR", help="This tensor must not leave the device; repeatable."
 )
-@click.option("--max-head-weights", type=BYTES, help="Most weights in a head (10MB).")
-@click.option("--max-head-memory", type=BYTES, help="Most memory a head may need at once (50MB).")
+@click.option("--max-device-weights", type=BYTES, help="Most weights on the device (10MB).")
+@click.option("--max-device-memory", type=BYTES, help="Most memory that the device may need at once (50MB).")
 @click.option("--max-payload", type=BYTES, help="Most bytes to send for one request (200kB).")
 @click.option("--max-energy", type=ENERGY, help="Most energy of the device for one request (0.2J).")
 @click.option(
@@ -134,11 +140,11 @@ def _options(given: dict[str, Any]) -> CompileOptions:
         max_cuts=given["max_cuts"],
         regret=given["regret"],
         limits=LimitOptions(
-            pin_head=given["pin_head"],
-            pin_tail=given["pin_tail"],
+            pin_device=given["pin_device"],
+            pin_cloud=given["pin_cloud"],
             private=given["private"],
-            max_head_weight_bytes=given["max_head_weights"],
-            max_head_peak_bytes=given["max_head_memory"],
+            max_device_weight_bytes=given["max_device_weights"],
+            max_device_peak_bytes=given["max_device_memory"],
             max_payload_bytes=given["max_payload"],
             max_energy_j=given["max_energy"],
         ),

@@ -227,7 +227,7 @@ def _show(outcomes: Sequence[Outcome], seen: Conditions, output: Path | None, co
         )
     console.print(
         f"seen: uplink {format_rate(seen.uplink_bps)}, downlink {format_rate(seen.downlink_bps)}, round trip "
-        f"{format_seconds(seen.rtt_s)}; device {seen.head_slowdown:.2f}x and cloud {seen.tail_slowdown:.2f}x of the times "
+        f"{format_seconds(seen.rtt_s)}; device {seen.device_slowdown:.2f}x and cloud {seen.cloud_slowdown:.2f}x of the times "
         "in the manifest",
         soft_wrap=True,
     )

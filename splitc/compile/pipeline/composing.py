@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from onnxruntime import InferenceSession
 
@@ -13,9 +12,7 @@ from splitc.bundle.manifest import (
     BoundaryEntry,
     CheckEntry,
     CutEntry,
-    HeadEntry,
     PartEntry,
-    TailEntry,
     TensorEntry,
     part_files,
 )
@@ -29,7 +26,6 @@ from splitc.compile.whole import Files, Whole, shortened
 from splitc.model.analysis import Progress
 
 Values = Mapping[str, Value]
-Part = TypeVar("Part", HeadEntry | None, TailEntry | None)
 
 
 def results(whole: Whole, feeds: Sequence[Feeds]) -> list[Values] | None:
@@ -158,7 +154,7 @@ def _program(cut: CutEntry, part: PartEntry | None, outputs: Iterable[str]) -> P
     return part_program(cut, part, outputs) if part is not None else None
 
 
-def _short(part: Part, times: Mapping[str, int]) -> Part:
+def _short(part: PartEntry | None, times: Mapping[str, int]) -> PartEntry | None:
     if part is None or part.stages is None:
         return part
     return replace(part, stages=shortened(part.stages, times))

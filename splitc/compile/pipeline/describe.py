@@ -9,11 +9,10 @@ from splitc.bundle.manifest import (
     BoxEntry,
     CutEntry,
     FileEntry,
-    HeadEntry,
     Manifest,
     ModelEntry,
+    PartEntry,
     RegretEntry,
-    TailEntry,
     TargetsEntry,
     TensorEntry,
     direction_of,
@@ -101,13 +100,29 @@ def _cut_entry(
         peak = None if is_cloud_first else cut.device_peak_bytes
         head_s, interval = times.part(found, written.head_shares)
         source = times.source(found, written.head_shares)
-        head = HeadEntry(None, head_s, weights, peak, source, interval, written.head)
+        head = PartEntry(
+            file=None,
+            latency_s=head_s,
+            weight_bytes=weights,
+            peak_bytes=peak,
+            source=source,
+            interval=interval,
+            stages=written.head,
+        )
     if written.tail is not None:
         times, weights = (device, on_device) if is_cloud_first else (cloud, in_cloud)
         peak = cut.device_peak_bytes if is_cloud_first else None
         tail_s, interval = times.part(found, written.tail_shares)
         source = times.source(found, written.tail_shares)
-        tail = TailEntry(None, tail_s, weights, source, interval, peak, written.tail)
+        tail = PartEntry(
+            file=None,
+            latency_s=tail_s,
+            weight_bytes=weights,
+            source=source,
+            interval=interval,
+            peak_bytes=peak,
+            stages=written.tail,
+        )
     return CutEntry(
         id=written.id,
         kind=cut.kind,

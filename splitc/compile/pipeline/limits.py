@@ -24,11 +24,11 @@ def pipeline_limits(options: LimitOptions, found: PipelineAnalysis, unrolled: Un
     """
     units, tensors = _units(found, unrolled), _tensors(unrolled)
     return Limits(
-        pin_head=_find(options.pin_head, units, "--pin-head", "stage, value or node"),
-        pin_tail=_find(options.pin_tail, units, "--pin-tail", "stage, value or node"),
+        pin_device=_find(options.pin_device, units, "--pin-device", "stage, value or node"),
+        pin_cloud=_find(options.pin_cloud, units, "--pin-cloud", "stage, value or node"),
         private=_find(options.private, tensors, "--private", "value"),
-        max_head_weight_bytes=options.max_head_weight_bytes,
-        max_head_peak_bytes=options.max_head_peak_bytes,
+        max_device_weight_bytes=options.max_device_weight_bytes,
+        max_device_peak_bytes=options.max_device_peak_bytes,
         max_payload_bytes=options.max_payload_bytes,
         max_energy_j=options.max_energy_j,
     )

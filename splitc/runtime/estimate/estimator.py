@@ -25,7 +25,7 @@ class Exchange:
         wait_s: from the first byte sent to the first byte of the answer.
         download_s: from the first to the last byte of the answer.
         recv_s, queue_s, compute_s: what the server said; None if it did not.
-        tail_s: the manifest's time of what ran in the cloud; None for a probe.
+        cloud_s: the manifest's time of what ran in the cloud; None for a probe.
         price: what the cloud asked for a second of it, in seconds of latency; None if it did not say.
     """
 
@@ -36,7 +36,7 @@ class Exchange:
     recv_s: float | None
     queue_s: float | None
     compute_s: float | None
-    tail_s: float | None
+    cloud_s: float | None
     price: float | None = None
 
 
@@ -47,7 +47,7 @@ class Estimator:
     """
 
     def __init__(self, start: Conditions) -> None:
-        self._head, self._tail = _Slowdown(start.head_slowdown), _Slowdown(start.tail_slowdown)
+        self._device, self._cloud = _Slowdown(start.device_slowdown), _Slowdown(start.cloud_slowdown)
         self._link = Link(uplink_bps=start.uplink_bps, downlink_bps=start.downlink_bps, rtt_s=start.rtt_s)
         self._queue = _Queue(start.queue_s)
         self._price = start.price
@@ -56,7 +56,7 @@ class Estimator:
 
     def device_ran(self, expected_s: float, took_s: float) -> None:
         """Learn from a run on the device, right after the decision for it."""
-        self._head.ran(expected_s, took_s, self._now_s)
+        self._device.ran(expected_s, took_s, self._now_s)
 
     def exchanged(self, exchange: Exchange, now_s: float) -> None:
         """Learn from an answered request or probe; what the server said is used where it is possible."""
@@ -65,8 +65,8 @@ class Estimator:
         told = _possible(exchange)
         if told.queue_s is not None:
             self._queue.seen(told.queue_s, now_s)
-        if told.compute_s is not None and told.tail_s is not None:
-            self._tail.ran(told.tail_s, told.compute_s, now_s)
+        if told.compute_s is not None and told.cloud_s is not None:
+            self._cloud.ran(told.cloud_s, told.compute_s, now_s)
         self._link.exchanged(
             told.uplink_bytes,
             told.downlink_bytes,
@@ -79,14 +79,14 @@ class Estimator:
         self._exchanged_s = now_s
 
     def took_longer(
-        self, uplink_bytes: int, downlink_bytes: int, tail_s: float, than_s: float, now_s: float
+        self, uplink_bytes: int, downlink_bytes: int, cloud_s: float, than_s: float, now_s: float
     ) -> None:
-        """Learn that no answer came in *than_s* to a request whose tail takes *tail_s* in the manifest.
+        """Learn that no answer came in *than_s* to a request whose cloud part takes *cloud_s* in the manifest.
 
         What the server does not explain, the link is blamed for, until something is exchanged.
         """
         self._now_s = now_s
-        server_s = self._queue.now(now_s) + self._tail.now(now_s) * tail_s
+        server_s = self._queue.now(now_s) + self._cloud.now(now_s) * cloud_s
         self._link.took_longer(uplink_bytes, downlink_bytes, than_s - server_s)
 
     def refused(self, retry_after_s: float, price: float | None, now_s: float) -> None:
@@ -102,8 +102,8 @@ class Estimator:
             downlink_bps=self._link.downlink_bps,
             rtt_s=self._link.rtt_s,
             queue_s=self._queue.now(now_s),
-            head_slowdown=self._head.now(now_s),
-            tail_slowdown=self._tail.now(now_s),
+            device_slowdown=self._device.now(now_s),
+            cloud_slowdown=self._cloud.now(now_s),
             price=self._price,
         )
 
@@ -119,10 +119,10 @@ class Estimator:
     def _server_s(self, told: Exchange, now_s: float) -> float:
         """How long the request was in the server: what it said, and what is believed of the rest."""
         said_s = (told.queue_s or 0.0) + (told.compute_s or 0.0)
-        if told.tail_s is None:
+        if told.cloud_s is None:
             return said_s
         believed_s = self._queue.now(now_s) if told.queue_s is None else 0.0
-        believed_s += self._tail.now(now_s) * told.tail_s if told.compute_s is None else 0.0
+        believed_s += self._cloud.now(now_s) * told.cloud_s if told.compute_s is None else 0.0
         return said_s + min(believed_s, (1 - LEAST_SHARE) * (told.wait_s - said_s))
 
 

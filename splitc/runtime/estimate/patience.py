@@ -32,7 +32,7 @@ class Patience:
 
 def patience(decision: Decision, all_head: CutEntry | None) -> Patience:
     """How long to wait for the cloud's part of *decision*; *all_head*: what the device can do without it, if anything."""
-    slowdown = decision.conditions.head_slowdown
+    slowdown = decision.conditions.device_slowdown
     device_s = slowdown * decision.cut.device_s
     expected_s = decision.latency_s - device_s
     give_up_s = min(_GIVE_UP_FACTOR * expected_s + _GIVE_UP_S, _LONGEST_S)

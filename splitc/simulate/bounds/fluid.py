@@ -157,7 +157,7 @@ class _Equilibrium:
     def _choice(self, point: _Point, price: float, queue_s: float, load: Load, share: float) -> _Choice:
         seen = replace(
             point.truth,
-            tail_slowdown=point.truth.tail_slowdown * load.longer,
+            cloud_slowdown=point.truth.cloud_slowdown * load.longer,
             price=personal(price, point.share),
         )
         gone = math.isinf(queue_s)
@@ -200,7 +200,7 @@ def _ends(choice: _Choice, load: Load, jobs: float) -> list[tuple[float, int, in
     there = End.SPLIT if cut.device is not None else End.CLOUD
     rows = [(choice.latency_s, int(there), point.owner, jobs * load.accepted)]
     if load.accepted < 1:
-        tried_s = latency_s(cut, replace(point.truth, tail_slowdown=0.0))
+        tried_s = latency_s(cut, replace(point.truth, cloud_slowdown=0.0))
         tried_s += lone_s(cut, point.truth, point.device_per_s)
         rows.append((tried_s + here_s, int(here), point.owner, jobs * (1 - load.accepted)))
     return rows
@@ -243,7 +243,7 @@ def _of_network(
             owner,
             scenario.manifests[owner],
             item.sla_s,
-            Conditions(up, down, rtt, head_slowdown=slowdown, tail_slowdown=scenario.fleet.cloud.slowdown),
+            Conditions(up, down, rtt, device_slowdown=slowdown, cloud_slowdown=scenario.fleet.cloud.slowdown),
             share,
             rate_per_s / len(spread),
             item.rate_per_s,

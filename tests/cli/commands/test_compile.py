@@ -101,7 +101,7 @@ def test_where_bundles_go_and_what_a_target_latency_does(tmp_path: Path) -> None
     assert done.code == 0, done.err
     facts = json.loads(done.out)
     assert facts["bundle"] == "artifacts/tiny_cnn-pixel7"
-    assert read_bundle(tmp_path / facts["bundle"]).manifest.targets.tail.source == "predicted"
+    assert read_bundle(tmp_path / facts["bundle"]).manifest.targets.cloud.source == "predicted"
     (lte,) = facts["networks"]
     assert (lte["sla_s"], lte["meets_sla"]) == (pytest.approx(1e-6), False)
     assert lte["sentence"].startswith("on lte nothing meets the target; ")

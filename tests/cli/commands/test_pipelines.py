@@ -109,7 +109,7 @@ def test_the_same_bytes_from_recorded_profiles(made: Made, tmp_path: Path) -> No
         assert done.code == 0, done.err
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
     manifest = read_bundle(tmp_path / "a").manifest
-    assert manifest.targets.head.source == "imported"
+    assert manifest.targets.device.source == "imported"
     # One run of text and vae, twenty of two unets and a step: 20 ms each.
     assert manifest.cuts[0].device_s == pytest.approx(0.02 * (2 + 20 * 3), rel=1e-6)
 

@@ -80,7 +80,7 @@ def device_of(
         "--json",
         *options,
     )
-    head = json.loads(text)["manifest"]["targets"]["head"]
+    head = json.loads(text)["manifest"]["targets"]["device"]
     assert isinstance(head, dict)
     return head
 

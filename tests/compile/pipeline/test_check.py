@@ -147,7 +147,7 @@ def test_a_damaged_bundle(folder: Path) -> None:
 
 def test_without_the_whole_on_one_side_it_must_be_given(tmp_path: Path) -> None:
     path = write_diffusion(tmp_path / "source")
-    limits = LimitOptions(pin_head=("text",), pin_tail=("vae",))
+    limits = LimitOptions(pin_device=("text",), pin_cloud=("vae",))
     folder = compiled(path, tmp_path / "bundle", limits=limits).folder
     with pytest.raises(BundleError, match=r"no whole pipeline to compare with; give its \.toml with --model"):
         check(folder)

@@ -46,7 +46,7 @@ def test_the_manifest_describes_the_pipeline(long_bundle: Bundle) -> None:
     assert manifest.direction in ("both", "cloud-first")
     kinds = [cut.kind for cut in manifest.cuts]
     assert kinds == ["all-head", *["split"] * 6, "all-tail"]
-    assert manifest.targets.head.source == "predicted"
+    assert manifest.targets.device.source == "predicted"
 
 
 def test_the_manifest_keeps_to_its_schema(long_bundle: Bundle) -> None:
@@ -167,7 +167,7 @@ def test_the_bundle_is_called_after_the_pipeline(tmp_path: Path, monkeypatch: py
 
 def test_pins_and_privacy_hold(tmp_path: Path) -> None:
     path = write_diffusion(tmp_path / "source")
-    limits = LimitOptions(private=("prompt",), pin_tail=("vae",))
+    limits = LimitOptions(private=("prompt",), pin_cloud=("vae",))
     bundle = read_bundle(compiled(path, tmp_path / "bundle", limits=limits).folder)
     for cut in bundle.manifest.cuts:
         assert cut.kind == "split"
@@ -177,7 +177,7 @@ def test_pins_and_privacy_hold(tmp_path: Path) -> None:
 
 def test_what_cannot_be_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     path = write_diffusion(tmp_path / "source")
-    limits = LimitOptions(pin_head=("denoise",), pin_tail=("latents",))
+    limits = LimitOptions(pin_device=("denoise",), pin_cloud=("latents",))
     with pytest.raises(NoFeasibleCut):
         compiled(path, tmp_path / "bundle", limits=limits)
     assert not (tmp_path / "bundle").exists()
@@ -186,7 +186,7 @@ def test_what_cannot_be_is_told_and_nothing_is_left(tmp_path: Path) -> None:
 def test_this_machine_is_measured_once_for_each_model(tmp_path: Path) -> None:
     path = write_diffusion(tmp_path / "source")
     first = compiled(path, tmp_path / "a", cloud="local", cache=tmp_path / "cache")
-    assert first.manifest.targets.tail.source == "measured"
+    assert first.manifest.targets.cloud.source == "measured"
     assert {cut.cloud.source for cut in first.manifest.cuts if cut.cloud is not None} == {"measured"}
     second = compiled(path, tmp_path / "b", cloud="local", cache=tmp_path / "cache")
     assert tree(first.folder) == tree(second.folder)

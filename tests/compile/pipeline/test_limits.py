@@ -20,18 +20,18 @@ def names(made: Made, units: frozenset[int]) -> list[str]:
 
 
 def test_a_stage_is_pinned_with_all_of_its_iterations(made: Made) -> None:
-    limits = pipeline_limits(LimitOptions(pin_tail=("denoise",)), made.found, made.unrolled)
-    assert names(made, limits.pin_tail) == ["denoise[0]", "denoise[1]", "denoise[2]"]
+    limits = pipeline_limits(LimitOptions(pin_cloud=("denoise",)), made.found, made.unrolled)
+    assert names(made, limits.pin_cloud) == ["denoise[0]", "denoise[1]", "denoise[2]"]
 
 
 def test_a_value_stands_for_whatever_makes_it(made: Made) -> None:
-    limits = pipeline_limits(LimitOptions(pin_head=("context", "latents")), made.found, made.unrolled)
-    assert names(made, limits.pin_head) == ["text/Add_y", "denoise[0]", "denoise[1]", "denoise[2]"]
+    limits = pipeline_limits(LimitOptions(pin_device=("context", "latents")), made.found, made.unrolled)
+    assert names(made, limits.pin_device) == ["text/Add_y", "denoise[0]", "denoise[1]", "denoise[2]"]
 
 
 def test_a_node_is_named_with_its_stage(made: Made) -> None:
-    limits = pipeline_limits(LimitOptions(pin_head=("vae/Tanh_d", "vae/e")), made.found, made.unrolled)
-    assert names(made, limits.pin_head) == ["vae/Tanh_d", "vae/Tanh_e"]
+    limits = pipeline_limits(LimitOptions(pin_device=("vae/Tanh_d", "vae/e")), made.found, made.unrolled)
+    assert names(made, limits.pin_device) == ["vae/Tanh_d", "vae/Tanh_e"]
 
 
 def test_a_private_value_is_private_in_every_iteration(made: Made) -> None:
@@ -42,10 +42,14 @@ def test_a_private_value_is_private_in_every_iteration(made: Made) -> None:
 
 def test_budgets_are_taken_over(made: Made) -> None:
     options = LimitOptions(
-        max_head_weight_bytes=1, max_head_peak_bytes=2, max_payload_bytes=3, max_energy_j=4.0
+        max_device_weight_bytes=1, max_device_peak_bytes=2, max_payload_bytes=3, max_energy_j=4.0
     )
     limits = pipeline_limits(options, made.found, made.unrolled)
-    assert (limits.max_head_weight_bytes, limits.max_head_peak_bytes, limits.max_payload_bytes) == (1, 2, 3)
+    assert (limits.max_device_weight_bytes, limits.max_device_peak_bytes, limits.max_payload_bytes) == (
+        1,
+        2,
+        3,
+    )
     assert limits.max_energy_j == 4.0
 
 
@@ -54,5 +58,5 @@ def test_an_unknown_name_is_told(made: Made) -> None:
         ModelError, match="--private: the pipeline has no value 'promt', did you mean 'prompt'"
     ):
         pipeline_limits(LimitOptions(private=("promt",)), made.found, made.unrolled)
-    with pytest.raises(ModelError, match="--pin-head: the pipeline has no stage, value or node 'unknown'"):
-        pipeline_limits(LimitOptions(pin_head=("unknown",)), made.found, made.unrolled)
+    with pytest.raises(ModelError, match="--pin-device: the pipeline has no stage, value or node 'unknown'"):
+        pipeline_limits(LimitOptions(pin_device=("unknown",)), made.found, made.unrolled)

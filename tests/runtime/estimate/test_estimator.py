@@ -30,7 +30,7 @@ def head_after(*ratios: float, expected_s: float = 0.02) -> float:
     estimator = Estimator(START)
     for ratio in ratios:
         estimator.device_ran(expected_s, ratio * expected_s)
-    return estimator.conditions(0).head_slowdown
+    return estimator.conditions(0).device_slowdown
 
 
 # The device
@@ -54,7 +54,7 @@ def test_a_phone_that_gets_hot_is_followed() -> None:
         real = 1 + min(run / 20, 1)
         estimator.device_ran(0.02, 0.02 * real * random.uniform(0.9, 1.1))
         if run >= 3:
-            assert estimator.conditions(run).head_slowdown == pytest.approx(real, abs=0.3)
+            assert estimator.conditions(run).device_slowdown == pytest.approx(real, abs=0.3)
 
 
 def test_what_a_call_costs_is_not_taken_for_a_slow_device() -> None:
@@ -78,9 +78,9 @@ def test_a_phone_is_believed_to_cool_down_unseen() -> None:
     estimator.conditions(100)
     for slowdown in [1.2] * 5 + [3.0] * 5:
         estimator.device_ran(0.02, 0.02 * slowdown)
-    assert estimator.conditions(100).head_slowdown == pytest.approx(3, rel=0.01)
-    assert estimator.conditions(160).head_slowdown == pytest.approx(math.sqrt(3 * 1.2), rel=0.01)
-    assert estimator.conditions(2000).head_slowdown == pytest.approx(1.2, rel=0.01)
+    assert estimator.conditions(100).device_slowdown == pytest.approx(3, rel=0.01)
+    assert estimator.conditions(160).device_slowdown == pytest.approx(math.sqrt(3 * 1.2), rel=0.01)
+    assert estimator.conditions(2000).device_slowdown == pytest.approx(1.2, rel=0.01)
 
 
 def test_a_device_that_was_never_fast_is_not_forgotten() -> None:
@@ -88,7 +88,7 @@ def test_a_device_that_was_never_fast_is_not_forgotten() -> None:
     estimator.conditions(100)
     for _ in range(6):
         estimator.device_ran(0.02, 0.06)
-    assert estimator.conditions(1e6).head_slowdown == pytest.approx(3, rel=0.01)
+    assert estimator.conditions(1e6).device_slowdown == pytest.approx(3, rel=0.01)
 
 
 # The server
@@ -107,10 +107,10 @@ def untold(seen: Exchange) -> Exchange:
 def test_a_slow_server_is_followed_as_the_device_is() -> None:
     estimator = Estimator(START)
     estimator.exchanged(answer(compute_s=0.1, wait_s=0.46), 0)
-    assert estimator.conditions(0).tail_slowdown == 1
+    assert estimator.conditions(0).cloud_slowdown == 1
     for number in range(1, 4):
         estimator.exchanged(answer(compute_s=0.03, wait_s=0.39), number)
-    assert estimator.conditions(4).tail_slowdown == pytest.approx(3, rel=0.01)
+    assert estimator.conditions(4).cloud_slowdown == pytest.approx(3, rel=0.01)
 
 
 def test_the_queue_is_learnt_and_empties() -> None:
@@ -146,7 +146,7 @@ def exchange(up_bytes: int, rate_bps: float = 5e6, *, told: bool, slow_start: bo
     """Over 40 ms of round trip, always the same."""
     way = traces.steady(rate_bps)
     link = Link(way, way, slow_start=slow_start)
-    return link.exchange(0, up_bytes, 20_000, tail_s=0.01, told=told, random=Random(0))
+    return link.exchange(0, up_bytes, 20_000, cloud_s=0.01, told=told, random=Random(0))
 
 
 def slower(seen: Exchange, times: float) -> Exchange:
@@ -336,27 +336,27 @@ def test_whatever_a_server_says_conditions_are_sane(
     estimator = Estimator(START)
     for number, (recv_s, queue_s, compute_s, wait_s, size) in enumerate(said):
         estimator.exchanged(
-            Exchange(size, size, wait_s, wait_s, recv_s, queue_s, compute_s, tail_s=0.01), number
+            Exchange(size, size, wait_s, wait_s, recv_s, queue_s, compute_s, cloud_s=0.01), number
         )
         given = estimator.conditions(number)
         assert 1e3 * 0.999 <= given.uplink_bps <= 1e11 * 1.001
         assert 1e3 * 0.999 <= given.downlink_bps <= 1e11 * 1.001
         assert 1e-6 <= given.rtt_s <= 60
         assert 0 <= given.queue_s <= 100
-        assert 0.01 <= given.tail_slowdown <= 100
+        assert 0.01 <= given.cloud_slowdown <= 100
 
 
 def test_times_longer_than_the_wait_are_not_believed() -> None:
     estimator = Estimator(START)
     for number in range(5):
         estimator.exchanged(answer(compute_s=3.0, queue_s=5.0), number)
-    assert estimator.conditions(5).tail_slowdown == 1
+    assert estimator.conditions(5).cloud_slowdown == 1
     assert estimator.conditions(5).queue_s == 0
 
 
 def test_a_server_that_says_nothing_and_is_faster_than_believed() -> None:
     """The tail alone would have taken longer than the whole wait."""
-    estimator = Estimator(replace(START, tail_slowdown=30))
+    estimator = Estimator(replace(START, cloud_slowdown=30))
     for number in range(-9, 1):
         estimator.exchanged(untold(answer(wait_s=0.2)), number)
     assert estimator.conditions(0).uplink_bps < 1e9
@@ -386,7 +386,7 @@ def test_the_middle_of_a_box_is_geometric() -> None:
     assert given.uplink_bps == pytest.approx(math.sqrt(5e5 * 1e9))
     assert given.downlink_bps == pytest.approx(math.sqrt(1e6 * 1e9))
     assert given.rtt_s == pytest.approx(math.sqrt(0.001 * 0.3))
-    assert (given.head_slowdown, given.tail_slowdown) == (1.0, 1.0)
+    assert (given.device_slowdown, given.cloud_slowdown) == (1.0, 1.0)
     assert given.queue_s == 0
 
 
@@ -444,7 +444,7 @@ def replayed(link: Link, start_s: float, learner: Learner, *, told: bool = True)
     random, at_s = Random(1), start_s
     while at_s < start_s + LONG_S:
         up, down = (int(math.exp(random.uniform(*map(math.log, span)))) for span in [(4e3, 6e5), (4e2, 5e4)])
-        seen = link.exchange(at_s, up, down, tail_s=0.01, told=told, random=random)
+        seen = link.exchange(at_s, up, down, cloud_s=0.01, told=told, random=random)
         given = learner.conditions(at_s)
         predicted_s = given.rtt_s + 8 * up / given.uplink_bps + 8 * down / given.downlink_bps + 0.01
         real_s = seen.wait_s + seen.download_s
@@ -500,7 +500,7 @@ def took(link: Link, cut: CutEntry, at_s: float, number: int) -> tuple[float, Ex
         at_s + head_s,
         cut.uplink_bytes,
         cut.downlink_bytes,
-        tail_s=cut.tail.latency_s,
+        cloud_s=cut.tail.latency_s,
         told=True,
         random=Random(number),
     )
@@ -523,8 +523,8 @@ def lived(link: Link, start_s: float, chosen: str) -> list[float]:
             cut = decide(manifest, estimator.conditions(at_s)).cut if chosen == "decided" else by_id[chosen]
         one_s, seen = took(link, cut, at_s, number)
         if seen is None and estimator.link_age_s(at_s) > 2:
-            probe = link.exchange(at_s, 16_000, 16_000, tail_s=0.0, told=True, random=Random(number))
-            estimator.exchanged(replace(probe, tail_s=None), at_s + one_s)
+            probe = link.exchange(at_s, 16_000, 16_000, cloud_s=0.0, told=True, random=Random(number))
+            estimator.exchanged(replace(probe, cloud_s=None), at_s + one_s)
         elif seen is not None:
             estimator.exchanged(seen, at_s + one_s)
         all_s.append(one_s)

@@ -17,8 +17,8 @@ CONDITIONS = st.builds(
     st.floats(1e4, 1e9),
     st.floats(0, 1),
     st.floats(0, 10),
-    head_slowdown=st.floats(0.1, 20),
-    tail_slowdown=st.floats(0.1, 20),
+    device_slowdown=st.floats(0.1, 20),
+    cloud_slowdown=st.floats(0.1, 20),
 )
 
 
@@ -28,7 +28,7 @@ def test_waits_longer_than_expected_but_not_for_ever(conditions: Conditions) -> 
     manifest = manifests.manifest()
     decision = decide(manifest, conditions)
     waits = patience(decision, manifest.cuts[0])
-    expected_s = decision.latency_s - conditions.head_slowdown * decision.cut.device_s
+    expected_s = decision.latency_s - conditions.device_slowdown * decision.cut.device_s
     assert min(expected_s, 60.0) <= waits.late_s <= waits.give_up_s <= 60.0
     assert waits.late_s <= 2 * expected_s + 0.1 + 1e-9
 
@@ -45,7 +45,7 @@ def test_a_device_that_is_fast_itself_does_not_wait_for_long() -> None:
     """Sent to a far server, 0.35 s are expected; the device alone takes 0.1 s, or 1 s if it is slow."""
     manifest = manifests.manifest()
     for slowdown, late_s in ((1.0, 1.25 * 0.35 + 0.1), (6.5, 0.65), (20.0, 2 * 0.35 + 0.1)):
-        conditions = Conditions(8e8, 1e12, 0.329, head_slowdown=slowdown)
+        conditions = Conditions(8e8, 1e12, 0.329, device_slowdown=slowdown)
         decision = decide(manifests.manifest(manifests.CUTS[2:]), conditions)
         assert abs(decision.latency_s - 0.35) < 1e-3
         assert abs(patience(decision, manifest.cuts[0]).late_s - late_s) < 2e-3

@@ -36,6 +36,6 @@ def test_the_link_matters_where_the_best_one_would_be_used() -> None:
     manifest = manifests.manifest()
     dead = Conditions(0.0, 0.0, rtt_s=1.0, price=1e6)
     assert link_matters(manifest, dead)
-    assert not link_matters(manifest, replace(dead, head_slowdown=1e-3))
+    assert not link_matters(manifest, replace(dead, device_slowdown=1e-3))
     assert not link_matters(manifest, replace(dead, queue_s=10.0))
     assert not link_matters(manifests.manifest(manifests.CUTS[:1]), dead)

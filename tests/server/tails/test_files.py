@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from splitc.bundle.folder import Bundle
-from splitc.bundle.manifest import CallEntry, StageEntry, TailEntry
+from splitc.bundle.manifest import CallEntry, PartEntry, StageEntry
 from splitc.bundle.stacking import sent_inputs
 from splitc.common.errors import ModelError
 from splitc.server.tails.files import CloudFile, cloud_files
@@ -51,7 +51,13 @@ def one_stage(folder: Path, dims: dict[str, int], *shape: int | str | None, kind
     out = onnx.helper.make_tensor_value_info("y", kind, shape)
     onnx.save_model(models.model([op("Identity", "x", "y")], [port], [out]), folder / "a.onnx")
     stages = (StageEntry("paint", (CallEntry("a.onnx", {"x": "x"}, {"y": "y"}),)),)
-    cut = replace(manifests.CUTS[2], tail=TailEntry(None, 1.0, 1, "measured", None, None, stages), check=None)
+    cut = replace(
+        manifests.CUTS[2],
+        tail=PartEntry(
+            file=None, latency_s=1.0, weight_bytes=1, source="measured", interval=None, stages=stages
+        ),
+        check=None,
+    )
     made = manifests.manifest((cut,))
     (found,) = cloud_files(Bundle(folder, replace(made, model=replace(made.model, dims=dims))))
     return found

@@ -275,7 +275,7 @@ def test_all_fit_into_plenty(bundle: Bundle, cache: Path) -> None:
 
 
 def test_a_bundle_without_tails_is_said_to_have_none(tmp_path: Path) -> None:
-    bundle = bundles.compiled("diamond", tmp_path, limits=LimitOptions(pin_head=("y",)))
+    bundle = bundles.compiled("diamond", tmp_path, limits=LimitOptions(pin_device=("y",)))
     assert not bundles.tails(bundle)
     with pytest.raises(RuntimeFailure, match="nothing to serve: all cuts run on the device alone"):
         opened(bundle.folder, cache=tmp_path / "cache")
