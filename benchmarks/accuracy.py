@@ -35,7 +35,7 @@ from splitc.model.analysis import Analysis, AnalysisOptions, analyse
 from splitc.model.model import fix_dims, load
 from splitc.profile.attribution import measured_times
 from splitc.profile.document import UnitTimes
-from splitc.profile.measure.job import Job, write_feeds
+from splitc.profile.measure.job import ProfileJob, write_feeds
 from splitc.profile.measure.local import profile_here
 from splitc.samples.catalogue import write_sample
 from splitc.solve.costs import Box, Costs
@@ -143,7 +143,7 @@ def compare(
         emitter = prepare(found.model, found.partition.graph, found.sources, found.sizes, emitted)
         for number in threads:
             took = [in_another_process([found.model.path], inputs, number)[0] for _ in range(BRACKET)]
-            profile = profile_here(Job(found.model, found.feeds[:1], (number,), runs), lambda _: None)
+            profile = profile_here(ProfileJob(found.model, found.feeds[:1], (number,), runs), lambda _: None)
             took += [in_another_process([found.model.path], inputs, number)[0] for _ in range(BRACKET)]
             times = measured_times(profile, profile.measurements[0], "here", found.sources, found.partition)
             said_s, took_s = (times.fixed_s or 0.0) + sum(times.seconds), median(took)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from splitc.model.graph import Work
-from splitc.profile.document import Machine, Measurement, NodeTimes, Profile, UnitRun
+from splitc.profile.document import MachineFacts, Measurement, NodeTimes, Profile, UnitRun
 
 
 def node(name: str = "n", **changes: Any) -> NodeTimes:
@@ -35,7 +35,7 @@ def profile(*measurements: Measurement, **changes: Any) -> Profile:
         "runtime": "onnxruntime",
         "runtime_version": "1.0",
         "provider": "CPUExecutionProvider",
-        "machine": Machine("Linux", "x86_64", "some processor", 2, "3.11.0"),
+        "machine": MachineFacts("Linux", "x86_64", "some processor", 2, "3.11.0"),
         "measurements": measurements or (measurement(),),
         "units": None,
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from benchmarks.running.models import TRACES
 from benchmarks.running.networks import typical
 from splitc.bundle.decide import Conditions
-from splitc.testbed.spec import LinkSpec, Trace
+from splitc.testbed.spec import LinkSpec, LinkTrace
 from splitc.testbed.traces import read_trace, synthetic_trace
 
 _QUEUE_BYTES = 500_000
@@ -34,7 +34,7 @@ class Link:
         ways = [_stretch(self._way(way, skip_s + seconds), skip_s, seconds) for way in ("up", "down")]
         return LinkSpec(ways[0], ways[1], rtt_s=self.rtt_s, queue_bytes=_QUEUE_BYTES)
 
-    def _way(self, way: str, seconds: float) -> Trace:
+    def _way(self, way: str, seconds: float) -> LinkTrace:
         if self.recorded is not None:
             return _stretch(read_trace(TRACES / f"{self.recorded}.{way}"), self.begin_s, seconds)
         typical_bps = self.expected.uplink_bps if way == "up" else self.expected.downlink_bps
@@ -43,10 +43,10 @@ class Link:
         )
 
 
-def _stretch(trace: Trace, begin_s: float, seconds: float) -> Trace:
+def _stretch(trace: LinkTrace, begin_s: float, seconds: float) -> LinkTrace:
     begin_ms, end_ms = round(1000 * begin_s), round(1000 * (begin_s + seconds))
     inside = [time_ms - begin_ms for time_ms in trace.opportunities_ms if begin_ms <= time_ms < end_ms]
-    return Trace((*inside, end_ms - begin_ms))
+    return LinkTrace((*inside, end_ms - begin_ms))
 
 
 def recorded_links() -> list[Link]:

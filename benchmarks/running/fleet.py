@@ -27,7 +27,7 @@ from splitc.bundle.manifest import CutEntry, Manifest, part_files
 from splitc.simulate.engine import simulate
 from splitc.simulate.fleet import CloudEntry, DeviceClass, Fleet, Percentiles
 from splitc.simulate.job import End
-from splitc.simulate.links import Link, Wandering
+from splitc.simulate.links import SimulatedLink, Wandering
 from splitc.simulate.policies import key_of, policy
 from splitc.simulate.scenario import Curve, Scenario, usual_cases
 from splitc.simulate.tcp import lone_s
@@ -205,7 +205,7 @@ def scenario(model: Compiled, case: Case, seconds: float, times: Times, request_
         for slowdown in SLOWDOWNS
     )
     cloud = CloudEntry(machines=1, request_s=request_s)
-    steady = Link(
+    steady = SimulatedLink(
         Wandering(Percentiles(usual.uplink_bps)),
         Wandering(Percentiles(usual.downlink_bps)),
         Percentiles(usual.rtt_s),

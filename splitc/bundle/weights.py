@@ -80,7 +80,7 @@ def collect(sources: Iterable[tuple[str, Path]], folder: Path) -> None:
         ModelError: see `load`.
     """
     with (folder / WEIGHTS).open("wb") as out:
-        pool = _Pool(out)
+        pool = _WeightPool(out)
         for name, source in sources:
             proto = load(source)
             for tensor in _external(proto.graph):
@@ -93,7 +93,7 @@ def collect(sources: Iterable[tuple[str, Path]], folder: Path) -> None:
 
 
 @dataclass(slots=True)
-class _Pool:
+class _WeightPool:
     """A file under construction, where in it which bytes lie, and the files that they come from."""
 
     out: BinaryIO

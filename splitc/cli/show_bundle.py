@@ -19,7 +19,7 @@ from splitc.common.formatting import (
 from splitc.common.records import encode
 from splitc.compile.compile import Compiled
 from splitc.compile.report import sides
-from splitc.compile.verdict import Outlook, Range
+from splitc.compile.verdict import Range, Verdict
 
 _ESTIMATE = "~"
 _SHOWN_TENSORS = 4
@@ -33,7 +33,7 @@ def compiled_facts(compiled: Compiled) -> dict[str, object]:
         "bundle": str(compiled.folder),
         "manifest": encode(compiled.manifest),
         **_side_facts(compiled.manifest),
-        "networks": [_outlook_facts(item) for item in compiled.outlooks],
+        "networks": [_verdict_facts(item) for item in compiled.verdicts],
     }
 
 
@@ -53,8 +53,8 @@ def show_compiled(compiled: Compiled, console: Console) -> None:
     """Print the shipped cuts, what they are worth on each network, and how far to trust it."""
     manifest = compiled.manifest
     show_bundle(manifest, console)
-    console.print(_network_table(manifest, compiled.outlooks))
-    for item in compiled.outlooks:
+    console.print(_network_table(manifest, compiled.verdicts))
+    for item in compiled.verdicts:
         console.print("• " + item.sentence())
     console.print()
     for note in manifest.notes:
@@ -192,7 +192,7 @@ def _mark(cut: CutEntry) -> str:
     return _ESTIMATE if estimated else ""
 
 
-def _network_table(manifest: Manifest, outlooks: tuple[Outlook, ...]) -> Table:
+def _network_table(manifest: Manifest, verdicts: tuple[Verdict, ...]) -> Table:
     marks = {cut.kind: _mark(cut) for cut in manifest.cuts if cut.kind != "split"}
     compared = ("all-head", "all-tail")
     numbers = ("uplink\ndownlink", "latency", *compared)
@@ -204,7 +204,7 @@ def _network_table(manifest: Manifest, outlooks: tuple[Outlook, ...]) -> Table:
         right=numbers,
         wraps=("best cut", *compared),
     )
-    for item in outlooks:
+    for item in verdicts:
         given, cut = item.decision.conditions, item.decision.cut
         table.add_row(
             f"{item.network}\n{format_seconds(given.rtt_s)}",
@@ -217,7 +217,7 @@ def _network_table(manifest: Manifest, outlooks: tuple[Outlook, ...]) -> Table:
     return table
 
 
-def _outlook_facts(item: Outlook) -> dict[str, object]:
+def _verdict_facts(item: Verdict) -> dict[str, object]:
     return {
         "network": item.network,
         "conditions": encode(item.decision.conditions),

@@ -17,7 +17,7 @@ _BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2
 _JOULES = {"mj": 1e-3, "j": 1.0}
 
 
-class Quantity(click.ParamType[float]):
+class QuantityType(click.ParamType[float]):
     """A positive number with a unit, converted to the base unit."""
 
     def __init__(self, name: str, units: Mapping[str, float], example: str) -> None:
@@ -42,7 +42,7 @@ class Quantity(click.ParamType[float]):
         return number
 
 
-class ByteSize(Quantity):
+class ByteSize(QuantityType):
     """A whole number of bytes."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
@@ -65,7 +65,7 @@ class Dim(click.ParamType[tuple[str, int]]):
         return name, int(size)
 
 
-class Counts(click.ParamType[tuple[int, ...]]):
+class CountsType(click.ParamType[tuple[int, ...]]):
     """Positive numbers with commas between; nothing for none."""
 
     name = "N[,N...]"
@@ -96,7 +96,7 @@ class Dims(click.ParamType[tuple[str, tuple[int, ...]]]):
         name, _, sizes = str(value).rpartition("=")
         if not name or not sizes.strip():
             self.fail(f"{value!r} is not NAME=SIZE or NAME=SIZE,SIZE, such as seq=128,256", param, ctx)
-        return name, Counts().convert(sizes, param, ctx)
+        return name, CountsType().convert(sizes, param, ctx)
 
 
 class Described(click.ParamType[str]):
@@ -136,12 +136,12 @@ def token_in(path: Path | None) -> str | None:
     return token
 
 
-DURATION = Quantity("duration", _SECONDS, "100ms")
-ENERGY = Quantity("energy", _JOULES, "0.2J")
+DURATION = QuantityType("duration", _SECONDS, "100ms")
+ENERGY = QuantityType("energy", _JOULES, "0.2J")
 BYTES = ByteSize("size", _BYTES, "2.5MB")
 DIM = Dim()
 DIMS = Dims()
-COUNTS = Counts()
+COUNTS = CountsType()
 TARGET = Described("target")
 NETWORK = Described("network")
 FILE = click.Path(path_type=Path, dir_okay=False)

@@ -9,7 +9,7 @@ from statistics import median
 from splitc.bundle.decide import Conditions, Decision, decide, latency_s
 from splitc.bundle.manifest import CutEntry, Manifest
 from splitc.common.axis import Axis
-from splitc.compile.verdict import Outlook
+from splitc.compile.verdict import Verdict
 
 # In the drawing's own units. Networks are named in rows above the plot.
 _LEFT, _RIGHT, _HEIGHT, _ROW = 76.0, 852.0, 330.0, 19.0
@@ -30,7 +30,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class FastestRun:
     """A stretch of uplink rates, from `start` to `end`, on which one cut is the fastest."""
 
     cut: CutEntry
@@ -43,7 +43,7 @@ class Run:
 class Mark:
     """A network: its usual uplink rate, and the latency decided on at its own round trip and downlink."""
 
-    outlook: Outlook
+    verdict: Verdict
     x: float
     y: float
     row_y: float
@@ -63,25 +63,25 @@ class Chart:
     x: Axis
     y: Axis
     curves: tuple[Curve, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[FastestRun, ...]
     marks: tuple[Mark, ...]
     outside: tuple[str, ...]
     band: str
     target_y: float | None
 
 
-def chart(manifest: Manifest, outlooks: Sequence[Outlook]) -> Chart:
+def chart(manifest: Manifest, verdicts: Sequence[Verdict]) -> Chart:
     """Lay out the chart over the box's uplink rates; a single rate is widened to a factor of two each way."""
     low, high = manifest.box.uplink_bps
     x = Axis(low, high, _LEFT, _RIGHT) if low < high else Axis(low / 2, high * 2, _LEFT, _RIGHT)
-    usual = _usual(manifest, outlooks)
+    usual = _usual(manifest, verdicts)
     samples = [replace(usual, uplink_bps=x.low * (x.high / x.low) ** (i / _STEPS)) for i in range(_STEPS + 1)]
     best = [decide(manifest, sample) for sample in samples]
     band = _band(manifest, samples)
-    inside = [item for item in outlooks if x.low <= item.decision.conditions.uplink_bps <= x.high]
+    inside = [item for item in verdicts if x.low <= item.decision.conditions.uplink_bps <= x.high]
     rows = _rows([(x.place(item.decision.conditions.uplink_bps), item.network) for item in inside])
     y = _latencies(manifest, best, inside, band, _ROW * (1 + max(rows, default=0)))
-    target_s = next((item.sla_s for item in outlooks if item.sla_s is not None), None)
+    target_s = next((item.sla_s for item in verdicts if item.sla_s is not None), None)
     return Chart(
         conditions=usual,
         x=x,
@@ -89,16 +89,16 @@ def chart(manifest: Manifest, outlooks: Sequence[Outlook]) -> Chart:
         curves=_curves(manifest.cuts, samples, x, y),
         runs=_runs(best, x, y),
         marks=tuple(_mark(item, row, x, y) for item, row in zip(inside, rows, strict=True)),
-        outside=tuple(item.network for item in outlooks if item not in inside),
+        outside=tuple(item.network for item in verdicts if item not in inside),
         band=_outline(band, samples, x, y),
         target_y=y.place(target_s) if target_s is not None and y.low <= target_s <= y.high else None,
     )
 
 
-def _usual(manifest: Manifest, outlooks: Sequence[Outlook]) -> Conditions:
+def _usual(manifest: Manifest, verdicts: Sequence[Verdict]) -> Conditions:
     """What the chart holds fixed: the median of the networks, or the middle of the box if there are none."""
     box = manifest.box
-    seen = [item.decision.conditions for item in outlooks]
+    seen = [item.decision.conditions for item in verdicts]
     return Conditions(
         uplink_bps=box.uplink_bps[0],
         downlink_bps=median([item.downlink_bps for item in seen] or [math.sqrt(math.prod(box.downlink_bps))]),
@@ -123,7 +123,7 @@ def _band(manifest: Manifest, samples: Sequence[Conditions]) -> list[tuple[float
 def _latencies(
     manifest: Manifest,
     best: Sequence[Decision],
-    inside: Sequence[Outlook],
+    inside: Sequence[Verdict],
     band: Sequence[tuple[float, float]],
     top: float,
 ) -> Axis:
@@ -142,18 +142,18 @@ def _curves(cuts: Sequence[CutEntry], samples: Sequence[Conditions], x: Axis, y:
     return tuple(Curve(*parts) for parts in zip(cuts, lines, ends, labels, strict=True))
 
 
-def _runs(best: Sequence[Decision], x: Axis, y: Axis) -> tuple[Run, ...]:
+def _runs(best: Sequence[Decision], x: Axis, y: Axis) -> tuple[FastestRun, ...]:
     """The envelope by winning cut; each run reaches to the first sample of the next one."""
     runs = []
     for _, group in groupby(range(len(best)), key=lambda i: best[i].cut.id):
         numbers = list(group)
         cut, over = best[numbers[0]].cut, [item.conditions for item in best[numbers[0] : numbers[-1] + 2]]
         points = _points(x, y, [(s.uplink_bps, latency_s(cut, s)) for s in over])
-        runs.append(Run(cut, points, x.place(over[0].uplink_bps), x.place(over[-1].uplink_bps)))
+        runs.append(FastestRun(cut, points, x.place(over[0].uplink_bps), x.place(over[-1].uplink_bps)))
     return tuple(runs)
 
 
-def _mark(item: Outlook, row: int, x: Axis, y: Axis) -> Mark:
+def _mark(item: Verdict, row: int, x: Axis, y: Axis) -> Mark:
     decision = item.decision
     at = x.place(decision.conditions.uplink_bps)
     return Mark(item, at, y.place(decision.latency_s), y.end - _ROW * row - 7)

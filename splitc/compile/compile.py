@@ -14,7 +14,7 @@ from splitc.compile.describe import describe
 from splitc.compile.limits import LimitOptions, read_limits
 from splitc.compile.parts import prepare
 from splitc.compile.shipping import Shipped, emit_cuts, input_conversions, unverified, verify_cuts
-from splitc.compile.verdict import Outlook, outlook
+from splitc.compile.verdict import Verdict, judge
 from splitc.compile.verify import Verified
 from splitc.model.analysis import AnalysisOptions, Progress, analyse
 from splitc.profile.document import UnitTimes
@@ -34,7 +34,7 @@ class CompileOptions:
     """What `splitc compile` can be told.
 
     Attributes:
-        networks: names or .toml files; empty for the default box, and the standard four in the outlook.
+        networks: names or .toml files; empty for the default box, and the standard four in the verdict.
         directions: what may come first where both sides work, the device or the cloud.
         device_profiles, cloud_profiles: recorded profiles, used instead of measuring or predicting: one of a
             model, or files and folders with those of a pipeline's models.
@@ -60,7 +60,7 @@ class Compiled:
 
     folder: Path
     manifest: Manifest
-    outlooks: tuple[Outlook, ...]
+    verdicts: tuple[Verdict, ...]
 
 
 def compile_model(
@@ -116,11 +116,11 @@ def compile_model(
         notes += (unverified_because,) if unverified_because else ()
         shipped = Shipped(cut_set, pairs, verified, files)
         manifest = describe(found, device, cloud, box, shipped, notes)
-        outlooks = outlook(manifest, networks, options.sla_s)
-        (staging / REPORT).write_text(report.render(manifest, outlooks, networks), encoding="utf-8")
+        verdicts = judge(manifest, networks, options.sla_s)
+        (staging / REPORT).write_text(report.render(manifest, verdicts, networks), encoding="utf-8")
         manifest = replace(manifest, files=(*manifest.files, file_entry(staging, REPORT)))
         write_manifest(staging, manifest)
-    return Compiled(folder, manifest, outlooks)
+    return Compiled(folder, manifest, verdicts)
 
 
 def _only(profiles: tuple[Path, ...], option: str) -> Path | None:

@@ -10,9 +10,9 @@ import numpy as np
 from splitc.bundle.folder import file_entry
 from splitc.bundle.manifest import CallEntry, FileEntry, LoopEntry, StageEntry
 from splitc.bundle.weights import WEIGHTS, collect
-from splitc.compile.parts import Emitter, Part, head_part, prepare, tail_part, write_part
+from splitc.compile.parts import Emitter, PartGraph, head_part, prepare, tail_part, write_part
 from splitc.compile.pipeline.analyse import PipelineAnalysis
-from splitc.compile.pipeline.stages import Call, Loop, Stage
+from splitc.compile.pipeline.stages import Loop, ModelCall, Stage
 from splitc.compile.pipeline.unrolled import Share, Unrolled, shares
 from splitc.solve.costs import Costs
 from splitc.solve.cuts import Cut, CutSet, make_cut
@@ -69,7 +69,7 @@ class _Writer:
     folder: Path
     scratch: Path
     models: list[tuple[str, Path]] = field(default_factory=list)
-    whole: dict[str, tuple[str, Part]] = field(default_factory=dict)
+    whole: dict[str, tuple[str, PartGraph]] = field(default_factory=dict)
     pieces: dict[Share, CallEntry] = field(default_factory=dict)
     arrays: dict[tuple[int, str], str] = field(default_factory=dict)
     emitters: dict[int, Emitter] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class _Writer:
             loop = LoopEntry(share.first, share.end, dict(stage.loop.carry), each)
         return StageEntry(stage.name, calls, loop)
 
-    def _whole_call(self, stage: Stage, call: Call, number: int) -> CallEntry:
+    def _whole_call(self, stage: Stage, call: ModelCall, number: int) -> CallEntry:
         """A run of a whole model; its file is written when it is first needed."""
         model = self.found.analyses[number].model
         if model.sha256 not in self.whole:
@@ -138,7 +138,7 @@ class _Writer:
             )
         return self.emitters[number]
 
-    def _write(self, emitter: Emitter, part: Part, name: str) -> str:
+    def _write(self, emitter: Emitter, part: PartGraph, name: str) -> str:
         file = _unused(f"{_plain(name)}.onnx", (known for known, _ in self.models))
         write_part(emitter, part, file)
         self.models.append((file, emitter.folder / file))

@@ -52,7 +52,7 @@ class Emitter:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartGraph:
     """What one side of a cut computes."""
 
     nodes: tuple[int, ...]
@@ -73,7 +73,7 @@ def prepare(model: Model, graph: Graph, sources: Sources, sizes: Mapping[str, Si
     return Emitter(model, graph, sources, sizes, folder, nodes, weights, entry, given)
 
 
-def head_part(emitter: Emitter, cut: Cut) -> Part | None:
+def head_part(emitter: Emitter, cut: Cut) -> PartGraph | None:
     """What the head of *cut* computes; None for all-tail."""
     if cut.kind == "all-tail":
         return None
@@ -83,7 +83,7 @@ def head_part(emitter: Emitter, cut: Cut) -> Part | None:
     return _part(emitter, cut.head, tuple(outputs))
 
 
-def tail_part(emitter: Emitter, cut: Cut) -> Part | None:
+def tail_part(emitter: Emitter, cut: Cut) -> PartGraph | None:
     """What the tail of *cut* computes; None for all-head."""
     if cut.kind == "all-head":
         return None
@@ -94,7 +94,7 @@ def tail_part(emitter: Emitter, cut: Cut) -> Part | None:
     return _part(emitter, units, outputs)
 
 
-def write_part(emitter: Emitter, part: Part, file: str) -> FileEntry:
+def write_part(emitter: Emitter, part: PartGraph, file: str) -> FileEntry:
     """Write *part* into the emitter's folder as *file*."""
     model = emitter.model
     proto = onnx.ModelProto(
@@ -138,7 +138,7 @@ def _head_outputs(emitter: Emitter, cut: Cut) -> list[str]:
     ]
 
 
-def _part(emitter: Emitter, units: frozenset[int], outputs: tuple[str, ...]) -> Part:
+def _part(emitter: Emitter, units: frozenset[int], outputs: tuple[str, ...]) -> PartGraph:
     """The nodes of *units* with the constant nodes that they, or *outputs*, need."""
     sources = emitter.sources
     chosen = {index for unit in units for index in emitter.graph.units[unit].nodes}
@@ -150,7 +150,7 @@ def _part(emitter: Emitter, units: frozenset[int], outputs: tuple[str, ...]) -> 
     made = {output.name for index in chosen for output in sources.nodes[index].outputs}
     given = needed - made - set(emitter.model.ir.graph.initializers)
     tensors = [tensor.name for tensor in emitter.graph.tensors if tensor.name in given]
-    return Part(tuple(sorted(chosen)), tuple(tensors), outputs)
+    return PartGraph(tuple(sorted(chosen)), tuple(tensors), outputs)
 
 
 def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:

@@ -16,13 +16,13 @@ from splitc.common.formatting import (
 )
 from splitc.common.kinds import Source
 from splitc.compile.chart import chart
-from splitc.compile.verdict import Outlook
+from splitc.compile.verdict import Verdict
 from splitc.profile.targets.description import Network
 
 _COLOURS = 6
 
 
-def render(manifest: Manifest, outlooks: Sequence[Outlook], networks: Sequence[Network]) -> str:
+def render(manifest: Manifest, verdicts: Sequence[Verdict], networks: Sequence[Network]) -> str:
     """Return the report as HTML; equal arguments give equal text."""
     environment = Environment(
         loader=PackageLoader("splitc", "compile"),
@@ -34,9 +34,9 @@ def render(manifest: Manifest, outlooks: Sequence[Outlook], networks: Sequence[N
     environment.filters.update(_FILTERS)
     return environment.get_template("report.html.j2").render(
         manifest=manifest,
-        outlooks=outlooks,
+        verdicts=verdicts,
         networks=networks,
-        chart=chart(manifest, outlooks),
+        chart=chart(manifest, verdicts),
         keys=_keys(manifest.cuts),
         stages=_stages(manifest.cuts),
         sources={"device": manifest.targets.device.source, "cloud": manifest.targets.cloud.source},
@@ -82,15 +82,15 @@ def _keys(cuts: Sequence[CutEntry]) -> dict[str, str]:
     return {cut.id: cut.kind if cut.kind != "split" else f"split-{next(numbers) % _COLOURS}" for cut in cuts}
 
 
-def _sentence(outlook: Outlook) -> str:
-    text = outlook.sentence()
+def _sentence(verdict: Verdict) -> str:
+    text = verdict.sentence()
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _gain(outlook: Outlook) -> float | None:
+def _gain(verdict: Verdict) -> float | None:
     """How many times as fast as the better of device and cloud alone; None if the bundle has neither."""
-    alone = [value for value in (outlook.all_head_s, outlook.all_tail_s) if value is not None]
-    return min(alone) / outlook.decision.latency_s if alone else None
+    alone = [value for value in (verdict.all_head_s, verdict.all_tail_s) if value is not None]
+    return min(alone) / verdict.decision.latency_s if alone else None
 
 
 def _estimated(cut: CutEntry) -> bool:

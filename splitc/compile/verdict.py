@@ -15,7 +15,7 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class Verdict:
     """The decision on one network at its typical rates.
 
     Attributes:
@@ -64,19 +64,17 @@ def typical(network: Network) -> Conditions:
     return Conditions(network.uplink_bps.typical, network.downlink_bps.typical, network.rtt_s.typical)
 
 
-def outlook(
-    manifest: Manifest, networks: Sequence[Network], sla_s: float | None = None
-) -> tuple[Outlook, ...]:
+def judge(manifest: Manifest, networks: Sequence[Network], sla_s: float | None = None) -> tuple[Verdict, ...]:
     """Decide for every network."""
-    return tuple(_outlook(manifest, network, sla_s) for network in networks)
+    return tuple(_judge(manifest, network, sla_s) for network in networks)
 
 
-def _outlook(manifest: Manifest, network: Network, sla_s: float | None) -> Outlook:
+def _judge(manifest: Manifest, network: Network, sla_s: float | None) -> Verdict:
     conditions = typical(network)
     decision = decide(manifest, conditions, sla_s)
     alone = {cut.kind: latency_s(cut, conditions) for cut in manifest.cuts if cut.kind != "split"}
     ranges = {cut.kind: _range(cut, alone[cut.kind]) for cut in manifest.cuts if cut.kind != "split"}
-    return Outlook(
+    return Verdict(
         network=network.name,
         decision=decision,
         all_head_s=alone.get("all-head"),

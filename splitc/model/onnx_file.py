@@ -14,7 +14,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from splitc.common.errors import ModelError
-from splitc.model.wellformed import STANDARD, Refusal, all_nodes, check_domains, check_names, graphs
+from splitc.model.wellformed import STANDARD, NotUsable, all_nodes, check_domains, check_names, graphs
 
 _BUFFER_BYTES = 1 << 20
 
@@ -51,7 +51,7 @@ def read(path: Path) -> OnnxFile:
         _check_inputs(proto.graph)
         check_domains(proto)
         check_names(proto)
-    except Refusal as error:
+    except NotUsable as error:
         raise ModelError(f"{path}: {' '.join(str(error).split())}") from error
     except (ValueError, TypeError, IndexError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{path}: is damaged ({first_line(error)}); export it again") from error
@@ -114,7 +114,7 @@ def _check_tensors(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(tensor, path, files)
         elif tensor.HasField("raw_data") and len(tensor.raw_data) != _nbytes(tensor):
-            raise Refusal(
+            raise NotUsable(
                 f"tensor '{tensor.name}' has {len(tensor.raw_data)} bytes of data where its shape "
                 f"{list(tensor.dims)} needs {_nbytes(tensor)}; export the model again"
             )
@@ -129,36 +129,36 @@ def _check_external(tensor: onnx.TensorProto, path: Path, files: dict[Path, int]
     folders = {path.parent.resolve(), path.resolve().parent}
     inside = "\0" not in location and any(data.resolve().is_relative_to(folder) for folder in folders)
     if not location or Path(location).is_absolute() or not inside or ".." in Path(location).parts:
-        raise Refusal(
+        raise NotUsable(
             f"tensor '{tensor.name}' refers to external data outside the model's folder, '{location}'; "
             "put the data beside the model and save it with a relative location"
         )
     if not data.is_file():
-        raise Refusal(
+        raise NotUsable(
             f"external data file '{location}' of tensor '{tensor.name}' is missing; put it beside the model"
         )
     if (
         data.stat().st_nlink > 1
     ):  # ONNX IR would refuse it later: the other name may be of a file that others change
-        raise Refusal(
+        raise NotUsable(
             f"external data file '{location}' has {data.stat().st_nlink} names on its disk (hard links), which ONNX "
             "tools refuse to read; put a copy of it in its place"
         )
     numbers = [entries.get("offset", "0") or "0", entries.get("length", "") or str(_nbytes(tensor))]
     if not all(number.isascii() and number.isdigit() for number in numbers):
-        raise Refusal(
+        raise NotUsable(
             f"tensor '{tensor.name}' has offset '{numbers[0]}' and length '{numbers[1]}' in its external data, "
             "which are not sizes; save the model again"
         )
     offset, length = map(int, numbers)
     if length != _nbytes(tensor):
-        raise Refusal(
+        raise NotUsable(
             f"tensor '{tensor.name}' has {length} bytes of external data where its shape {list(tensor.dims)} "
             f"needs {_nbytes(tensor)}; save the model again"
         )
     size = files.setdefault(data, data.stat().st_size)
     if offset + length > size:
-        raise Refusal(
+        raise NotUsable(
             f"tensor '{tensor.name}' lies beyond the end of '{location}': the file is truncated; copy it again"
         )
 
@@ -167,7 +167,7 @@ def _nbytes(tensor: onnx.TensorProto) -> int:
     count = 1
     for dim in tensor.dims:
         if dim < 0:
-            raise Refusal(
+            raise NotUsable(
                 f"tensor '{tensor.name}' has a negative size {list(tensor.dims)}; export the model again"
             )
         count *= dim
@@ -260,6 +260,6 @@ def _check_inputs(graph: onnx.GraphProto) -> None:
     for info in graph.input:
         tensor = info.type.WhichOneof("value") == "tensor_type"
         if info.name not in weights and tensor and not info.type.tensor_type.HasField("shape"):
-            raise Refusal(
+            raise NotUsable(
                 f"input '{info.name}' declares no shape; declare one, with symbolic names where it varies"
             )

@@ -11,7 +11,7 @@ STANDARD = "ai.onnx"
 _SHOWN = 4
 
 
-class Refusal(Exception):  # noqa: N818 - it becomes a ModelError once the path is known
+class NotUsable(Exception):  # noqa: N818 - it becomes a ModelError once the path is known
     """Why a file cannot be used."""
 
 
@@ -51,7 +51,7 @@ def check_domains(proto: onnx.ModelProto) -> None:
         imported = {opset.domain for opset in opsets}
         for node in _nodes(nodes):
             if node.domain not in imported:
-                raise Refusal(
+                raise NotUsable(
                     f"{_title(node)} uses domain '{node.domain or STANDARD}', for which {where} imports no operator "
                     "set; add it to opset_import, or export the model again"
                 )
@@ -66,7 +66,7 @@ def check_names(proto: onnx.ModelProto) -> None:
         found[f"function '{item.name}'"] = _free_names(item.node, item.input, [], item.output)
     for where, missing in found.items():
         for name, reader in missing.items():
-            raise Refusal(
+            raise NotUsable(
                 f"{reader} reads '{name}', which no node, input or initializer of the {where} makes; "
                 "the model is damaged, export it again"
             )
@@ -79,13 +79,13 @@ def _free_names(
     nodes = list(nodes)
     maker: dict[str, int] = {}
     for name in _twice(inputs) + _twice(weights):
-        raise Refusal(f"two inputs or initializers have the name '{name}'; rename one of them")
+        raise NotUsable(f"two inputs or initializers have the name '{name}'; rename one of them")
     given = {*inputs, *weights}
     used: list[dict[str, str]] = []
     for index, node in enumerate(nodes):
         for name in filter(None, node.output):
             if name in maker or name in given:
-                raise Refusal(f"{_title(node)} makes '{name}', which exists already; rename one of the two")
+                raise NotUsable(f"{_title(node)} makes '{name}', which exists already; rename one of the two")
             maker[name] = index
         reads = dict.fromkeys(filter(None, node.input), _title(node))
         for body in _bodies(node):
@@ -117,7 +117,7 @@ def _check_acyclic(nodes: list[onnx.NodeProto], needs: list[set[int]]) -> None:
     except CycleError as error:
         circle = [_title(nodes[index]) for index in reversed(error.args[1])]
         shown = " -> ".join([*circle[:_SHOWN], *["..."][: len(circle) - _SHOWN]])
-        raise Refusal(f"its nodes form a cycle, {shown}; the model is damaged, export it again") from error
+        raise NotUsable(f"its nodes form a cycle, {shown}; the model is damaged, export it again") from error
 
 
 def _title(node: onnx.NodeProto) -> str:

@@ -100,7 +100,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineFacts:
     """What is known of the machine that it ran on.
 
     Attributes:
@@ -149,7 +149,7 @@ class Profile:
     runtime: str
     runtime_version: str | None
     provider: str
-    machine: Machine
+    machine: MachineFacts
     measurements: tuple[Measurement, ...]
     units: tuple[UnitRun, ...] | None = None
 

@@ -25,7 +25,7 @@ _INSERTED = re.compile(r"_token_\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class _KnownNode:
     name: str
     op: str
     inputs: tuple[str, ...]
@@ -54,7 +54,7 @@ def reconnected(measurement: Measurement, model: Model) -> Measurement:
     )
 
 
-def _aligned(nodes: Sequence[NodeTimes], graph: Sequence[_Node]) -> list[_Node | None]:
+def _aligned(nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> list[_KnownNode | None]:
     """The node of *graph* that each one is: by its name, as the neighbour of one that is known, or by what is left."""
     drawn = _known_by_name(nodes, graph)
     here = {node.name: place for place, node in enumerate(graph) if node.name in drawn}
@@ -74,7 +74,7 @@ def _aligned(nodes: Sequence[NodeTimes], graph: Sequence[_Node]) -> list[_Node |
     return [None if place is None else graph[place] for place in at]
 
 
-def _pair_what_is_left(at: list[int | None], nodes: Sequence[NodeTimes], graph: Sequence[_Node]) -> None:
+def _pair_what_is_left(at: list[int | None], nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> None:
     """Pair, in running order, nodes of one operator between the same two known ones, where as many are on each side.
 
     Their direct neighbours tell nothing where a trace lacks the events of both.
@@ -96,7 +96,7 @@ def _pair_what_is_left(at: list[int | None], nodes: Sequence[NodeTimes], graph: 
                 at[position] = place
 
 
-def _known_by_name(nodes: Sequence[NodeTimes], graph: Sequence[_Node]) -> set[str]:
+def _known_by_name(nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> set[str]:
     """Names that mean the same node there and here; not those of what was inserted, one of which has no number."""
     names = [*(node.name for node in nodes), *(node.name for node in graph)]
     inserted = {_INSERTED.sub("", name) for name in names if _INSERTED.search(name)}
@@ -107,7 +107,7 @@ def _known_by_name(nodes: Sequence[NodeTimes], graph: Sequence[_Node]) -> set[st
     return {name for name in once[0] & once[1] if name and _INSERTED.sub("", name) not in inserted}
 
 
-def _optimised(model: Model, level: object) -> list[_Node]:
+def _optimised(model: Model, level: object) -> list[_KnownNode]:
     """The graph as ONNX Runtime runs it at *level*; nothing where it cannot: then other levels have to do."""
     with tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         path = Path(folder) / "optimized.onnx"
@@ -116,16 +116,16 @@ def _optimised(model: Model, level: object) -> list[_Node]:
         except ModelError:
             return []
         graph = onnx.load_model(path, load_external_data=False).graph
-    return [_Node(node.name, node.op_type, tuple(node.input), tuple(node.output)) for node in graph.node]
+    return [_KnownNode(node.name, node.op_type, tuple(node.input), tuple(node.output)) for node in graph.node]
 
 
-def _numbered(model: Model) -> list[_Node]:
+def _numbered(model: Model) -> list[_KnownNode]:
     """The model's own graph; nodes without a name as the runtime calls them, by operator and number."""
     nodes = [
         node for node in model.ir.graph if node.op_type != "Constant"
     ]  # the runtime makes weights of these
     return [
-        _Node(
+        _KnownNode(
             node.name or f"{node.op_type}_{number}",
             node.op_type,
             tuple(value.name or "" for value in node.inputs if value is not None),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from splitc.common.errors import ProfileError
-from splitc.profile.document import Machine, Measurement, NodeTimes, Profile
+from splitc.profile.document import MachineFacts, Measurement, NodeTimes, Profile
 
 _KERNEL = "_kernel_time"
 _WHOLE = "model_run"
@@ -31,7 +31,7 @@ Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class TracedProfile:
     """A profile made of a trace, and what a user should know of how.
 
     Attributes:
@@ -47,7 +47,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class _TracedNode:
     name: str
     op: str
     start_us: float
@@ -61,7 +61,7 @@ class _Run:
     """One run of the whole model; `session` counts the sessions that a file holds."""
 
     whole_us: float
-    nodes: tuple[_Node, ...]
+    nodes: tuple[_TracedNode, ...]
     session: int
 
     def steps(self) -> tuple[tuple[str, str], ...]:
@@ -76,7 +76,7 @@ def is_profile(data: bytes) -> bool:
 
 def read_trace(
     path: Path, *, model: str, threads: int | None, default_threads: int = 1, dims: Mapping[str, int]
-) -> Trace:
+) -> TracedProfile:
     """Read the trace in the file *path*: see `parse_trace`.
 
     Raises:
@@ -99,7 +99,7 @@ def parse_trace(
     threads: int | None,
     default_threads: int = 1,
     dims: Mapping[str, int],
-) -> Trace:
+) -> TracedProfile:
     """Return the trace in *data* as a profile of *model* (a SHA-256); every message begins with *where*.
 
     The first runs are left out as warm-up if there are enough. All others ran with profiling on, since a
@@ -136,7 +136,7 @@ def parse_trace(
         runtime="onnxruntime",
         runtime_version=None,
         provider=_provider(kept),
-        machine=Machine(system=None, machine=None, processor=None, cores=None, python=None),
+        machine=MachineFacts(system=None, machine=None, processor=None, cores=None, python=None),
         measurements=(measurement,),
         units=None,
     )
@@ -145,7 +145,7 @@ def parse_trace(
         notes.append(f"{lost} damaged lines of the trace were left out")
     if (others := len(found) - len(kept) - warmup) > 0:
         notes.append(f"{others} runs of the trace were left out: they lack nodes that the others have")
-    return Trace(profile, least, _shapes(kept), tuple(notes))
+    return TracedProfile(profile, least, _shapes(kept), tuple(notes))
 
 
 # --- the file ---
@@ -210,7 +210,7 @@ def _runs(where: str, events: Sequence[Event], whole: str) -> Iterator[_Run]:
     Events come in the order in which they end. Those inside bodies of If, Loop and Scan lie within the event of
     their node, whose time holds theirs; fences of old runtimes are no events of kernels.
     """
-    session, pending, ended_us = 0, list[_Node](), 0.0
+    session, pending, ended_us = 0, list[_TracedNode](), 0.0
     for event in events:
         name = _name(event)
         if name == _OPENED:
@@ -234,20 +234,20 @@ def _runs(where: str, events: Sequence[Event], whole: str) -> Iterator[_Run]:
             pending.append(node)
 
 
-def _within(inner: _Node, outer: _Node) -> bool:
+def _within(inner: _TracedNode, outer: _TracedNode) -> bool:
     """Whether *inner* ran in a body of *outer*; not where the device's clock was only set back between the two."""
     ends_us = outer.start_us + outer.dur_us + _ROUNDING_US
     inside = outer.start_us < inner.start_us and inner.start_us + inner.dur_us <= ends_us
     return inside and inner.thread == outer.thread
 
 
-def _node(where: str, event: Event) -> _Node:
+def _node(where: str, event: Event) -> _TracedNode:
     given = event.get("args")
     args = given if isinstance(given, dict) else {}
     start_us, dur_us = _times(where, event)
     op = args.get("op_name")
     name = _name(event).removesuffix(_KERNEL)
-    return _Node(name, op if isinstance(op, str) else "", start_us, dur_us, str(event.get("tid")), args)
+    return _TracedNode(name, op if isinstance(op, str) else "", start_us, dur_us, str(event.get("tid")), args)
 
 
 def _name(event: Event) -> str:
@@ -300,7 +300,7 @@ def _node_times(runs: Sequence[_Run]) -> tuple[NodeTimes, ...]:
     )
 
 
-def _numbered(run: _Run) -> Iterator[tuple[tuple[str, str, int], _Node]]:
+def _numbered(run: _Run) -> Iterator[tuple[tuple[str, str, int], _TracedNode]]:
     seen: Counter[tuple[str, str]] = Counter()
     for node in run.nodes:
         yield (node.name, node.op, seen[node.name, node.op]), node

@@ -12,21 +12,21 @@ from splitc.common.values import random_feeds
 from splitc.model.analysis import Analysis, AnalysisOptions, Progress, analyse
 from splitc.model.model import Model
 from splitc.profile.attribution import attributed_share, unit_seconds
-from splitc.profile.document import Machine, Measurement, Profile, UnitRun, parse_profile
+from splitc.profile.document import MachineFacts, Measurement, Profile, UnitRun, parse_profile
 from splitc.profile.match_nodes import reconnected
 from splitc.profile.measure.adb import profile_over_adb
 from splitc.profile.measure.browser import profile_in_browser
-from splitc.profile.measure.job import Job, Say
+from splitc.profile.measure.job import ProfileJob, Say
 from splitc.profile.measure.local import profile_here
 from splitc.profile.measure.ssh import profile_over_ssh
-from splitc.profile.ort_trace import Trace, is_profile, parse_trace
+from splitc.profile.ort_trace import TracedProfile, is_profile, parse_trace
 from splitc.profile.store import Store
 from splitc.profile.targets.description import Target
 from splitc.profile.unit_times import check_model, kept_profile
 
 _LEAST_SHARE = 0.8
 _MOST_WRONG_SHAPES = 0.1
-_FORGOTTEN = Machine(system=None, machine=None, processor=None, cores=None, python=None)
+_FORGOTTEN = MachineFacts(system=None, machine=None, processor=None, cores=None, python=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ def _obtain(
 
 
 def _profile(
-    way: Here | OverSsh | OverAdb | InBrowser, job: Job, say: Say, cache_folder: Path | None
+    way: Here | OverSsh | OverAdb | InBrowser, job: ProfileJob, say: Say, cache_folder: Path | None
 ) -> Profile:
     match way:
         case Here():
@@ -208,12 +208,14 @@ def _profile(
             return profile_in_browser(job, say, port=port, cache_folder=cache_folder)
 
 
-def _job(options: RecordOptions, found: Analysis) -> Job:
+def _job(options: RecordOptions, found: Analysis) -> ProfileJob:
     inputs = found.model.inputs()
     # A model too large to be run for verifying may still run once.
     first = found.feeds[0] if found.feeds else random_feeds(inputs, found.dims, 0)
     others = [random_feeds(inputs, {**found.dims, **sizing}, 0) for sizing in options.sizings[1:]]
-    return Job(found.model, (first, *others), options.threads or (_default_threads(options),), options.runs)
+    return ProfileJob(
+        found.model, (first, *others), options.threads or (_default_threads(options),), options.runs
+    )
 
 
 def _default_threads(options: RecordOptions) -> int:
@@ -273,7 +275,7 @@ def _of_threads(path: Path, profile: Profile, threads: tuple[int, ...]) -> Profi
     return replace(profile, measurements=chosen, units=None)
 
 
-def _trace_notes(trace: Trace, options: RecordOptions) -> list[str]:
+def _trace_notes(trace: TracedProfile, options: RecordOptions) -> list[str]:
     notes = list(trace.notes)
     measured = trace.profile.measurements[0]
     if not options.threads:
@@ -290,7 +292,7 @@ def _trace_notes(trace: Trace, options: RecordOptions) -> list[str]:
     return notes
 
 
-def _check_shapes(path: Path, measurement: Measurement, trace: Trace, found: Analysis) -> None:
+def _check_shapes(path: Path, measurement: Measurement, trace: TracedProfile, found: Analysis) -> None:
     """Check that it ran at the sizes that its profile is kept for: most tensors would be of other shapes."""
     compared = [
         (node.name, trace.shapes[node.name], size.sized)

@@ -20,7 +20,7 @@ from splitc.model.onnx_file import digest
 from splitc.model.units import Partition
 from splitc.profile.attribution import fixed_s, measured_times
 from splitc.profile.document import Measurement, Profile, UnitTimes, measurement_sha256, read_profile
-from splitc.profile.measure.job import Job
+from splitc.profile.measure.job import ProfileJob
 from splitc.profile.measure.local import profile_here_once
 from splitc.profile.store import KeptProfile, Store
 from splitc.profile.targets.calibration import Calibration, CalibrationRun, basis, calibrate, joined
@@ -59,7 +59,7 @@ def unit_times(
         raise TargetError(
             f"{found.model.name} is too large to be profiled here; give a recorded profile with {option}"
         )
-    job = Job(found.model, found.feeds[:1], (target.threads or usable_cores(),))
+    job = ProfileJob(found.model, found.feeds[:1], (target.threads or usable_cores(),))
     profile = profile_here_once(job, cache, lambda _: None)
     return measured_times(
         profile, profile.measurements[0], target.name, found.sources, found.partition, here=True

@@ -13,7 +13,7 @@ from splitc.bundle.price import PRICE
 from splitc.common.errors import ServerRefused
 from splitc.common.values import Value
 from splitc.protocol import messages
-from splitc.runtime.estimate.estimator import Exchange
+from splitc.runtime.estimate.estimator import ObservedExchange
 from splitc.runtime.estimate.probing import BARE_BYTES, DOWN_BYTES, UP_BYTES
 from splitc.runtime.http.transport import Reply, Transport
 from splitc.runtime.tensor_checks import check_outputs
@@ -27,7 +27,7 @@ class Answer:
     """What a server made of a request, and how that went."""
 
     outputs: dict[str, Value]
-    exchange: Exchange
+    exchange: ObservedExchange
 
 
 class Client:
@@ -71,7 +71,7 @@ class Client:
         check_outputs(wanted, outputs)
         return Answer(outputs, _exchange(reply, message.nbytes, cut.cloud_s))
 
-    def probe(self, *, deadline_s: float) -> Iterator[Exchange]:
+    def probe(self, *, deadline_s: float) -> Iterator[ObservedExchange]:
         """Send little, for the round trip, then more, for the rates, where the server takes part.
 
         Raises:
@@ -118,9 +118,9 @@ def refusal(reply: Reply) -> ServerRefused:
     )
 
 
-def _exchange(reply: Reply, uplink_bytes: int, cloud_s: float | None) -> Exchange:
+def _exchange(reply: Reply, uplink_bytes: int, cloud_s: float | None) -> ObservedExchange:
     said_s = server_times(reply.headers.get("server-timing", ""))
-    return Exchange(
+    return ObservedExchange(
         uplink_bytes=uplink_bytes,
         downlink_bytes=len(reply.body),
         wait_s=reply.wait_s,

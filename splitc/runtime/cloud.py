@@ -11,7 +11,7 @@ from splitc.bundle.manifest import CutEntry, TensorEntry
 from splitc.common.errors import DeadlineExceeded, RuntimeFailure, ServerRefused
 from splitc.common.values import Value
 from splitc.runtime.client import Answer, Client
-from splitc.runtime.estimate.server_state import Outlook
+from splitc.runtime.estimate.server_state import ServerState
 from splitc.runtime.workers import Workers
 
 _LOG = logging.getLogger("splitc.runtime")
@@ -29,39 +29,39 @@ _CLOSE_S = 5.0
 class Cloud:
     """One server, or none; for several threads, but one process: see `inherit`."""
 
-    def __init__(self, client: Client | None, outlook: Outlook) -> None:
+    def __init__(self, client: Client | None, server_state: ServerState) -> None:
         self._client = client
-        self._outlook = outlook
+        self._server_state = server_state
         self._workers = Workers()
-        self._lock = Lock()  # of the outlook
+        self._lock = Lock()  # of the server_state
         self._has_warned = False
 
     def inherit(self) -> "Cloud":
         """The same server, with all that was learned of it, for a forked process: locks and threads stay behind."""
-        return Cloud(self._client, self._outlook.inherited(time.monotonic()))
+        return Cloud(self._client, self._server_state.inherited(time.monotonic()))
 
     def conditions(self) -> Conditions:
         """What to expect if something is sent."""
         with self._lock:
-            return self._outlook.conditions(time.monotonic())
+            return self._server_state.conditions(time.monotonic())
 
     def is_usable(self) -> bool:
         """Whether something should be sent: where one answer is late, the next would be late, too."""
         with self._lock:
-            return self._client is not None and self._outlook.is_usable(time.monotonic())
+            return self._client is not None and self._server_state.is_usable(time.monotonic())
 
     def is_steady(self) -> bool:
         """Whether every answer came, and in time, lately."""
-        return self._outlook.is_steady(time.monotonic())
+        return self._server_state.is_steady(time.monotonic())
 
     def is_probing(self) -> bool:
         """Whether a probe is under way."""
-        return self._outlook.is_probing
+        return self._server_state.is_probing
 
     def device_ran(self, expected_s: float, took_s: float) -> None:
         """Learn from a run on the device."""
         with self._lock:
-            self._outlook.device_ran(expected_s, took_s)
+            self._server_state.device_ran(expected_s, took_s)
 
     def offload(
         self, cut: CutEntry, values: Mapping[str, Value], wanted: Sequence[TensorEntry], *, deadline_s: float
@@ -75,12 +75,12 @@ class Cloud:
     def was_late(self) -> None:
         """An answer did not come in time."""
         with self._lock:
-            self._outlook.was_late(time.monotonic())
+            self._server_state.was_late(time.monotonic())
 
     def leave_behind(self, offload: Future[Answer]) -> None:
         """Wait no more for *offload*; it goes on, because its end tells how the link is."""
         with self._lock:
-            self._outlook.leave_behind(offload)
+            self._server_state.leave_behind(offload)
         offload.add_done_callback(self._ended)  # called at once if it ended
 
     def look(self, *, idle: bool) -> None:
@@ -88,7 +88,7 @@ class Cloud:
         if self._client is None:
             return
         with self._lock:
-            is_due = self._outlook.looks(time.monotonic(), idle=idle)
+            is_due = self._server_state.looks(time.monotonic(), idle=idle)
         if is_due:
             self._workers.start(self._probe)
 
@@ -98,7 +98,7 @@ class Cloud:
 
     def _ended(self, offload: Future[Answer]) -> None:
         with self._lock:
-            self._outlook.ended(offload)
+            self._server_state.ended(offload)
 
     def _infer(
         self, cut: CutEntry, values: Mapping[str, Value], wanted: Sequence[TensorEntry], deadline_s: float
@@ -119,12 +119,12 @@ class Cloud:
             self._learn_from(unforeseen)
             raise unforeseen from error
         with self._lock:
-            self._outlook.answered(answer.exchange, time.monotonic())
+            self._server_state.answered(answer.exchange, time.monotonic())
             self._has_warned = False
         return answer
 
     def _probe(self) -> None:
-        """Measure the link, once more if that was a surprise; the outlook has it that this is under way."""
+        """Measure the link, once more if that was a surprise; the server_state has it that this is under way."""
         found = False
         try:
             is_surprise = self._surprises()
@@ -135,7 +135,7 @@ class Cloud:
             self._fail(failure)
         finally:
             with self._lock:
-                self._outlook.probed(time.monotonic(), found=found)
+                self._server_state.probed(time.monotonic(), found=found)
 
     def _surprises(self) -> bool:
         """Measure the link; whether that was a surprise."""
@@ -143,12 +143,12 @@ class Cloud:
         is_surprise = False
         for exchange in self._client.probe(deadline_s=time.monotonic() + _PROBE_S):
             with self._lock:
-                is_surprise = self._outlook.measured(exchange, time.monotonic())
+                is_surprise = self._server_state.measured(exchange, time.monotonic())
         return is_surprise
 
     def _learn_from_silence(self, cut: CutEntry, waited_s: float) -> None:
         with self._lock:
-            is_due = self._outlook.heard_nothing(cut, waited_s, time.monotonic())
+            is_due = self._server_state.heard_nothing(cut, waited_s, time.monotonic())
         if is_due:
             self._workers.start(self._probe)
 
@@ -158,16 +158,16 @@ class Cloud:
             return
         asked_s = _RETRY_S if failure.retry_after_s is None else failure.retry_after_s
         with self._lock:
-            self._outlook.refused(min(asked_s, _MAX_RETRY_S), failure.price, time.monotonic())
+            self._server_state.refused(min(asked_s, _MAX_RETRY_S), failure.price, time.monotonic())
 
     def _fail(self, failure: RuntimeFailure) -> None:
         """The server is not to be had, or not for us."""
         is_final = isinstance(failure, ServerRefused) and failure.status in _WRONG_PAIR
         with self._lock:
             if not is_final:
-                self._outlook.failed(time.monotonic())
+                self._server_state.failed(time.monotonic())
                 return
-            self._outlook.refused_for_good(time.monotonic())
+            self._server_state.refused_for_good(time.monotonic())
             is_known, self._has_warned = self._has_warned, True
         if not is_known:
             _LOG.warning("%s; the device goes on alone, and asks again later", failure)

@@ -17,7 +17,7 @@ from splitc.common.values import Value
 from splitc.runtime.client import Answer
 from splitc.runtime.cloud import Cloud
 from splitc.runtime.device_parts import DeviceParts
-from splitc.runtime.estimate.estimator import Exchange
+from splitc.runtime.estimate.estimator import ObservedExchange
 from splitc.runtime.estimate.patience import patience
 from splitc.runtime.workers import beside
 
@@ -39,7 +39,7 @@ class Done:
 
     values: Values
     device_s: float | None
-    exchange: Exchange | None = None
+    exchange: ObservedExchange | None = None
     fallback: str | None = None
 
 

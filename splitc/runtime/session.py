@@ -19,10 +19,10 @@ from splitc.runtime.client import Client
 from splitc.runtime.cloud import Cloud
 from splitc.runtime.device_parts import DeviceParts
 from splitc.runtime.estimate.breaker import Breaker
-from splitc.runtime.estimate.estimator import Estimator, Exchange
+from splitc.runtime.estimate.estimator import Estimator, ObservedExchange
 from splitc.runtime.estimate.patience import also_sent
 from splitc.runtime.estimate.probing import link_matters
-from splitc.runtime.estimate.server_state import Outlook
+from splitc.runtime.estimate.server_state import ServerState
 from splitc.runtime.http.transport import DEFAULT_MAX_REPLY_BYTES, HttpTransport, Transport
 from splitc.runtime.pair import Pair
 from splitc.runtime.tensor_checks import checked_inputs
@@ -55,7 +55,7 @@ class Outcome:
     finished: Literal["cloud", "device"]
     latency_s: float
     device_s: float | None
-    exchange: Exchange | None
+    exchange: ObservedExchange | None
     fallback: str | None
 
     @property
@@ -117,7 +117,7 @@ class Session:
         client = Client(found, transport) if transport is not None else None
         self._pair = Pair(
             DeviceParts(found, threads=threads),
-            Cloud(client, Outlook(estimator, Breaker(), time.monotonic())),
+            Cloud(client, ServerState(estimator, Breaker(), time.monotonic())),
             self._all_head,
             self.manifest.model.outputs,
             hedges=cut is None,

@@ -14,14 +14,14 @@ from splitc.protocol.tensors import datatype
 from splitc.server import routes
 from splitc.server.batching import Batcher
 from splitc.server.exchange import ClientGone, Exchange, Receive, Refusal, Scope, Send
-from splitc.server.infer import REFUSED, Inference, Served, refusal, serve_part
+from splitc.server.infer import REFUSED, Inference, ServedCut, refusal, serve_part
 from splitc.server.logs import LOGGER, Once, tell
 from splitc.server.metrics import Metrics
 from splitc.server.options import ServerOptions
 from splitc.server.pricing import Meter
 from splitc.server.request_limits import MAX_HEAD_BYTES
 from splitc.server.routes import Endpoint, Route, find_route
-from splitc.server.tails.part import Part
+from splitc.server.tails.part import ServedPart
 
 _PROBE_BYTES = 256 << 10
 _PROBE_QUERY = re.compile(rb"(?:bytes=(\d{1,9}))?")
@@ -33,7 +33,7 @@ _LOGGED = {"token", "malformed", "size", "slow", "bundle", "input", "failed", "h
 
 
 def application(
-    parts: Sequence[Part], options: ServerOptions, *, clock: Callable[[], float] = time.monotonic
+    parts: Sequence[ServedPart], options: ServerOptions, *, clock: Callable[[], float] = time.monotonic
 ) -> "Application":
     """Make the ASGI application that serves *parts*.
 
@@ -49,7 +49,9 @@ def application(
 class Application:
     """Serves parts of cuts; `drain` has it take no new work."""
 
-    def __init__(self, parts: Sequence[Part], options: ServerOptions, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, parts: Sequence[ServedPart], options: ServerOptions, clock: Callable[[], float]
+    ) -> None:
         self._options = options
         self._draining = False
         self._in_flight = 0
@@ -175,7 +177,7 @@ class Application:
         headers = [*found.headers.items(), *([("connection", "close")] if found.closes else [])]
         await exchange.answer_json(found.status, {"error": str(found)}, headers)
 
-    def _find(self, exchange: Exchange, route: Route) -> Served:
+    def _find(self, exchange: Exchange, route: Route) -> ServedCut:
         served = self._served.get(route.model)
         if served is None:
             names = sorted(self._served)
@@ -238,7 +240,7 @@ def _ends() -> Refusal:
     return Refusal(503, "drain", "this server is about to end", closes=True, retry_after=1)
 
 
-def _metadata(part: Part) -> dict[str, object]:
+def _metadata(part: ServedPart) -> dict[str, object]:
     return {
         "name": part.name,
         "versions": [routes.VERSION],

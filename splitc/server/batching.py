@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 
 from splitc.common.errors import DeadlineExceeded, RuntimeFailure
 from splitc.protocol.tensors import Array
-from splitc.server.jobs import Job, OnRun, Ran, next_batch, run_batch
-from splitc.server.tails.part import Part
+from splitc.server.jobs import OnRun, Ran, ServerJob, next_batch, run_batch
+from splitc.server.tails.part import ServedPart
 
 # How much the last run counts for the estimate of the next.
 _NEWEST = 0.25
@@ -42,7 +42,7 @@ class Batcher:
         self._max_queue = max_queue
         self._on_run = on_run
         self._changed = threading.Condition()
-        self._queue: list[Job] = []
+        self._queue: list[ServerJob] = []
         self._busy = self._closed = False
         self._expected_s: dict[str, float] = {}
         self._thread: threading.Thread | None = None
@@ -61,8 +61,12 @@ class Batcher:
             self._check_room()
 
     def submit(
-        self, part: Part, inputs: Mapping[str, Array], outputs: tuple[str, ...], deadline_s: float = math.inf
-    ) -> Job:
+        self,
+        part: ServedPart,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
+        deadline_s: float = math.inf,
+    ) -> ServerJob:
         """Queue a request; call it on the event loop that awaits the job's future, which is never cancelled.
 
         Raises:
@@ -73,13 +77,13 @@ class Batcher:
         with self._changed:
             self._check_room()
             waits = self._busy or bool(self._queue)
-            job = Job(part, inputs, outputs, deadline_s, waits, future)
+            job = ServerJob(part, inputs, outputs, deadline_s, waits, future)
             self._queue.append(job)
             self._start()
             self._changed.notify()
         return job
 
-    def withdraw(self, job: Job) -> bool:
+    def withdraw(self, job: ServerJob) -> bool:
         """Take *job* out of the queue, or have it end with the run that it is part of; False if it would end anyway."""
         with self._changed:
             if job in self._queue:
@@ -102,11 +106,11 @@ class Batcher:
         if self._closed or (len(self._queue) >= self._max_queue and len(self) >= self._max_queue):
             raise QueueFull(max(1, math.ceil(sum(map(self._left_s, self._queue)))))
 
-    def _left_s(self, job: Job) -> float:
+    def _left_s(self, job: ServerJob) -> float:
         """What is left to do of it, about."""
         return max(self._job_s(job) - job.share_s, 0.0)
 
-    def _job_s(self, job: Job) -> float:
+    def _job_s(self, job: ServerJob) -> float:
         """What a request to that part took lately; before the first, what the manifest says."""
         return self._expected_s.get(job.part.name, job.part.cut.cloud_s)
 
@@ -125,8 +129,8 @@ class Batcher:
         batch = self._take()
         if not batch:
             return False
-        again: list[Job] = []
-        done: list[tuple[Job, Ran | Exception]] = []
+        again: list[ServerJob] = []
+        done: list[tuple[ServerJob, Ran | Exception]] = []
         for job, ran in zip(batch, run_batch(batch, self._on_run), strict=True):
             outcome = job.go_on(ran, len(batch))
             if outcome is None:
@@ -139,12 +143,12 @@ class Batcher:
         _deliver(done)
         return True
 
-    def _queue_again(self, jobs: Sequence[Job]) -> None:
+    def _queue_again(self, jobs: Sequence[ServerJob]) -> None:
         if jobs:
             with self._changed:
                 self._queue = [*self._queue, *(job for job in jobs if not job.is_given_up)]
 
-    def _take(self) -> list[Job]:
+    def _take(self) -> list[ServerJob]:
         """Wait for the next batch; none is left when the queue is closed."""
         with self._changed:
             self._busy = False
@@ -166,20 +170,20 @@ class Batcher:
             self._queue = [job for job in self._queue if job.deadline_s > now_s]
             _deliver([(job, too_late(job)) for job in late])
 
-    def _learn(self, done: Sequence[tuple[Job, Ran | Exception]]) -> None:
+    def _learn(self, done: Sequence[tuple[ServerJob, Ran | Exception]]) -> None:
         for job, outcome in done:
             if isinstance(outcome, Ran):
                 before_s = self._job_s(job)
                 self._expected_s[job.part.name] = before_s + _NEWEST * (job.share_s - before_s)
 
 
-def too_late(job: Job) -> DeadlineExceeded:
+def too_late(job: ServerJob) -> DeadlineExceeded:
     """What becomes of a request that nobody waits for any more."""
     end = "was done" if job.has_begun else "began"
     return DeadlineExceeded(f"the time that the request allows passed before its computation {end}")
 
 
-def _deliver(done: Sequence[tuple[Job, Ran | Exception]]) -> None:
+def _deliver(done: Sequence[tuple[ServerJob, Ran | Exception]]) -> None:
     """Hand over all outcomes at once: waking the event loop costs more than the rest."""
     if not done:
         return

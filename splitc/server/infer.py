@@ -11,12 +11,12 @@ from splitc.common.errors import DeadlineExceeded, InputError, ModelError, Proto
 from splitc.protocol.messages import InferRequest, decode_request, encode_response, json_size
 from splitc.server.batching import Batcher, QueueFull, too_late
 from splitc.server.exchange import ClientGone, Exchange, Refusal
-from splitc.server.jobs import Job, Ran
+from splitc.server.jobs import Ran, ServerJob
 from splitc.server.metrics import Metrics
 from splitc.server.options import ServerOptions
 from splitc.server.pricing import Meter
 from splitc.server.request_limits import SizeLimits, check_inputs, size_limits, wanted_outputs
-from splitc.server.tails.part import Part
+from splitc.server.tails.part import ServedPart
 
 # More JSON than this is read and written beside the event loop, which would stand still meanwhile.
 _QUICK_JSON_BYTES = 32 << 10
@@ -28,20 +28,20 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedCut:
     """What the cloud does of a cut, and how large requests for it may be."""
 
-    part: Part
+    part: ServedPart
     limits: SizeLimits
 
 
-def serve_part(part: Part, options: ServerOptions) -> Served:
+def serve_part(part: ServedPart, options: ServerOptions) -> ServedCut:
     """Prepare *part*.
 
     Raises:
         ProtocolError: it has a tensor that the protocol lacks.
     """
-    return Served(part, size_limits(part, options.max_request_bytes))
+    return ServedCut(part, size_limits(part, options.max_request_bytes))
 
 
 class Inference:
@@ -58,7 +58,7 @@ class Inference:
         # Of long JSON, one at a time: while it is parsed it takes many times its bytes.
         self._long_json = asyncio.Lock()
 
-    async def serve(self, exchange: Exchange, served: Served) -> None:
+    async def serve(self, exchange: Exchange, served: ServedCut) -> None:
         """Receive a request, have it computed, and answer.
 
         Raises:
@@ -113,7 +113,7 @@ class Inference:
         async with self._long_json:
             return await asyncio.to_thread(function, *args, **kwargs)
 
-    async def _run(self, exchange: Exchange, part: Part, request: InferRequest) -> Ran:
+    async def _run(self, exchange: Exchange, part: ServedPart, request: InferRequest) -> Ran:
         outputs = wanted_outputs(part, request.outputs)
         deadline_s = _FOREVER if request.timeout_s is None else exchange.began_s + request.timeout_s
         job = self._batcher.submit(part, request.inputs, outputs, deadline_s)
@@ -123,7 +123,7 @@ class Inference:
             raise outcome
         return outcome
 
-    async def _watch(self, exchange: Exchange, job: Job) -> Ran | Exception:
+    async def _watch(self, exchange: Exchange, job: ServerJob) -> Ran | Exception:
         """Wait for *job*, and take it back once nobody else waits for it."""
         timer = None
         if job.deadline_s != _FOREVER:
@@ -139,12 +139,12 @@ class Inference:
             if timer is not None:
                 timer.cancel()
 
-    def _withdraw(self, job: Job, reason: Callable[[], Exception]) -> None:
+    def _withdraw(self, job: ServerJob, reason: Callable[[], Exception]) -> None:
         if not job.future.done() and self._batcher.withdraw(job):
             job.future.set_result(reason())
 
 
-def _check_bundle(exchange: Exchange, part: Part) -> None:
+def _check_bundle(exchange: Exchange, part: ServedPart) -> None:
     asked = exchange.header("splitc-bundle")
     if asked is not None and asked.strip().lower() != part.bundle:
         raise Refusal(

@@ -13,7 +13,7 @@ from splitc.bundle.program import Call, Steps
 from splitc.common.errors import ModelError
 from splitc.protocol.tensors import Array
 from splitc.server.request_limits import rows
-from splitc.server.tails.part import File, Part, Series
+from splitc.server.tails.part import File, Series, ServedPart
 
 OnRun = Callable[[str, int, float], None]
 """Told the name of the file, the requests and the seconds of each run."""
@@ -29,7 +29,7 @@ class Ran:
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class ServerJob:
     """A request that is queued or running: the run that it waits for, or is part of, and what was before that.
 
     Attributes:
@@ -48,7 +48,7 @@ class Job:
         BundleError: the part cannot begin, see `Series.begin`.
     """
 
-    part: Part
+    part: ServedPart
     inputs: Mapping[str, Array]
     outputs: tuple[str, ...]
     deadline_s: float
@@ -85,7 +85,7 @@ class Job:
         """How many requests to parts of its bundle may be under way when it begins."""
         return self.part.runs.at_once if isinstance(self.part.runs, Series) else math.inf
 
-    def joins(self, first: "Job") -> bool:
+    def joins(self, first: "ServerJob") -> bool:
         """Whether it can be part of a batch with *first*."""
         return (
             self.file is first.file
@@ -121,7 +121,7 @@ class Job:
         self.rows = rows(file, inputs)
 
 
-def next_batch(queue: Sequence[Job]) -> list[Job]:
+def next_batch(queue: Sequence[ServerJob]) -> list[ServerJob]:
     """What of *queue*, which is in the order of waiting, runs next: one that waits longest, and what runs with it.
 
     What waits is single runs, so a request of one run waits for one of another's, not for all of its iterations, and
@@ -131,7 +131,7 @@ def next_batch(queue: Sequence[Job]) -> list[Job]:
     """
     under_way = Counter(job.part.bundle for job in queue if job.has_begun)
 
-    def may_run(job: Job) -> bool:
+    def may_run(job: ServerJob) -> bool:
         return job.has_begun or under_way[job.part.bundle] < job.at_once
 
     first = next(filter(may_run, queue), None)
@@ -154,7 +154,7 @@ def next_batch(queue: Sequence[Job]) -> list[Job]:
     return batch
 
 
-def run_batch(batch: Sequence[Job], on_run: OnRun) -> list[Ran | Exception]:
+def run_batch(batch: Sequence[ServerJob], on_run: OnRun) -> list[Ran | Exception]:
     """Run *batch* as one; one by one if that fails, so that a bad request harms no other."""
     began_s = time.monotonic()
     try:
@@ -168,7 +168,7 @@ def run_batch(batch: Sequence[Job], on_run: OnRun) -> list[Ran | Exception]:
     return [Ran(outputs, began_s - job.since_s, compute_s) for job, outputs in zip(batch, made, strict=True)]
 
 
-def _run_together(batch: Sequence[Job]) -> list[Mapping[str, Array]]:
+def _run_together(batch: Sequence[ServerJob]) -> list[Mapping[str, Array]]:
     first = batch[0]
     if len(batch) == 1:
         return [first.file.run(first.inputs, first.wanted)]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from splitc.bundle.price import PRICE, Price
-from splitc.server.tails.part import Part
+from splitc.server.tails.part import ServedPart
 
 _LEAST_INTERVAL_S = 1.0
 # In an interval, or its load would be too random to go by.
@@ -23,7 +23,7 @@ class Meter:
     """
 
     def __init__(
-        self, parts: Sequence[Part], utilisation: float, clock: Callable[[], float] = time.monotonic
+        self, parts: Sequence[ServedPart], utilisation: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._work_s = {part.name: part.work_s for part in parts}
         usual_s = median(self._work_s.values()) if parts else 0.0

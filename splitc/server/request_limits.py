@@ -15,7 +15,7 @@ from splitc.bundle.manifest import TensorEntry
 from splitc.common.errors import InputError
 from splitc.common.records import did_you_mean
 from splitc.protocol.tensors import Array, datatype, datatype_of
-from splitc.server.tails.part import File, Part
+from splitc.server.tails.part import File, ServedPart
 
 MAX_HEAD_BYTES = 64 << 10
 _JSON_BYTES = 64 << 10  # names, shapes and parameters
@@ -42,7 +42,7 @@ class SizeLimits:
         return min(min(json_bytes, self.text_bytes) + self.raw_bytes, self.total_bytes)
 
 
-def size_limits(part: Part, max_request_bytes: int | None) -> SizeLimits:
+def size_limits(part: ServedPart, max_request_bytes: int | None) -> SizeLimits:
     """What requests to *part* may have; never more than *max_request_bytes* together."""
     raw_bytes = sum(map(_raw_bytes, part.inputs))
     text_bytes = min(_JSON_BYTES + _NUMBER_BYTES * raw_bytes, _MAX_TEXT_BYTES)
@@ -62,7 +62,7 @@ def _raw_bytes(entry: TensorEntry) -> int:
     return entry.bytes
 
 
-def check_inputs(part: Part, inputs: Mapping[str, Array]) -> None:
+def check_inputs(part: ServedPart, inputs: Mapping[str, Array]) -> None:
     """See that *part* can be asked for what *inputs* are.
 
     Raises:
@@ -100,7 +100,7 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...], sizes: dict[str
     )
 
 
-def _wanted(part: Part) -> str:
+def _wanted(part: ServedPart) -> str:
     return ", ".join(f"'{entry.name}' {_described(entry)}" for entry in part.inputs)
 
 
@@ -114,7 +114,7 @@ def _sizes(entry: TensorEntry, sizes: Mapping[str, int]) -> str:
     return f" with {', '.join(known)}" if known else ""
 
 
-def wanted_outputs(part: Part, names: tuple[str, ...] | None) -> tuple[str, ...]:
+def wanted_outputs(part: ServedPart, names: tuple[str, ...] | None) -> tuple[str, ...]:
     """The outputs to compute: all of them where *names* is None.
 
     Raises:

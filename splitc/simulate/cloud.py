@@ -22,7 +22,7 @@ _FEW = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class CloudWork:
     """What a request wants to have run.
 
     Attributes:
@@ -36,7 +36,7 @@ class Part:
     work_s: float
 
 
-class Client(Protocol):
+class SimulatedClient(Protocol):
     """Who waits for a result; `deadline_s` is when nobody does any more."""
 
     deadline_s: float
@@ -52,8 +52,8 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    client: Client
-    part: Part
+    client: SimulatedClient
+    part: CloudWork
     since_s: float
 
 
@@ -81,7 +81,7 @@ class Worker:
         """How many wait or run."""
         return len(self._queue) + len(self._running)
 
-    def submit(self, client: Client, part: Part, now_s: float) -> float | None:
+    def submit(self, client: SimulatedClient, part: CloudWork, now_s: float) -> float | None:
         """Queue a request; None if it has a place, else how many whole seconds to stay away."""
         self.price.arrived(part.work_s, now_s)
         if len(self._queue) >= self._max_queue:
@@ -92,7 +92,7 @@ class Worker:
             self._next(now_s)
         return None
 
-    def job_s(self, part: Part) -> float:
+    def job_s(self, part: CloudWork) -> float:
         """What a request for *part* took lately, its share of a batch."""
         return self._expected_s.get(part.key, part.run_s[0])
 
@@ -153,7 +153,7 @@ class Worker:
             item.client.computed(began_s - item.since_s, took_s, now_s)
 
 
-class Cloud:
+class SimulatedCloud:
     """All workers, and who gets what."""
 
     def __init__(self, workers: Sequence[Worker], *, seed: int) -> None:

@@ -7,17 +7,17 @@ from splitc.bundle.manifest import CutEntry, Manifest
 from splitc.bundle.price import personal
 from splitc.runtime.estimate.breaker import Breaker
 from splitc.runtime.estimate.estimator import Estimator
-from splitc.runtime.estimate.server_state import Outlook
+from splitc.runtime.estimate.server_state import ServerState
 from splitc.simulate.events import Events
 from splitc.simulate.processor import Processor
-from splitc.simulate.tcp import Line
+from splitc.simulate.tcp import TcpConnections
 
 
 class Device:
     """One device; *learns*: only from what it sees, as a `splitc.Session` does; else it is told.
 
     Attributes:
-        outlook: what it expects of the cloud; of one that is told, only whether to leave the cloud alone.
+        server_state: what it expects of the cloud; of one that is told, only whether to leave the cloud alone.
         line: its connections.
         processor: what it computes with.
     """
@@ -26,30 +26,32 @@ class Device:
         self.manifest = manifest
         self.alone: CutEntry | None = next((cut for cut in manifest.cuts if cut.kind == "all-head"), None)
         self.learns = learns
-        self.outlook = Outlook(Estimator(middle_of(manifest.box)), Breaker(seed=seed), 0.0)
-        self.line = Line()
+        self.server_state = ServerState(Estimator(middle_of(manifest.box)), Breaker(seed=seed), 0.0)
+        self.line = TcpConnections()
         self.processor = Processor(events)
 
     def believed(self, truth: Conditions, share: float, now_s: float) -> Conditions:
         """What it decides on; *truth* is what it would see if it looked. No link where the cloud is left alone."""
         if not self.learns:
             return replace(truth, price=personal(truth.price, share))
-        found = self.outlook.conditions(now_s)
+        found = self.server_state.conditions(now_s)
         found = replace(found, price=personal(found.price, share))
         return (
-            found if self.alone is None or self.outlook.is_usable(now_s) else replace(found, uplink_bps=0.0)
+            found
+            if self.alone is None or self.server_state.is_usable(now_s)
+            else replace(found, uplink_bps=0.0)
         )
 
     def looks(self, now_s: float, *, idle: bool) -> bool:
         """Whether a probe is to be sent now; *idle*: nothing is about to be sent that would tell as much."""
-        return self.learns and self.outlook.looks(now_s, idle=idle)
+        return self.learns and self.server_state.looks(now_s, idle=idle)
 
     def failed(self, now_s: float) -> None:
         """There was no answer."""
         self.line.broke()
-        self.outlook.failed(now_s)
+        self.server_state.failed(now_s)
 
     def heard_nothing(self, cut: CutEntry, waited_s: float, now_s: float) -> bool:
         """An answer was waited for in vain; whether the link is to be probed at once."""
         self.failed(now_s)
-        return self.learns and self.outlook.heard_nothing(cut, waited_s, now_s)
+        return self.learns and self.server_state.heard_nothing(cut, waited_s, now_s)

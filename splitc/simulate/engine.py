@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from splitc.bundle.manifest import CutEntry, Manifest
 from splitc.bundle.price import Price
-from splitc.simulate.cloud import Cloud, Part, Worker
+from splitc.simulate.cloud import CloudWork, SimulatedCloud, Worker
 from splitc.simulate.devices import Device
 from splitc.simulate.events import Events
 from splitc.simulate.fleet import Outage
-from splitc.simulate.job import End, Job
+from splitc.simulate.job import End, SimulatedJob
 from splitc.simulate.links import Array
 from splitc.simulate.policies import Policy, key_of
 from splitc.simulate.scenario import Scenario, least_work_s
@@ -24,7 +24,7 @@ _TOLD_JOBS = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class SimulationOutcome:
     """What came of a policy.
 
     Attributes:
@@ -47,11 +47,13 @@ class Outcome:
     price: Array
 
 
-def simulate(scenario: Scenario, workload: Workload, policy: Policy, told: Callable[[int], None]) -> Outcome:
+def simulate(
+    scenario: Scenario, workload: Workload, policy: Policy, told: Callable[[int], None]
+) -> SimulationOutcome:
     """Run every job to its end; *told* hears how many jobs ended since it last did."""
     world = _World(scenario, workload, policy, told)
     world.run()
-    return Outcome(
+    return SimulationOutcome(
         policy=policy.name,
         latency_s=world.latency_s,
         end=world.end,
@@ -80,9 +82,9 @@ class _World:
         self._scenario, self._workload, self._told = scenario, workload, told
         self._times_s = workload.time_s.tolist()
         self._devices: dict[int, Device] = {}
-        self._parts: dict[tuple[str, str, str], Part] = {}
+        self._parts: dict[tuple[str, str, str], CloudWork] = {}
         self._ended = 0
-        self.cloud = Cloud(
+        self.cloud = SimulatedCloud(
             [self._worker() for _ in range(fleet.cloud.machines * fleet.cloud.workers)], seed=fleet.seed
         )
 
@@ -94,15 +96,15 @@ class _World:
         self.events.run()
         self._told(self._ended % _TOLD_JOBS)
 
-    def part(self, manifest: Manifest, cut: CutEntry) -> Part:
+    def part(self, manifest: Manifest, cut: CutEntry) -> CloudWork:
         key = (*key_of(manifest), cut.id)
         if key not in self._parts:
             alone_s = cut.cloud_s * self._scenario.fleet.cloud.slowdown
             run_s = tuple(alone_s * times for times in self._scenario.curve(manifest, cut))
-            self._parts[key] = Part(key, run_s, least_work_s(run_s))
+            self._parts[key] = CloudWork(key, run_s, least_work_s(run_s))
         return self._parts[key]
 
-    def ended(self, job: Job, end: End, now_s: float) -> None:
+    def ended(self, job: SimulatedJob, end: End, now_s: float) -> None:
         index = job.index
         self.latency_s[index] = now_s - self._times_s[index]
         self.end[index] = end
@@ -129,7 +131,9 @@ class _World:
             if index + 1 < len(truths):
                 self.events.at(self._times_s[index + 1], lambda then_s: begin(index + 1, then_s))
             device = self._device(index)
-            Job(self, index, device, truths[index], shares[index], slas_s[owners[index]]).arrive(now_s)
+            SimulatedJob(self, index, device, truths[index], shares[index], slas_s[owners[index]]).arrive(
+                now_s
+            )
 
         if truths:
             self.events.at(self._times_s[0], lambda then_s: begin(0, then_s))

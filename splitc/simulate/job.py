@@ -8,16 +8,16 @@ from typing import Protocol
 
 from splitc.bundle.decide import Conditions, Decision
 from splitc.bundle.manifest import CutEntry, Manifest
-from splitc.runtime.estimate.estimator import Exchange
+from splitc.runtime.estimate.estimator import ObservedExchange
 from splitc.runtime.estimate.patience import also_sent, patience
 from splitc.runtime.estimate.probing import link_matters
-from splitc.simulate.cloud import Cloud, Part, Worker
+from splitc.simulate.cloud import CloudWork, SimulatedCloud, Worker
 from splitc.simulate.devices import Device
 from splitc.simulate.events import Act, Events
 from splitc.simulate.policies import Policy
 from splitc.simulate.probe import Probe
-from splitc.simulate.processor import Run
-from splitc.simulate.tcp import Connection, after_first_s
+from splitc.simulate.processor import ProcessorRun
+from splitc.simulate.tcp import TcpConnection, after_first_s
 
 
 class End(IntEnum):
@@ -33,15 +33,15 @@ class World(Protocol):
     """What a job finds."""
 
     events: Events
-    cloud: Cloud
+    cloud: SimulatedCloud
     policy: Policy
     request_s: float
 
-    def part(self, manifest: Manifest, cut: CutEntry) -> Part:
+    def part(self, manifest: Manifest, cut: CutEntry) -> CloudWork:
         """What the cloud runs of *cut*."""
         ...
 
-    def ended(self, job: "Job", end: End, now_s: float) -> None:
+    def ended(self, job: "SimulatedJob", end: End, now_s: float) -> None:
         """*job* is over."""
         ...
 
@@ -56,7 +56,7 @@ class _Said:
     down_s: float
 
 
-class Job:
+class SimulatedJob:
     """One job; *truth* is its link and its device, *share* its luck with the price."""
 
     def __init__(
@@ -68,10 +68,10 @@ class Job:
         self._world, self._device, self._truth = world, device, truth
         self._share, self._sla_s = share, sla_s
         self._is_over = self._is_sent = False
-        self._alone: Run | None = None  # what the device does instead of the cloud
+        self._alone: ProcessorRun | None = None  # what the device does instead of the cloud
         self._is_settled = False  # the exchange came to an end, or nobody waits for it
         self._worker: Worker | None = None
-        self._connection: Connection
+        self._connection: TcpConnection
         self._began_s = self._sent_s = self._up_s = 0.0
 
     def arrive(self, now_s: float) -> None:
@@ -80,7 +80,7 @@ class Job:
         truth = self._truth if device.learns else self._whole_truth(now_s)
         believed = device.believed(truth, self._share, now_s)
         decision = world.policy.choose(device.manifest, believed, self._sla_s)
-        if world.policy.is_free and not device.outlook.is_steady(now_s):
+        if world.policy.is_free and not device.server_state.is_steady(now_s):
             decision = also_sent(device.manifest.cuts, decision, self._sla_s)
         self.decision = decision
         self._look(believed, now_s)
@@ -128,11 +128,11 @@ class Job:
         if self._is_sent and not self._is_settled:
             self._leave_behind()
 
-    def _run(self, cut: CutEntry, then: Act, now_s: float) -> Run:
+    def _run(self, cut: CutEntry, then: Act, now_s: float) -> ProcessorRun:
         took_s = self._truth.device_slowdown * cut.device_s
 
         def done(then_s: float) -> None:
-            self._device.outlook.device_ran(cut.device_s, took_s)
+            self._device.server_state.device_ran(cut.device_s, took_s)
             then(then_s)
 
         return self._device.processor.run(took_s, done, now_s)
@@ -148,9 +148,11 @@ class Job:
         events, cut, truth = self._world.events, self.decision.cut, self._truth
         waits = patience(self.decision, self._device.alone)
         self._is_sent, self._began_s = True, now_s
-        self.deadline_s = now_s + (waits.give_up_s if self._device.outlook.is_usable(now_s) else waits.late_s)
+        self.deadline_s = now_s + (
+            waits.give_up_s if self._device.server_state.is_usable(now_s) else waits.late_s
+        )
         kept = self._device.line.take(now_s)
-        self._connection = kept or Connection()
+        self._connection = kept or TcpConnection()
         self._sent_s = now_s if kept is not None else now_s + truth.rtt_s
         self._up_s = self._connection.carry_s("up", cut.uplink_bytes, truth, self._sent_s)
         events.at(now_s + waits.late_s, self._late)
@@ -158,7 +160,7 @@ class Job:
         if (
             self._world.policy.is_free
             and self._device.alone is not None
-            and not self._device.outlook.is_steady(now_s)
+            and not self._device.server_state.is_steady(now_s)
         ):
             self._go_on_alone(now_s)
 
@@ -192,7 +194,7 @@ class Job:
         cut, truth = self.decision.cut, self._truth
         self._device.line.keep(self._connection, now_s)
         download_s = after_first_s(said.down_s, cut.downlink_bytes, truth.downlink_bps, truth.rtt_s)
-        told = Exchange(
+        told = ObservedExchange(
             uplink_bytes=cut.uplink_bytes,
             downlink_bytes=cut.downlink_bytes,
             wait_s=now_s - self._sent_s - download_s,
@@ -203,7 +205,7 @@ class Job:
             cloud_s=cut.cloud_s,
             price=said.price,
         )
-        self._device.outlook.answered(told, now_s)
+        self._device.server_state.answered(told, now_s)
         if self._alone is not None:
             self._device.processor.end(self._alone, now_s)
         end = End.SPLIT if cut.device is not None else End.CLOUD
@@ -215,7 +217,7 @@ class Job:
     def _refused(self, after_s: float, price: float, now_s: float) -> None:
         if not self._settle():
             self._device.line.keep(self._connection, now_s)
-            self._device.outlook.refused(after_s, price, now_s)
+            self._device.server_state.refused(after_s, price, now_s)
             self._go_on_alone(now_s)
 
     def _fail(self, now_s: float) -> None:
@@ -227,7 +229,7 @@ class Job:
         if self._is_settled:
             return
         if not self._is_over:
-            self._device.outlook.was_late(now_s)
+            self._device.server_state.was_late(now_s)
         if self.deadline_s <= now_s:
             self._give_up(now_s)
             return
@@ -237,7 +239,7 @@ class Job:
 
     def _leave_behind(self) -> None:
         """Let the exchange go on for what its end tells."""
-        self._device.outlook.leave_behind(self)
+        self._device.server_state.leave_behind(self)
 
     def _give_up(self, now_s: float) -> None:
         if not self._settle():
@@ -249,5 +251,5 @@ class Job:
         """End the exchange; whether it had ended before."""
         was = self._is_settled
         self._is_settled = True
-        self._device.outlook.ended(self)
+        self._device.server_state.ended(self)
         return was

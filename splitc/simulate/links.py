@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from splitc.profile.targets.description import load_network
 from splitc.profile.targets.quantity import Spread
 from splitc.simulate.fleet import Fleet, Percentiles
-from splitc.testbed.spec import Trace
+from splitc.testbed.spec import LinkTrace
 from splitc.testbed.traces import read_trace
 
 Array = NDArray[np.float64]
@@ -42,10 +42,10 @@ class Wandering:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Recorded:
+class RecordedRate:
     """The rate at which a trace, over and over, delivers the next 256 KiB."""
 
-    trace: Trace
+    trace: LinkTrace
 
     def at(self, moods: Array, times_s: Array) -> Array:  # noqa: ARG002 - whatever the mood
         """The rate from each time on."""
@@ -60,7 +60,7 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class SimulatedLink:
     """Both directions, and the round trip, which is short while rates are high."""
 
     uplink: Rates
@@ -76,7 +76,7 @@ def quantile(percentiles: Percentiles, moods: Array) -> Array:
     return percentiles.typical * np.exp(moods * np.where(moods < 0, below, above))
 
 
-def load_links(fleet: Fleet, trace: Path | None = None) -> dict[str, Link]:
+def load_links(fleet: Fleet, trace: Path | None = None) -> dict[str, SimulatedLink]:
     """Every link that the classes of *fleet* name; with *trace* all have its rates and keep their round trips.
 
     Args:
@@ -93,15 +93,15 @@ def load_links(fleet: Fleet, trace: Path | None = None) -> dict[str, Link]:
     beside = trace.with_suffix(".down")
     uplink = _recorded(trace)
     downlink = _recorded(beside) if trace.suffix == _UP and beside.exists() else uplink
-    return {name: Link(uplink, downlink, link.rtt_s) for name, link in links.items()}
+    return {name: SimulatedLink(uplink, downlink, link.rtt_s) for name, link in links.items()}
 
 
-def _link(fleet: Fleet, name: str) -> Link:
+def _link(fleet: Fleet, name: str) -> SimulatedLink:
     if name in fleet.traces:
         entry = fleet.traces[name]
-        return Link(_recorded(Path(entry.uplink)), _recorded(Path(entry.downlink)), entry.rtt_s)
+        return SimulatedLink(_recorded(Path(entry.uplink)), _recorded(Path(entry.downlink)), entry.rtt_s)
     network = load_network(name)
-    return Link(
+    return SimulatedLink(
         Wandering(_percentiles(network.uplink_bps)),
         Wandering(_percentiles(network.downlink_bps)),
         _percentiles(network.rtt_s),
@@ -112,5 +112,5 @@ def _percentiles(spread: Spread) -> Percentiles:
     return Percentiles(spread.typical, spread.low, spread.high)
 
 
-def _recorded(path: Path) -> Recorded:
-    return Recorded(read_trace(path))
+def _recorded(path: Path) -> RecordedRate:
+    return RecordedRate(read_trace(path))

@@ -3,12 +3,12 @@
 from functools import partial
 
 from splitc.bundle.decide import Conditions
-from splitc.runtime.estimate.estimator import Exchange
+from splitc.runtime.estimate.estimator import ObservedExchange
 from splitc.runtime.estimate.probing import BARE_BYTES, DOWN_BYTES, UP_BYTES
-from splitc.simulate.cloud import Cloud
+from splitc.simulate.cloud import SimulatedCloud
 from splitc.simulate.devices import Device
 from splitc.simulate.events import Events
-from splitc.simulate.tcp import Connection, after_first_s
+from splitc.simulate.tcp import TcpConnection, after_first_s
 
 _SIZES_BYTES = ((BARE_BYTES, 0), (UP_BYTES, DOWN_BYTES))  # up and down
 _MOST_TURNS = 2
@@ -17,11 +17,13 @@ _MOST_TURNS = 2
 class Probe:
     """One, and another one if that was a surprise; it begins at once."""
 
-    def __init__(self, events: Events, cloud: Cloud, device: Device, truth: Conditions, now_s: float) -> None:
+    def __init__(
+        self, events: Events, cloud: SimulatedCloud, device: Device, truth: Conditions, now_s: float
+    ) -> None:
         self._events, self._cloud, self._device, self._truth = events, cloud, device, truth
         self._turns = 0
         kept = device.line.take(now_s)
-        self._connection = kept or Connection()
+        self._connection = kept or TcpConnection()
         self._send(0, now_s if kept is not None else now_s + truth.rtt_s)
 
     def _send(self, number: int, now_s: float) -> None:
@@ -34,11 +36,11 @@ class Probe:
         worker, device, truth = self._cloud.worker(), self._device, self._truth
         if worker is None:
             device.failed(now_s)
-            device.outlook.probed(now_s, found=self._turns > 0)
+            device.server_state.probed(now_s, found=self._turns > 0)
             return
         up_bytes, down_bytes = _SIZES_BYTES[number]
         download_s = after_first_s(down_s, down_bytes, truth.downlink_bps, truth.rtt_s)
-        told = Exchange(
+        told = ObservedExchange(
             uplink_bytes=up_bytes,
             downlink_bytes=down_bytes,
             wait_s=up_s + down_s - download_s,
@@ -49,7 +51,7 @@ class Probe:
             cloud_s=None,
             price=worker.price.now(now_s),
         )
-        is_surprise = device.outlook.measured(told, now_s)
+        is_surprise = device.server_state.measured(told, now_s)
         if number + 1 < len(_SIZES_BYTES):
             self._send(number + 1, now_s)
             return
@@ -58,4 +60,4 @@ class Probe:
             self._send(0, now_s)
             return
         device.line.keep(self._connection, now_s)
-        device.outlook.probed(now_s, found=True)
+        device.server_state.probed(now_s, found=True)

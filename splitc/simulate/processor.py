@@ -8,7 +8,7 @@ from splitc.simulate.events import Act, Events
 
 
 @dataclass(slots=True, eq=False)
-class Run:
+class ProcessorRun:
     """One run, that was asked for."""
 
     duration_s: float
@@ -21,17 +21,17 @@ class Processor:
 
     def __init__(self, events: Events) -> None:
         self._events = events
-        self._waiting: deque[Run] = deque()
-        self._running: Run | None = None
+        self._waiting: deque[ProcessorRun] = deque()
+        self._running: ProcessorRun | None = None
 
-    def run(self, duration_s: float, then: Act, now_s: float) -> Run:
+    def run(self, duration_s: float, then: Act, now_s: float) -> ProcessorRun:
         """Do what takes so long once all else is done; then *then* happens."""
-        run = Run(duration_s, then)
+        run = ProcessorRun(duration_s, then)
         self._waiting.append(run)
         self._next(now_s)
         return run
 
-    def end(self, run: Run, now_s: float) -> None:
+    def end(self, run: ProcessorRun, now_s: float) -> None:
         """Nobody wants what *run* makes any more."""
         run.is_over = True
         if run is self._running:
@@ -45,7 +45,7 @@ class Processor:
                 self._running = run
                 self._events.at(now_s + run.duration_s, partial(self._done, run))
 
-    def _done(self, run: Run, now_s: float) -> None:
+    def _done(self, run: ProcessorRun, now_s: float) -> None:
         if run is self._running:
             self.end(run, now_s)
             run.then(now_s)

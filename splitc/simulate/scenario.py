@@ -14,7 +14,7 @@ from splitc.bundle.manifest import CutEntry, Manifest, PartEntry
 from splitc.common.errors import BundleError
 from splitc.server.tails.prepare import BatchTimes, Settings, batch_times
 from splitc.simulate.fleet import CloudEntry, DeviceClass, Fleet
-from splitc.simulate.links import Link
+from splitc.simulate.links import SimulatedLink
 from splitc.simulate.policies import Case, key_of
 
 _HOUR_S, _MOMENTS = 3600.0, 401  # over which a recorded link's usual rate is taken
@@ -35,7 +35,7 @@ class Scenario:
 
     fleet: Fleet
     manifests: tuple[Manifest, ...]
-    links: Mapping[str, Link]
+    links: Mapping[str, SimulatedLink]
     curves: Mapping[tuple[str, str, str], Curve]
 
     def curve(self, manifest: Manifest, cut: CutEntry) -> Curve:

@@ -11,7 +11,7 @@ from splitc.runtime.http.transport import MAX_IDLE, MAX_IDLE_S
 Way = Literal["up", "down"]
 
 
-class Connection:
+class TcpConnection:
     """One that is kept; of each direction, what TCP sends before it waits for an acknowledgement."""
 
     def __init__(self) -> None:
@@ -30,13 +30,13 @@ class Connection:
         return truth.rtt_s / 2 + sending_s
 
 
-class Line:
+class TcpConnections:
     """The connections of one device to its cloud, kept as `splitc.runtime.http.transport` keeps them."""
 
     def __init__(self) -> None:
-        self._idle: list[Connection] = []
+        self._idle: list[TcpConnection] = []
 
-    def take(self, now_s: float) -> Connection | None:
+    def take(self, now_s: float) -> TcpConnection | None:
         """The connection used last, if one is free and not forgotten on the way."""
         while self._idle:
             connection = self._idle.pop()
@@ -44,7 +44,7 @@ class Line:
                 return connection
         return None
 
-    def keep(self, connection: Connection, now_s: float) -> None:
+    def keep(self, connection: TcpConnection, now_s: float) -> None:
         """*connection* has carried its answer."""
         connection.idle_since_s = now_s
         if len(self._idle) < MAX_IDLE:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from splitc.bundle.decide import Conditions
 from splitc.simulate.fleet import DeviceClass, Fleet, Phase
-from splitc.simulate.links import Array, Link, quantile
+from splitc.simulate.links import Array, SimulatedLink, quantile
 from splitc.simulate.scenario import Scenario
 
 _MEMORY_S = 4.0  # how long good and bad spells of a link last, as in `splitc.testbed.traces`
@@ -72,7 +72,7 @@ def expected_jobs(fleet: Fleet) -> float:
 def _of_class(
     fleet: Fleet,
     item: DeviceClass,
-    links: Mapping[str, Link],
+    links: Mapping[str, SimulatedLink],
     source: np.random.Generator,
     *,
     first: int,
@@ -114,7 +114,7 @@ def phases(phases: Sequence[Phase], horizon_s: float) -> tuple[Array, Array]:
 
 def _link_states(
     item: DeviceClass,
-    links: Mapping[str, Link],
+    links: Mapping[str, SimulatedLink],
     times_s: Array,
     device: NDArray[np.int64],
     source: np.random.Generator,

@@ -23,7 +23,7 @@ _INFEASIBLE = 2  # a status of scipy.optimize.milp
 
 
 @dataclass(slots=True, eq=False)
-class Program:
+class MixedIntegerProgram:
     """A program that learns: `best_cut` appends the rows that it needed, which are valid at any prices.
 
     Attributes:
@@ -47,7 +47,9 @@ class Program:
     peak_rows: set[tuple[int, bytes]] = field(default_factory=set)
 
 
-def make_program(costs: Costs, limits: Limits, pins: Pins, direction: Direction = "device-first") -> Program:
+def make_program(
+    costs: Costs, limits: Limits, pins: Pins, direction: Direction = "device-first"
+) -> MixedIntegerProgram:
     """Write down closure, crossing, shared weights, and all budgets but peak memory."""
     graph = costs.graph
     tensors = graph.tensors
@@ -58,7 +60,7 @@ def make_program(costs: Costs, limits: Limits, pins: Pins, direction: Direction 
         if tensor.is_output and tensor.producer is not None:
             returned[tensor.producer] += tensor.nbytes or 0
     matrix, limit = _structure(graph, direction)
-    program = Program(
+    program = MixedIntegerProgram(
         costs=costs,
         limits=limits,
         pins=pins,
@@ -75,7 +77,7 @@ def make_program(costs: Costs, limits: Limits, pins: Pins, direction: Direction 
     return program
 
 
-def best_cut(program: Program, prices: FloatArray, at_least_s: float = 0.0) -> Cut | None:
+def best_cut(program: MixedIntegerProgram, prices: FloatArray, at_least_s: float = 0.0) -> Cut | None:
     """The best cut within all limits, or None, by unit times and bytes alone.
 
     *at_least_s* bounds these from below.
@@ -97,7 +99,7 @@ def best_cut(program: Program, prices: FloatArray, at_least_s: float = 0.0) -> C
     return None
 
 
-def _solve(program: Program, objective: FloatArray) -> frozenset[int] | None:
+def _solve(program: MixedIntegerProgram, objective: FloatArray) -> frozenset[int] | None:
     lower, upper = np.zeros(len(objective)), np.ones(len(objective))
     lower[sorted(program.pins.device)] = 1.0
     upper[sorted(program.pins.cloud)] = 0.0
@@ -117,7 +119,11 @@ def _solve(program: Program, objective: FloatArray) -> frozenset[int] | None:
 
 
 def _row(
-    program: Program, *, x: FloatArray | None = None, y: FloatArray | None = None, z: FloatArray | None = None
+    program: MixedIntegerProgram,
+    *,
+    x: FloatArray | None = None,
+    y: FloatArray | None = None,
+    z: FloatArray | None = None,
 ) -> FloatArray:
     blanks = (program.returned_bytes, program.sent_bytes, program.weight_bytes)
     return np.concatenate(
@@ -125,7 +131,7 @@ def _row(
     )
 
 
-def _append(program: Program, row: FloatArray, limit: float) -> None:
+def _append(program: MixedIntegerProgram, row: FloatArray, limit: float) -> None:
     # HiGHS tolerates 1e-6 absolutely; a tight limit may be far below the largest term, but not without bound.
     scale = max(abs(limit), 1e-3 * float(np.abs(row).max(initial=0.0)), 1e-300)
     program.matrix = vstack([program.matrix, csr_array(row[None] / scale)], format="csr")
@@ -158,7 +164,7 @@ def _structure(graph: Graph, direction: Direction) -> tuple[csr_array, FloatArra
     return matrix, np.array([limit for _, limit in rows])
 
 
-def _budget_rows(program: Program) -> list[tuple[FloatArray, float, float]]:
+def _budget_rows(program: MixedIntegerProgram) -> list[tuple[FloatArray, float, float]]:
     """(row, constant, limit) of each budget that is set; of peak memory, what weights alone must keep."""
     limits, energy = program.limits, program.costs.energy
     rows: list[tuple[FloatArray, float, float]] = [
@@ -182,7 +188,7 @@ def _budget_rows(program: Program) -> list[tuple[FloatArray, float, float]]:
     return rows
 
 
-def peak_row(program: Program, unit: int, device: frozenset[int]) -> tuple[FloatArray, float]:
+def peak_row(program: MixedIntegerProgram, unit: int, device: frozenset[int]) -> tuple[FloatArray, float]:
     """Bytes that occupy the device while *unit* runs, weights included, as a row and a constant.
 
     Exact for the cut that has the units of *device* on the device, and never too high for others that have
@@ -192,7 +198,7 @@ def peak_row(program: Program, unit: int, device: frozenset[int]) -> tuple[Float
     return _row(program, x=alive.by_unit, y=alive.by_tensor, z=program.weight_bytes), alive.always
 
 
-def _exclude(program: Program, cut: Cut) -> None:
+def _exclude(program: MixedIntegerProgram, cut: Cut) -> None:
     """Add a row that *cut* breaks: the peak of its worst unit, or if that is not the reason, the cut itself.
 
     The latter is for a cut that keeps all rows within the solver's tolerance of 1e-6, but not to the byte.

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self
 
 from splitc.common.errors import TestBedError
-from splitc.testbed.emulated_link import Counts
+from splitc.testbed.emulated_link import PacketCounts
 from splitc.testbed.forwarder import CLOUD_ADDRESS, DEVICE_ADDRESS
 from splitc.testbed.namespaces import Namespace, end_processes
 from splitc.testbed.slow import Slowed
@@ -39,8 +39,8 @@ _PATIENCE_S = 15.0
 class LinkCounts:
     """What became of the packets of both directions since the bed was made."""
 
-    up: Counts
-    down: Counts
+    up: PacketCounts
+    down: PacketCounts
 
 
 class Bed:
@@ -136,7 +136,7 @@ class Bed:
     def counts(self) -> LinkCounts:
         """What has become of the packets so far."""
         value = self._tell("counts")
-        return LinkCounts(Counts(**value["up"]), Counts(**value["down"]))
+        return LinkCounts(PacketCounts(**value["up"]), PacketCounts(**value["down"]))
 
     def close(self) -> None:
         """End everything, at once; a closed bed may be closed again."""

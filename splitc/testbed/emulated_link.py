@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
-from splitc.testbed.spec import MTU_BYTES, LinkSpec, Rate, Trace
+from splitc.testbed.spec import MTU_BYTES, LinkSpec, LinkTrace, Rate
 
 
 class _Pace(Protocol):
@@ -36,7 +36,7 @@ class _Recorded:
     What it could have carried is lost if nothing waits for it.
     """
 
-    def __init__(self, trace: Trace, begin_s: float) -> None:
+    def __init__(self, trace: LinkTrace, begin_s: float) -> None:
         self._times_ms = trace.opportunities_ms
         self._length_s = trace.length_s
         self._begin_s = begin_s
@@ -72,7 +72,7 @@ class _Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class PacketCounts:
     """What became of the packets of one direction.
 
     Attributes:
@@ -87,10 +87,10 @@ class Counts:
     late_s: float
 
 
-class Line:
+class LinkDirection:
     """One direction of a link."""
 
-    def __init__(self, pace: Rate | Trace, spec: LinkSpec, now_s: float) -> None:
+    def __init__(self, pace: Rate | LinkTrace, spec: LinkSpec, now_s: float) -> None:
         """*pace* is the one of *spec* for this direction; a trace begins at *now_s*."""
         self._waiting: deque[tuple[float, int, bytes]] = deque()
         self._under_way: deque[tuple[float, bytes]] = deque()
@@ -104,7 +104,7 @@ class Line:
         self.black_hole = False
         self.change(pace, spec, now_s)
 
-    def change(self, pace: Rate | Trace, spec: LinkSpec, now_s: float) -> None:
+    def change(self, pace: Rate | LinkTrace, spec: LinkSpec, now_s: float) -> None:
         """Go on as another link; what waits, waits for the new one, and what is under way arrives as it would have."""
         self._pace: _Pace = _Steady(pace) if isinstance(pace, Rate) else _Recorded(pace, now_s)
         self._delay_s = spec.rtt_s / 2
@@ -139,9 +139,9 @@ class Line:
             return self._under_way[0][0]
         return self._first_leaves_s() + self._delay_s if self._waiting else math.inf
 
-    def counts(self) -> Counts:
+    def counts(self) -> PacketCounts:
         """What has become of the packets so far."""
-        return Counts(self._arrived, self._dropped, self._lost, self._late_s)
+        return PacketCounts(self._arrived, self._dropped, self._lost, self._late_s)
 
     def _settle(self, now_s: float) -> None:
         """Let leave what leaves by *now_s*."""

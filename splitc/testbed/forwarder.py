@@ -17,7 +17,7 @@ from typing import TextIO
 
 from splitc.common.errors import TestBedError
 from splitc.testbed import interfaces
-from splitc.testbed.emulated_link import Line
+from splitc.testbed.emulated_link import LinkDirection
 from splitc.testbed.namespaces import (
     Namespace,
     end_processes,
@@ -79,7 +79,7 @@ def _usual_congestion_control() -> str:
     return name.rstrip(b"\0").decode()
 
 
-class Link:
+class ForwardedLink:
     """Both sides, and a line each way.
 
     Attributes:
@@ -95,7 +95,10 @@ class Link:
         self.device = Side("device", DEVICE_ADDRESS, namespaces[0])
         self.cloud = Side("cloud", CLOUD_ADDRESS, namespaces[1])
         now_s = time.monotonic()
-        self.up, self.down = Line(spec.uplink, spec, now_s), Line(spec.downlink, spec, now_s)
+        self.up, self.down = (
+            LinkDirection(spec.uplink, spec, now_s),
+            LinkDirection(spec.downlink, spec, now_s),
+        )
         self._ways = (
             (self.device.port, self.up, self.cloud.port),
             (self.cloud.port, self.down, self.device.port),
@@ -142,7 +145,7 @@ class Link:
         end_processes([self.device.namespace, self.cloud.namespace])
 
 
-def serve(link: Link, bed: socket.socket, commands: TextIO, owner: int) -> None:
+def serve(link: ForwardedLink, bed: socket.socket, commands: TextIO, owner: int) -> None:
     """Carry packets until the bed is closed or the process with the descriptor *owner* has ended."""
     told = bed.fileno()
     watched = [told, owner, link.device.port.fileno(), link.cloud.port.fileno()]
@@ -178,7 +181,7 @@ def main(owner_pid: int) -> int:
     ):
         try:
             owner = os.pidfd_open(owner_pid)
-            link = Link(from_json(commands.readline()))
+            link = ForwardedLink(from_json(commands.readline()))
         except TestBedError as error:
             _say(bed, {"error": str(error)})
             return 1

@@ -35,7 +35,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class LinkTrace:
     """A recorded link: at each of these milliseconds one IP packet of 1,500 bytes can leave.
 
     The last one is also the length of the trace, which then starts anew.
@@ -71,8 +71,8 @@ class LinkSpec:
         loss: share of packets that never arrive, at random but the same ones each time.
     """
 
-    uplink: Rate | Trace
-    downlink: Rate | Trace
+    uplink: Rate | LinkTrace
+    downlink: Rate | LinkTrace
     rtt_s: float
     queue_bytes: int
     loss: float = 0.0
@@ -109,9 +109,9 @@ def from_json(text: str) -> LinkSpec:
     return LinkSpec(**{**value, "uplink": _pace(value["uplink"]), "downlink": _pace(value["downlink"])})
 
 
-def _plain(pace: Rate | Trace) -> float | tuple[int, ...]:
+def _plain(pace: Rate | LinkTrace) -> float | tuple[int, ...]:
     return pace.bps if isinstance(pace, Rate) else pace.opportunities_ms
 
 
-def _pace(value: Any) -> Rate | Trace:
-    return Trace(tuple(value)) if isinstance(value, list) else Rate(value)
+def _pace(value: Any) -> Rate | LinkTrace:
+    return LinkTrace(tuple(value)) if isinstance(value, list) else Rate(value)

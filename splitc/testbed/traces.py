@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from splitc.common.errors import TestBedError
-from splitc.testbed.spec import MTU_BYTES, Rate, Trace
+from splitc.testbed.spec import MTU_BYTES, LinkTrace, Rate
 
 _STEP_S = 0.1
 _MEMORY_S = 4.0  # how long good and bad spells last
@@ -18,7 +18,7 @@ _DIGITS = 12
 _FADE = 20.0  # the worst moment is so many times below the low percentile
 
 
-def read_trace(path: Path) -> Trace:
+def read_trace(path: Path) -> LinkTrace:
     """Read the trace at *path*.
 
     Raises:
@@ -45,12 +45,14 @@ def read_trace(path: Path) -> Trace:
                 f"{path}: line {number} is {word}, before the {times_ms[-2]} above it; a trace must be in order"
             )
     try:
-        return Trace(tuple(times_ms))
+        return LinkTrace(tuple(times_ms))
     except TestBedError as error:
         raise TestBedError(f"{path}: {error}") from error
 
 
-def synthetic_trace(low_bps: float, typical_bps: float, high_bps: float, seconds: float, seed: int) -> Trace:
+def synthetic_trace(
+    low_bps: float, typical_bps: float, high_bps: float, seconds: float, seed: int
+) -> LinkTrace:
     """Make a trace up: the same one for the same arguments.
 
     Its rate wanders as a mobile link's does, in spells of some seconds, with short fades far below the low rate.
@@ -70,7 +72,7 @@ def synthetic_trace(low_bps: float, typical_bps: float, high_bps: float, seconds
     moods = _moods(round(seconds / _STEP_S), seed)
     rates_bps = [_quantile(mood, low_bps, typical_bps, high_bps) for mood in moods]
     end_ms = round(1000 * _STEP_S * len(moods))
-    return Trace((*(time_ms for time_ms in _opportunities_ms(rates_bps) if time_ms < end_ms), end_ms))
+    return LinkTrace((*(time_ms for time_ms in _opportunities_ms(rates_bps) if time_ms < end_ms), end_ms))
 
 
 def _moods(count: int, seed: int) -> list[float]:

@@ -12,14 +12,14 @@ from splitc.cli.show_bundle import bundle_facts, show_compiled
 from splitc.common.formatting import format_seconds_range
 from splitc.common.kinds import Source
 from splitc.compile.compile import Compiled
-from splitc.compile.verdict import outlook
+from splitc.compile.verdict import judge
 from splitc.profile.targets.description import load_network
 from tests import manifests
 
 
 def printed(manifest: Manifest, width: int = 200) -> str:
     console = Console(file=StringIO(), width=width, highlight=False, markup=False)
-    compiled = Compiled(Path("out"), manifest, outlook(manifest, [load_network("wifi")]))
+    compiled = Compiled(Path("out"), manifest, judge(manifest, [load_network("wifi")]))
     show_compiled(compiled, console)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()

@@ -25,7 +25,7 @@ from splitc.bundle.manifest import (
     part_files,
 )
 from splitc.compile.report import render, sides
-from splitc.compile.verdict import outlook
+from splitc.compile.verdict import judge
 from splitc.profile.targets.description import Network
 from splitc.profile.targets.quantity import Spread
 from tests import manifests
@@ -153,7 +153,7 @@ NETWORKS = (network("wifi", 24e6), network("fibre", 26e6), network("lte", 6e6), 
 
 
 def page(manifest: Manifest, networks: tuple[Network, ...] = NETWORKS, sla_s: float | None = None) -> Page:
-    return Page(render(manifest, outlook(manifest, networks, sla_s), networks))
+    return Page(render(manifest, judge(manifest, networks, sla_s), networks))
 
 
 def test_it_shows_every_cut_network_note_tensor_and_file() -> None:
@@ -180,14 +180,14 @@ def test_it_shows_every_cut_network_note_tensor_and_file() -> None:
 def test_it_gives_one_verdict_for_each_network() -> None:
     """The first thing to read is what to do."""
     found = page(sample()).text
-    for item in outlook(sample(), NETWORKS):
+    for item in judge(sample(), NETWORKS):
         sentence = item.sentence()
         assert f"{sentence[0].upper()}{sentence[1:]}. estimate" in found
 
 
 def test_the_order_is_fixed() -> None:
     """Verdicts, networks, cuts, sources, box, notes, model, files."""
-    html = render(sample(), outlook(sample(), NETWORKS), NETWORKS)
+    html = render(sample(), judge(sample(), NETWORKS), NETWORKS)
     assert re.findall(r"<h2>(.*?)</h2>", html) == [
         "On each network",
         "The 5 shipped cuts",
@@ -201,14 +201,14 @@ def test_the_order_is_fixed() -> None:
 
 def test_equal_manifests_give_equal_reports() -> None:
     """No clock, no chance."""
-    assert render(sample(), outlook(sample(), NETWORKS), NETWORKS) == render(
-        sample(), outlook(sample(), NETWORKS), NETWORKS
+    assert render(sample(), judge(sample(), NETWORKS), NETWORKS) == render(
+        sample(), judge(sample(), NETWORKS), NETWORKS
     )
 
 
 def test_it_refers_to_nothing_outside() -> None:
     """It can be read without a network and tells nobody that it was."""
-    html = render(sample(), outlook(sample(), NETWORKS), NETWORKS)
+    html = render(sample(), judge(sample(), NETWORKS), NETWORKS)
     assert "://" not in html
     assert not re.search(r"<script|@import|url\((?!#)|\b(src|href)=", html)
 
@@ -337,7 +337,7 @@ def test_a_certificate_beyond_the_limit_is_not_hidden() -> None:
 
 def test_the_winners_share_the_axis() -> None:
     """Every stretch of uplink rates has a fastest cut, and stretches meet."""
-    html = render(sample(), outlook(sample(), NETWORKS), NETWORKS)
+    html = render(sample(), judge(sample(), NETWORKS), NETWORKS)
     strips = [
         (float(x), float(width))
         for x, width in re.findall(r'class="strip [^"]*" x="(.*?)" y=".*?" width="(.*?)"', html)
@@ -349,7 +349,7 @@ def test_the_winners_share_the_axis() -> None:
 
 def test_labels_of_close_networks_and_curves_do_not_overlap() -> None:
     """Networks with nearly the same rate are named in different rows; curves are labelled at a distance."""
-    html = render(sample(), outlook(sample(), NETWORKS), NETWORKS)
+    html = render(sample(), judge(sample(), NETWORKS), NETWORKS)
     rows = dict(
         reversed(pair) for pair in re.findall(r'y="([\d.]+)" text-anchor="middle">(wifi|fibre|lte)<', html)
     )

@@ -6,7 +6,7 @@ import pytest
 
 from splitc.bundle.decide import decide
 from splitc.bundle.manifest import Manifest
-from splitc.compile.verdict import Outlook, outlook, typical
+from splitc.compile.verdict import Verdict, judge, typical
 from splitc.profile.targets.description import Network, load_network
 from splitc.profile.targets.quantity import Spread
 from tests import manifests
@@ -20,8 +20,8 @@ def network(uplink_bps: float, rtt_s: float = 0.01) -> Network:
     return Network("air", "made up", spread(uplink_bps), spread(1e9), spread(rtt_s))
 
 
-def look(given: Manifest, uplink_bps: float, sla_s: float | None = None) -> Outlook:
-    (found,) = outlook(given, [network(uplink_bps)], sla_s)
+def look(given: Manifest, uplink_bps: float, sla_s: float | None = None) -> Verdict:
+    (found,) = judge(given, [network(uplink_bps)], sla_s)
     return found
 
 

@@ -17,7 +17,7 @@ from splitc.common.errors import ProfileError
 from splitc.common.records import decode, encode
 from splitc.model.analysis import Analysis, AnalysisOptions, analyse
 from splitc.profile.document import Profile
-from splitc.profile.ort_trace import Trace, is_profile, read_trace
+from splitc.profile.ort_trace import TracedProfile, is_profile, read_trace
 from tests import models
 from tests.running import save_tiny
 
@@ -62,7 +62,7 @@ def write(events: object, folder: Path) -> Path:
     return path
 
 
-def read(path: Path, **options: Any) -> Trace:
+def read(path: Path, **options: Any) -> TracedProfile:
     return read_trace(path, **{"model": SHA, "threads": None, "default_threads": 1, "dims": {}, **options})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from splitc.model.graph import Work
-from splitc.profile.document import Machine, Measurement, NodeTimes, Profile, UnitRun
+from splitc.profile.document import MachineFacts, Measurement, NodeTimes, Profile, UnitRun
 from splitc.profile.store import Store
 from splitc.profile.targets.calibration import CalibrationRun
 
@@ -21,7 +21,7 @@ def measurement(threads: int = 1, whole_s: float = 1.0, **dims: int) -> Measurem
 
 def profile(*measurements: Measurement, sha256: str = SHA, runtime: str = "onnxruntime") -> Profile:
     units = (UnitRun("u", WORK, tuple(0.5 * item.whole_s[0] for item in measurements)),)
-    unknown = Machine(None, None, None, None, None)
+    unknown = MachineFacts(None, None, None, None, None)
     return Profile(1, sha256, "measured", runtime, "1.0", "CPU", unknown, measurements, units)
 
 

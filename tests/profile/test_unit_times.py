@@ -10,7 +10,7 @@ from splitc.common.cache import Cache
 from splitc.common.errors import ProfileError, TargetError
 from splitc.common.ort import RUNTIME_VERSION, usable_cores
 from splitc.model.analysis import Analysis
-from splitc.profile.document import Machine, Measurement, NodeTimes, Profile, UnitTimes, write_profile
+from splitc.profile.document import MachineFacts, Measurement, NodeTimes, Profile, UnitTimes, write_profile
 from splitc.profile.store import Store
 from splitc.profile.targets.calibration import CalibrationRun
 from splitc.profile.targets.description import Target, load_target
@@ -20,7 +20,7 @@ from tests.running import save_tiny
 
 PIXEL = load_target("pixel7")
 LOCAL = load_target("local")
-UNKNOWN = Machine(None, None, None, None, None)
+UNKNOWN = MachineFacts(None, None, None, None, None)
 
 
 @pytest.fixture

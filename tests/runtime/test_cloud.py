@@ -14,8 +14,8 @@ from splitc.common.values import Value
 from splitc.runtime.client import Answer, Client
 from splitc.runtime.cloud import Cloud
 from splitc.runtime.estimate.breaker import Breaker
-from splitc.runtime.estimate.estimator import Estimator, Exchange
-from splitc.runtime.estimate.server_state import Outlook
+from splitc.runtime.estimate.estimator import Estimator, ObservedExchange
+from splitc.runtime.estimate.server_state import ServerState
 from tests import manifests
 from tests.runtime import servers
 from tests.runtime.test_device_parts import eventually
@@ -41,7 +41,7 @@ class Steady(Client):
         self.probes = 0
         self.fails_after = math.inf
 
-    def probe(self, *, deadline_s: float) -> Iterator[Exchange]:  # noqa: ARG002
+    def probe(self, *, deadline_s: float) -> Iterator[ObservedExchange]:  # noqa: ARG002
         self.probes += 1
         if self.probes > self.fails_after:
             raise TransportError("broken", sent=True)
@@ -57,8 +57,8 @@ class Steady(Client):
     ) -> Answer:
         return Answer({}, self._exchange(0.0))
 
-    def _exchange(self, tail_s: float | None) -> Exchange:
-        return Exchange(200, 0, self.rtt_s, 0.0, None, None, None, tail_s)
+    def _exchange(self, tail_s: float | None) -> ObservedExchange:
+        return ObservedExchange(200, 0, self.rtt_s, 0.0, None, None, None, tail_s)
 
 
 @pytest.fixture
@@ -76,7 +76,9 @@ def client() -> Steady:
 @pytest.fixture
 def cloud(clock: Clock, client: Steady) -> Iterator[Cloud]:
     assert clock.monotonic() != time.monotonic()
-    found = Cloud(client, Outlook(Estimator(Conditions(1e7, 1e7, rtt_s=0.1)), Breaker(seed=0), clock.now_s))
+    found = Cloud(
+        client, ServerState(Estimator(Conditions(1e7, 1e7, rtt_s=0.1)), Breaker(seed=0), clock.now_s)
+    )
     yield found
     found._workers.close(servers.LONGEST_S)
 
@@ -131,7 +133,7 @@ def test_a_server_that_answered_a_look_is_there_though_the_next_fails(
     looks_s(cloud, clock, client, 1.0)
     with cloud._lock:
         for _ in range(2):
-            cloud._outlook.failed(clock.now_s)
+            cloud._server_state.failed(clock.now_s)
     assert not cloud.is_usable()
     client.rtt_s, client.fails_after = 30.0, client.probes + 1  # a surprise, so that it is looked at again
     clock.now_s += 2.0

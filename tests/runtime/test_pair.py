@@ -19,7 +19,7 @@ from splitc.common.values import difference
 from splitc.runtime import pair as pair_module
 from splitc.runtime.client import Answer
 from splitc.runtime.device_parts import DeviceParts
-from splitc.runtime.estimate.estimator import Exchange
+from splitc.runtime.estimate.estimator import ObservedExchange
 from splitc.runtime.http.connection import Buffer, Reply
 from splitc.runtime.http.transport import HttpTransport
 from splitc.runtime.session import Session
@@ -138,7 +138,7 @@ def test_where_both_are_done_the_answer_counts(tiny: Tiny, monkeypatch: pytest.M
         return done
 
     monkeypatch.setattr(pair_module, "beside", at_once)
-    answer = Answer({}, Exchange(1, 1, 0.1, 0.1, None, None, None, None))
+    answer = Answer({}, ObservedExchange(1, 1, 0.1, 0.1, None, None, None, None))
     offload = Future[Answer]()
     offload.set_result(answer)
     all_head = next(cut for cut in tiny.bundle.manifest.cuts if cut.kind == "all-head")

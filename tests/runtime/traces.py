@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from splitc.runtime.estimate.estimator import Exchange
+from splitc.runtime.estimate.estimator import ObservedExchange
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared" / "traces"
 PACKET_BYTES = 1500
@@ -43,13 +43,13 @@ class Link:
 
     def exchange(
         self, start_s: float, up_bytes: int, down_bytes: int, *, cloud_s: float, told: bool, random: Random
-    ) -> Exchange:
+    ) -> ObservedExchange:
         """A request of *up_bytes* from *start_s* on; without *told*, the server says nothing of its times."""
         rtt_s = self.rtt_s * random.uniform(0.9, 1.2)
         first_s, recv_s = self._take(self.up, start_s, up_bytes, rtt_s)
         wait_s = first_s + recv_s + rtt_s + cloud_s
         first_s, download_s = self._take(self.down, start_s + wait_s, down_bytes, rtt_s)
-        return Exchange(
+        return ObservedExchange(
             uplink_bytes=up_bytes,
             downlink_bytes=down_bytes,
             wait_s=wait_s + first_s,

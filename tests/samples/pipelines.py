@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from splitc.compile.pipeline.load import load_pipeline
-from splitc.compile.pipeline.stages import Call, Pipeline, Stage
+from splitc.compile.pipeline.stages import ModelCall, Pipeline, Stage
 
 Array = npt.NDArray[Any]
 Values = dict[str, Array]
@@ -40,7 +40,7 @@ class Runner:
             self.call(call, values)
         return values
 
-    def call(self, call: Call, values: Values) -> None:
+    def call(self, call: ModelCall, values: Values) -> None:
         session = self.sessions[call.model.path]
         made = session.run(list(call.outputs), {name: values[value] for name, value in call.inputs.items()})
         values.update(zip(call.outputs.values(), map(np.asarray, made), strict=True))

@@ -23,7 +23,7 @@ from splitc.bundle.manifest import (
 from splitc.bundle.program import part_program, read_array, run_program, stages_program
 from splitc.common import ort
 from splitc.protocol.tensors import Array
-from splitc.server.tails.part import File, Part, Series
+from splitc.server.tails.part import File, Series, ServedPart
 from tests import manifests, models
 from tests.models import WIDTH, dense, dense_weights, floats, op, value
 from tests.server.serving import LIMIT_S
@@ -176,7 +176,7 @@ class Recorded:
 
         return File(f"{NAME}/{file}", 1 if file == LAST else self.max_batch, run, ((1, 1e-3),))
 
-    def part(self, cut: CutEntry) -> Part:
+    def part(self, cut: CutEntry) -> ServedPart:
         """What the cloud does of *cut*, on these files."""
         assert cut.cloud is not None
         calls = {
@@ -192,9 +192,9 @@ class Recorded:
             self.max_batch,
         )
         inputs = tuple(_entry(entry.name) for entry in cut.sent)
-        return Part(f"{NAME}.{cut.id}", self.bundle.digest, cut, inputs, outputs, series)
+        return ServedPart(f"{NAME}.{cut.id}", self.bundle.digest, cut, inputs, outputs, series)
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, ServedPart]:
         """Those of all cuts, by id."""
         return {cut.id: self.part(cut) for cut in self.bundle.manifest.cuts if cut.cloud is not None}
 

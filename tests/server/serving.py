@@ -20,7 +20,7 @@ from splitc.protocol.tensors import Array
 from splitc.server.app import Application, application
 from splitc.server.options import ListenOptions, ServerOptions
 from splitc.server.serve import Server
-from splitc.server.tails.part import File, Part, Run
+from splitc.server.tails.part import File, Run, ServedPart
 from tests import manifests
 
 LIMIT_S = 60.0  # nothing takes that long, unless something hangs
@@ -42,8 +42,8 @@ def make_part(
     outputs: tuple[TensorEntry, ...] = (Y,),
     max_batch: int = 8,
     cut: CutEntry = manifests.CUTS[1],
-) -> Part:
-    return Part(name, DIGEST, cut, inputs, outputs, File(name, max_batch, run))
+) -> ServedPart:
+    return ServedPart(name, DIGEST, cut, inputs, outputs, File(name, max_batch, run))
 
 
 @dataclass
@@ -59,12 +59,12 @@ class Gated:
         return double(inputs, outputs)
 
 
-def parts_of(bundle: Bundle) -> tuple[Part, ...]:
+def parts_of(bundle: Bundle) -> tuple[ServedPart, ...]:
     """What the cloud does of every cut of *bundle*, one file each, in the plainest way."""
     return tuple(_part_of(bundle, cut) for cut in bundle.manifest.cuts if cut.cloud is not None)
 
 
-def _part_of(bundle: Bundle, cut: CutEntry) -> Part:
+def _part_of(bundle: Bundle, cut: CutEntry) -> ServedPart:
     assert cut.cloud is not None
     session = ort.session(bundle.path(part_files(cut.cloud)[0]), threads=1)
     inputs = tuple(TensorEntry(item.name, item.dtype, item.shape, item.bytes) for item in cut.sent)
@@ -75,7 +75,7 @@ def _part_of(bundle: Bundle, cut: CutEntry) -> Part:
         return ort.run(session, feeds, names)
 
     name = f"{bundle.manifest.model.name}.{cut.id}"
-    return Part(name, bundle.digest, cut, inputs, outputs, File(name, 1, run))
+    return ServedPart(name, bundle.digest, cut, inputs, outputs, File(name, 1, run))
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Running:
 
 @contextmanager
 def running(
-    *parts: Part,
+    *parts: ServedPart,
     options: ServerOptions | None = None,
     listen: ListenOptions | None = None,
     clock: Callable[[], float] = time.monotonic,

@@ -15,8 +15,8 @@ from splitc.bundle.manifest import TensorEntry
 from splitc.common.errors import DeadlineExceeded, ModelError
 from splitc.protocol.tensors import Array
 from splitc.server.batching import Batcher, QueueFull
-from splitc.server.jobs import Job, Ran, next_batch, run_batch
-from splitc.server.tails.part import Part
+from splitc.server.jobs import Ran, ServerJob, next_batch, run_batch
+from splitc.server.tails.part import ServedPart
 from tests.server.serving import LIMIT_S, Gated, double, make_part, ones, until
 
 WIDE = TensorEntry("x", "float32", ("batch", "width"), 12)
@@ -27,12 +27,12 @@ def nothing(_: str, __: int, ___: float) -> None:
 
 
 def make_job(
-    part: Part, shape: tuple[int, ...], value: float = 1.0, outputs: tuple[str, ...] = ("y",)
-) -> Job:
+    part: ServedPart, shape: tuple[int, ...], value: float = 1.0, outputs: tuple[str, ...] = ("y",)
+) -> ServerJob:
     inputs = {"x": np.full(shape, value, np.float32)}
     loop = asyncio.new_event_loop()
     try:
-        return Job(part, inputs, outputs, math.inf, False, loop.create_future())
+        return ServerJob(part, inputs, outputs, math.inf, False, loop.create_future())
     finally:
         loop.close()
 

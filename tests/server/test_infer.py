@@ -17,7 +17,7 @@ from splitc.common.errors import ModelError
 from splitc.protocol.messages import encode_request
 from splitc.protocol.tensors import Array
 from splitc.server.options import ServerOptions
-from splitc.server.tails.part import Part
+from splitc.server.tails.part import ServedPart
 from tests.conftest import Tiny
 from tests.server.serving import (
     DIGEST,
@@ -40,7 +40,7 @@ from tests.server.serving import (
 )
 
 
-def heads_of(tiny: Tiny, part: Part, inputs: dict[str, Array]) -> dict[str, Array]:
+def heads_of(tiny: Tiny, part: ServedPart, inputs: dict[str, Array]) -> dict[str, Array]:
     """What the device has after its part: the inputs of *part*."""
     values = dict(inputs)
     if part.cut.head is not None:

@@ -14,8 +14,8 @@ from splitc.bundle.folder import Bundle
 from splitc.common.errors import BundleError, DeadlineExceeded, ModelError
 from splitc.protocol.tensors import Array
 from splitc.server.batching import Batcher
-from splitc.server.jobs import Job, Ran, next_batch, run_batch
-from splitc.server.tails.part import Part
+from splitc.server.jobs import Ran, ServerJob, next_batch, run_batch
+from splitc.server.tails.part import ServedPart
 from tests.server.pipelines import LAST, STEP, TEXT, TIMES, Recorded, request, stages, write_pipeline
 from tests.server.serving import LIMIT_S, make_part, ones, until
 
@@ -34,9 +34,9 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     made.close()
 
 
-def make_job(loop: asyncio.AbstractEventLoop, part: Part, inputs: dict[str, Array]) -> Job:
+def make_job(loop: asyncio.AbstractEventLoop, part: ServedPart, inputs: dict[str, Array]) -> ServerJob:
     outputs = tuple(entry.name for entry in part.outputs)
-    return Job(part, inputs, outputs, math.inf, False, loop.create_future())
+    return ServerJob(part, inputs, outputs, math.inf, False, loop.create_future())
 
 
 def wanted(recorded: Recorded, cut: str, inputs: dict[str, Array]) -> dict[str, Any]:
@@ -51,11 +51,11 @@ def between(recorded: Recorded, inputs: dict[str, Array]) -> dict[str, Any]:
     return recorded.alone(stages(0, 2), inputs, ("context", "latents"))
 
 
-def work_off(*arriving: tuple[int, Job]) -> dict[int, Ran | Exception]:
+def work_off(*arriving: tuple[int, ServerJob]) -> dict[int, Ran | Exception]:
     """Run those that arrive during the batch of that number, or when nothing else is left; what each came to, in order."""
     done: dict[int, Ran | Exception] = {}
     coming = sorted(arriving, key=lambda pair: pair[0])
-    queue: list[Job] = []
+    queue: list[ServerJob] = []
     number = 0
     while queue or coming:
         while coming and (coming[0][0] <= number or not queue):

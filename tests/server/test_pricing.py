@@ -18,7 +18,7 @@ from splitc.common import ort
 from splitc.runtime.session import Outcome, Session
 from splitc.server.options import ServerOptions
 from splitc.server.pricing import Meter
-from splitc.server.tails.part import File, Part
+from splitc.server.tails.part import File, ServedPart
 from tests import manifests, models
 from tests.models import floats, op, value
 from tests.server.serving import Gated, infer_once, make_part, once, ones, parts_of, running, until
@@ -27,7 +27,7 @@ PRICED = ServerOptions(utilisation=0.85)
 ROWS, WIDE, LAYERS = 64, 512, 24
 
 
-def timed(run_s: tuple[tuple[int, float], ...], max_batch: int = 8, *, cloud_s: float = 1.0) -> Part:
+def timed(run_s: tuple[tuple[int, float], ...], max_batch: int = 8, *, cloud_s: float = 1.0) -> ServedPart:
     part = make_part()
     assert isinstance(part.runs, File)
     tail = part.cut.tail
@@ -52,7 +52,7 @@ def test_a_request_counts_with_its_share_of_the_best_batch(
     assert timed(run_s, max_batch).work_s == pytest.approx(work_s)
 
 
-def priced(requests_per_s: float, *parts: Part, seconds: int = 200) -> float:
+def priced(requests_per_s: float, *parts: ServedPart, seconds: int = 200) -> float:
     """The price after so many seconds of requests for the first of *parts*."""
     now_s = 0.0
     meter = Meter(parts, 0.8, lambda: now_s)

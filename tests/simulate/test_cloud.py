@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitc.bundle.price import Price
-from splitc.server.jobs import Job, next_batch
+from splitc.server.jobs import ServerJob, next_batch
 from splitc.server.tails.part import File
 from splitc.simulate.bounds.queueing import load_of, waiting
-from splitc.simulate.cloud import Cloud, Part, Worker
+from splitc.simulate.cloud import CloudWork, SimulatedCloud, Worker
 from splitc.simulate.events import Events
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=100)
@@ -58,14 +58,14 @@ class Bench:
             on_run=lambda began_s, took_s: self.runs.append((began_s, took_s)),
         )
 
-    def submit(self, time_s: float, part: Part, **options: float) -> Waiter:
+    def submit(self, time_s: float, part: CloudWork, **options: float) -> Waiter:
         waiter = Waiter(**options)
         self.events.at(time_s, lambda now_s: cast(None, self.worker.submit(waiter, part, now_s)))
         return waiter
 
 
-def part(key: object, *run_s: float) -> Part:
-    return Part(cast(Any, key), run_s, min(run_s))
+def part(key: object, *run_s: float) -> CloudWork:
+    return CloudWork(cast(Any, key), run_s, min(run_s))
 
 
 def waits(services_s: Callable[[random.Random], float], rate: float, count: int) -> list[float]:
@@ -113,7 +113,7 @@ def test_takes_the_batch_that_the_server_takes(asked: list[tuple[str, int]], lar
     parts = {key: cast(Any, SimpleNamespace(runs=file, bundle=key)) for key, file in files.items()}
     inputs, nobody = {"x": np.zeros((1, 2), np.float32)}, cast("asyncio.Future[Any]", None)
     queue = [
-        Job(parts[key], inputs, ("y",), math.inf, waits=True, future=nobody, arrived_s=float(number))
+        ServerJob(parts[key], inputs, ("y",), math.inf, waits=True, future=nobody, arrived_s=float(number))
         for number, (key, _) in enumerate(asked)
     ]
     place = {id(job): number for number, job in enumerate(queue)}
@@ -172,7 +172,7 @@ def test_requests_go_where_fewer_wait_and_never_to_what_is_down() -> None:
     workers = [
         Worker(events, max_queue=9, price=Price(capacity=0.9), on_run=lambda *_: None) for _ in range(2)
     ]
-    cloud = Cloud(workers, seed=0)
+    cloud = SimulatedCloud(workers, seed=0)
     assert workers[0].submit(Waiter(), part("a", 1.0), 0.0) is None
     assert cloud.worker() is workers[1]
     assert cloud.wait_s(0.0) == pytest.approx(0.5)
@@ -187,12 +187,12 @@ def test_the_price_rises_with_what_full_batches_cannot_do() -> None:
     bench = Bench()
     cheap = part("a", 0.1, 0.12)  # 0.06 each, at best
     for number in range(3000):
-        bench.submit(number / 14, Part("a", cheap.run_s, 0.06))  # 0.84 of 0.9
+        bench.submit(number / 14, CloudWork("a", cheap.run_s, 0.06))  # 0.84 of 0.9
     bench.events.run()
     assert bench.worker.price.now(3000 / 14) == 0
     bench = Bench()
     for number in range(3000):
-        bench.submit(number / 17, Part("a", cheap.run_s, 0.06))  # 1.02
+        bench.submit(number / 17, CloudWork("a", cheap.run_s, 0.06))  # 1.02
     bench.events.run()
     assert bench.worker.price.now(3000 / 17) > 1
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from splitc.bundle.decide import Conditions, Decision, latency_s
 from splitc.simulate.bounds.offline import least_busy_s, least_mean_s, most_met, reach
-from splitc.simulate.engine import Outcome, simulate
+from splitc.simulate.engine import SimulationOutcome, simulate
 from splitc.simulate.fleet import Fleet, Outage, Percentiles
 from splitc.simulate.job import End
 from splitc.simulate.policies import POLICIES, Policy
@@ -50,7 +50,7 @@ FLEETS = st.builds(
 ).filter(lambda fleet: all((o.machines or 1) <= fleet.cloud.machines for o in fleet.cloud.down))
 
 
-def run(of: Scenario, name: str = "least-cloud") -> tuple[Workload, Outcome]:
+def run(of: Scenario, name: str = "least-cloud") -> tuple[Workload, SimulationOutcome]:
     workload = draw(of)
     told = list[int]()
     outcome = simulate(of, workload, named(name, of), told.append)
@@ -58,7 +58,7 @@ def run(of: Scenario, name: str = "least-cloud") -> tuple[Workload, Outcome]:
     return workload, outcome
 
 
-def finishing(of: Scenario, outcome: Outcome) -> Any:
+def finishing(of: Scenario, outcome: SimulationOutcome) -> Any:
     """The place of the cut whose result each job got: all-head, if the device did what the cloud should have."""
     alone = [cut.kind for cut in of.manifests[0].cuts].index("all-head")
     return np.where(outcome.end == End.DEVICE, alone, outcome.cut)

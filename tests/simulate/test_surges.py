@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from splitc.simulate.engine import SLICES, Outcome, simulate
+from splitc.simulate.engine import SLICES, SimulationOutcome, simulate
 from splitc.simulate.fleet import Fleet, Outage, Percentiles, Phase
 from splitc.simulate.job import End
 from splitc.simulate.scenario import Scenario
@@ -35,7 +35,7 @@ def surge(factor: float, knowledge: str) -> Fleet:
     )
 
 
-def run(of: Scenario, name: str) -> tuple[Workload, Outcome]:
+def run(of: Scenario, name: str) -> tuple[Workload, SimulationOutcome]:
     workload = draw(of)
     return workload, simulate(of, workload, named(name, of), lambda _: None)
 
@@ -45,7 +45,7 @@ def are_alone(of: Scenario) -> NDArray[np.bool_]:
     return np.array([cut.cloud is None for cut in of.manifests[0].cuts])
 
 
-def within(outcome: Outcome, from_s: float, to_s: float) -> tuple[NDArray[Any], NDArray[Any]]:
+def within(outcome: SimulationOutcome, from_s: float, to_s: float) -> tuple[NDArray[Any], NDArray[Any]]:
     """Load and price of the slices between two times."""
     ends_s = np.arange(1, SLICES + 1) * HORIZON_S / SLICES
     inside = (ends_s > from_s) & (ends_s <= to_s)

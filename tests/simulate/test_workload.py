@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from splitc.simulate.fleet import Percentiles, Phase
-from splitc.simulate.links import Recorded, load_links, quantile
+from splitc.simulate.links import RecordedRate, load_links, quantile
 from splitc.simulate.workload import draw, expected_jobs
-from splitc.testbed.spec import Trace
+from splitc.testbed.spec import LinkTrace
 from splitc.testbed.traces import synthetic_trace
 from tests.simulate.scenarios import CLASS, changed, scenario
 
@@ -61,10 +61,10 @@ def test_a_quantity_without_percentiles_does_not_vary() -> None:
 
 
 def test_a_recorded_rate_is_what_the_trace_delivers() -> None:
-    steady = Recorded(Trace(tuple(range(1, 5001))))  # a packet each millisecond
+    steady = RecordedRate(LinkTrace(tuple(range(1, 5001))))  # a packet each millisecond
     rates = steady.at(np.zeros(50), np.linspace(0, 100, 50))
     assert rates == pytest.approx(1448 * 8 * 1000, rel=0.01)
-    halves = Recorded(Trace((*range(1, 5001), *range(5010, 15001, 10))))  # then one each ten
+    halves = RecordedRate(LinkTrace((*range(1, 5001), *range(5010, 15001, 10))))  # then one each ten
     fast, slow = halves.at(np.zeros(2), np.array([1.0, 10.0]))
     assert fast == pytest.approx(10 * slow, rel=0.02)
 
@@ -77,7 +77,7 @@ def test_a_trace_takes_the_place_of_every_rate(tmp_path: Path) -> None:
     links = load_links(changed(), tmp_path / "bus.up")
     assert set(links) == set(CLASS.networks)
     for link in links.values():
-        assert isinstance(link.uplink, Recorded)
-        assert isinstance(link.downlink, Recorded)
+        assert isinstance(link.uplink, RecordedRate)
+        assert isinstance(link.downlink, RecordedRate)
         assert (link.uplink.trace, link.downlink.trace) == (up, down)
     assert links["lte"].rtt_s.typical == 0.084

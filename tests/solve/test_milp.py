@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from splitc.common.kinds import Direction
 from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut
-from splitc.solve.milp import Program, make_program, peak_row
+from splitc.solve.milp import MixedIntegerProgram, make_program, peak_row
 from splitc.solve.pins import make_pins
 from splitc.solve.space import FloatArray
 from tests import graphs, oracle
@@ -16,7 +16,7 @@ SETTINGS = settings(derandomize=True, deadline=None, max_examples=60)
 DIRECTIONS: tuple[Direction, ...] = ("device-first", "cloud-first")
 
 
-def program_of(costs: Costs, direction: Direction) -> Program:
+def program_of(costs: Costs, direction: Direction) -> MixedIntegerProgram:
     return make_program(costs, Limits(), make_pins(costs.graph, Limits(), direction), direction)
 
 

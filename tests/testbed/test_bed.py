@@ -13,7 +13,7 @@ import pytest
 
 from splitc.common.errors import TestBedError
 from splitc.testbed.bed import Bed
-from splitc.testbed.spec import LinkSpec, Rate, Trace
+from splitc.testbed.spec import LinkSpec, LinkTrace, Rate
 from tests.running import hear_interrupts
 from tests.testbed import echo
 from tests.testbed.watching import eventually, network_of
@@ -96,7 +96,7 @@ def test_the_link_changes_while_it_is_used(pair: Pair) -> None:
 
 
 def test_a_trace_is_followed(pair: Pair) -> None:
-    pair.bed.change(replace(SPEC, uplink=Trace((50,)), rtt_s=0.0))
+    pair.bed.change(replace(SPEC, uplink=LinkTrace((50,)), rtt_s=0.0))
     assert pair.best_s(3 * 1448, 1, times=2) > 3 * 0.05
 
 
@@ -257,7 +257,7 @@ def alive(process: psutil.Process) -> bool:
 
 TRY = """
 from splitc.testbed.bed import Bed
-from splitc.testbed.errors import TestBedError
+from splitc.common.errors import TestBedError
 from splitc.testbed.spec import LinkSpec, Rate
 try:
     with Bed(LinkSpec(Rate(1e6), Rate(1e6), rtt_s=0.02, queue_bytes=9000)) as bed:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.testbed.emulated_link import Line
-from splitc.testbed.spec import LinkSpec, Rate, Trace
+from splitc.testbed.emulated_link import LinkDirection
+from splitc.testbed.spec import LinkSpec, LinkTrace, Rate
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=150)
 ROOMY = 10**9
@@ -21,7 +21,7 @@ RATES = st.floats(1e4, 1e9).map(Rate)
 TRACES = (
     st.lists(st.integers(0, 40), min_size=1, max_size=30)
     .filter(any)
-    .map(lambda gaps: Trace(tuple(accumulate(gaps))))
+    .map(lambda gaps: LinkTrace(tuple(accumulate(gaps))))
 )
 RTTS = st.floats(0, 0.3)
 
@@ -29,12 +29,19 @@ Arrivals = list[tuple[float, int]]
 
 
 def make(
-    pace: Rate | Trace, *, rtt_s: float = 0.0, queue_bytes: int = ROOMY, loss: float = 0.0, now_s: float = 0.0
-) -> Line:
-    return Line(pace, spec(pace, rtt_s=rtt_s, queue_bytes=queue_bytes, loss=loss), now_s)
+    pace: Rate | LinkTrace,
+    *,
+    rtt_s: float = 0.0,
+    queue_bytes: int = ROOMY,
+    loss: float = 0.0,
+    now_s: float = 0.0,
+) -> LinkDirection:
+    return LinkDirection(pace, spec(pace, rtt_s=rtt_s, queue_bytes=queue_bytes, loss=loss), now_s)
 
 
-def spec(pace: Rate | Trace, *, rtt_s: float = 0.0, queue_bytes: int = ROOMY, loss: float = 0.0) -> LinkSpec:
+def spec(
+    pace: Rate | LinkTrace, *, rtt_s: float = 0.0, queue_bytes: int = ROOMY, loss: float = 0.0
+) -> LinkSpec:
     return LinkSpec(pace, pace, rtt_s=rtt_s, queue_bytes=queue_bytes, loss=loss)
 
 
@@ -45,7 +52,7 @@ def offers_of(pairs: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
 
 
 def drive(
-    line: Line, offers: Sequence[tuple[float, int]], before: Callable[[int], None] = lambda _: None
+    line: LinkDirection, offers: Sequence[tuple[float, int]], before: Callable[[int], None] = lambda _: None
 ) -> Arrivals:
     """Offer packets, each bearing its number, and ask for arrivals exactly when there are some."""
     found: Arrivals = []
@@ -56,7 +63,7 @@ def drive(
     return found + until(line, 1e12)
 
 
-def until(line: Line, end_s: float) -> Arrivals:
+def until(line: LinkDirection, end_s: float) -> Arrivals:
     found: Arrivals = []
     while line.next_s() <= end_s:
         now_s = line.next_s()
@@ -67,7 +74,7 @@ def until(line: Line, end_s: float) -> Arrivals:
 @SETTINGS
 @given(OFFERS, RATES | TRACES, RTTS, st.integers(1500, 6000), st.floats(0, 1))
 def test_order_is_kept_and_every_packet_accounted_for(
-    pairs: list[tuple[float, int]], pace: Rate | Trace, rtt_s: float, queue_bytes: int, loss: float
+    pairs: list[tuple[float, int]], pace: Rate | LinkTrace, rtt_s: float, queue_bytes: int, loss: float
 ) -> None:
     line = make(pace, rtt_s=rtt_s, queue_bytes=queue_bytes, loss=loss)
     arrivals = drive(line, offers_of(pairs))
@@ -113,7 +120,7 @@ def test_a_full_stream_carries_the_rate_in_payload() -> None:
 @SETTINGS
 @given(OFFERS, TRACES, RTTS, st.floats(0, 100))
 def test_opportunities_are_used_at_most_once(
-    pairs: list[tuple[float, int]], trace: Trace, rtt_s: float, begin_s: float
+    pairs: list[tuple[float, int]], trace: LinkTrace, rtt_s: float, begin_s: float
 ) -> None:
     offers = [(begin_s + at_s, size) for at_s, size in offers_of(pairs)]
     arrivals = drive(make(trace, rtt_s=rtt_s, now_s=begin_s), offers)
@@ -128,12 +135,12 @@ def test_opportunities_are_used_at_most_once(
 
 @SETTINGS
 @given(OFFERS, TRACES)
-def test_packets_leave_at_opportunities_only(pairs: list[tuple[float, int]], trace: Trace) -> None:
+def test_packets_leave_at_opportunities_only(pairs: list[tuple[float, int]], trace: LinkTrace) -> None:
     for at_s, _ in drive(make(trace), offers_of(pairs)):
         assert opportunities(trace, at_s, at_s) >= 1
 
 
-def opportunities(trace: Trace, from_s: float, to_s: float) -> int:
+def opportunities(trace: LinkTrace, from_s: float, to_s: float) -> int:
     """How many there are between these times, counted one by one."""
     rounds = int(to_s // trace.length_s) + 1
     times = (
@@ -145,23 +152,23 @@ def opportunities(trace: Trace, from_s: float, to_s: float) -> int:
 
 
 def test_a_full_stream_uses_every_opportunity() -> None:
-    trace = Trace((0, 3, 3, 10))
+    trace = LinkTrace((0, 3, 3, 10))
     arrivals = drive(make(trace), [(0.0, 1500)] * 8)
     assert [round(at_s * 1000) for at_s, _ in arrivals] == [0, 3, 3, 10, 10, 13, 13, 20]
 
 
 def test_an_opportunity_carries_several_small_packets_and_part_of_the_next() -> None:
-    arrivals = drive(make(Trace((5, 10, 20))), [(0.0, 700), (0.0, 700), (0.0, 700), (0.0, 901)])
+    arrivals = drive(make(LinkTrace((5, 10, 20))), [(0.0, 700), (0.0, 700), (0.0, 700), (0.0, 901)])
     assert [round(at_s * 1000) for at_s, _ in arrivals] == [5, 5, 10, 20]
 
 
 def test_what_an_opportunity_could_have_carried_is_lost_for_who_comes_later() -> None:
-    arrivals = drive(make(Trace((5, 10))), [(0.004, 100), (0.006, 100), (0.010, 100), (0.0101, 100)])
+    arrivals = drive(make(LinkTrace((5, 10))), [(0.004, 100), (0.006, 100), (0.010, 100), (0.0101, 100)])
     assert [round(at_s * 1000) for at_s, _ in arrivals] == [5, 10, 10, 15]
 
 
 def test_a_long_pause_skips_opportunities() -> None:
-    line = make(Trace((1, 2, 40)))
+    line = make(LinkTrace((1, 2, 40)))
     assert drive(line, [(0.0, 1500), (1e6 + 0.001, 1500)])[1][0] == pytest.approx(1e6 + 0.001, abs=0.04)
 
 
@@ -182,7 +189,7 @@ def test_the_queue_drops_what_it_cannot_hold(
 @SETTINGS
 @given(OFFERS, RATES | TRACES, RTTS)
 def test_asking_often_changes_nothing(
-    pairs: list[tuple[float, int]], pace: Rate | Trace, rtt_s: float
+    pairs: list[tuple[float, int]], pace: Rate | LinkTrace, rtt_s: float
 ) -> None:
     offers = offers_of(pairs)
     line, expected = make(pace, rtt_s=rtt_s), drive(make(pace, rtt_s=rtt_s), offers)
@@ -200,7 +207,7 @@ def test_asking_often_changes_nothing(
 @SETTINGS
 @given(OFFERS, st.lists(st.tuples(RATES | TRACES, RTTS), min_size=1, max_size=6))
 def test_order_is_kept_through_changes(
-    pairs: list[tuple[float, int]], links: list[tuple[Rate | Trace, float]]
+    pairs: list[tuple[float, int]], links: list[tuple[Rate | LinkTrace, float]]
 ) -> None:
     offers = offers_of(pairs)
     line = make(links[0][0], rtt_s=links[0][1])
@@ -263,5 +270,5 @@ def test_lateness_is_noted() -> None:
 
 
 def test_a_spec_with_other_paces_each_way() -> None:
-    both = replace(spec(Rate(1e6)), downlink=Trace((1,)))
-    assert Line(both.downlink, both, 0.0).next_s() == float("inf")
+    both = replace(spec(Rate(1e6)), downlink=LinkTrace((1,)))
+    assert LinkDirection(both.downlink, both, 0.0).next_s() == float("inf")

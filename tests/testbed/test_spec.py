@@ -5,17 +5,17 @@ import math
 import pytest
 
 from splitc.common.errors import TestBedError
-from splitc.testbed.spec import LinkSpec, Rate, Trace, from_json, to_json
+from splitc.testbed.spec import LinkSpec, LinkTrace, Rate, from_json, to_json
 
 
 def test_crosses_a_pipe_unchanged() -> None:
-    spec = LinkSpec(Rate(1e6 / 3), Trace((0, 0, 5, 7)), rtt_s=0.1 / 3, queue_bytes=9000, loss=0.01)
+    spec = LinkSpec(Rate(1e6 / 3), LinkTrace((0, 0, 5, 7)), rtt_s=0.1 / 3, queue_bytes=9000, loss=0.01)
     assert from_json(to_json(spec)) == spec
     assert "\n" not in to_json(spec)
 
 
 def test_a_trace_knows_its_mean() -> None:
-    trace = Trace(tuple(range(1, 1001)))
+    trace = LinkTrace(tuple(range(1, 1001)))
     assert trace.length_s == 1
     assert trace.bps == pytest.approx(1448 * 8 * 1000)
 
@@ -37,7 +37,7 @@ def test_no_such_rate(bps: float) -> None:
 )
 def test_no_such_trace(times: tuple[int, ...], message: str) -> None:
     with pytest.raises(TestBedError, match=message):
-        Trace(times)
+        LinkTrace(times)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitc.common.errors import TestBedError
-from splitc.testbed.spec import Trace
+from splitc.testbed.spec import LinkTrace
 from splitc.testbed.traces import read_trace, synthetic_trace
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared" / "traces"
@@ -20,7 +20,7 @@ SETTINGS = settings(derandomize=True, deadline=None, max_examples=30)
 
 def test_a_file_has_a_time_on_each_line(tmp_path: Path) -> None:
     (tmp_path / "t.up").write_text("0\n5\n5\n12", encoding="ascii")
-    assert read_trace(tmp_path / "t.up") == Trace((0, 5, 5, 12))
+    assert read_trace(tmp_path / "t.up") == LinkTrace((0, 5, 5, 12))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_it_fades_now_and_then_and_not_for_long() -> None:
     assert max(map(len, spells)) < 10 / 0.2
 
 
-def rates_bps(trace: Trace, *, window_ms: int) -> Sequence[float]:
+def rates_bps(trace: LinkTrace, *, window_ms: int) -> Sequence[float]:
     count = Counter(time_ms // window_ms for time_ms in trace.opportunities_ms)
     return [
         count[window] * 1448 * 8 * 1000 / window_ms
@@ -105,4 +105,4 @@ def test_rates_are_in_order(rates: tuple[float, float, float], seconds: float) -
 
 
 def test_the_slowest_has_a_packet_all_the_same() -> None:
-    assert synthetic_trace(1, 1, 1, seconds=1, seed=0) == Trace((1000,))
+    assert synthetic_trace(1, 1, 1, seconds=1, seed=0) == LinkTrace((1000,))

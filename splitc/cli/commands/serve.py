@@ -22,7 +22,7 @@ from splitc.server.logs import log_to_stderr
 from splitc.server.options import ListenOptions, ServerOptions
 from splitc.server.serve import serve
 from splitc.server.tails.open import open_parts
-from splitc.server.tails.part import File, Part
+from splitc.server.tails.part import File, ServedPart
 
 # Of its time that a machine shall be busy: beyond, queues grow fast.
 _UTILISATION = 0.85
@@ -201,7 +201,7 @@ def _folder(path: Path, cache: Path) -> Path:
     return unpacked(path, cache / "bundles").folder if path.is_file() else path
 
 
-def _sayer(parts: Sequence[Part], *, as_json: bool) -> Callable[[str], None]:
+def _sayer(parts: Sequence[ServedPart], *, as_json: bool) -> Callable[[str], None]:
     """Returns what prints where *parts* are served, at once, also into a pipe."""
     facts, table = [_facts(part) for part in parts], _table(parts)
 
@@ -217,7 +217,7 @@ def _sayer(parts: Sequence[Part], *, as_json: bool) -> Callable[[str], None]:
     return say
 
 
-def _facts(part: Part) -> dict[str, object]:
+def _facts(part: ServedPart) -> dict[str, object]:
     return {
         "model": part.name,
         "bundle": part.bundle,
@@ -234,14 +234,14 @@ def _facts(part: Part) -> dict[str, object]:
     }
 
 
-def _runs(part: Part) -> tuple[tuple[File, int], ...]:
+def _runs(part: ServedPart) -> tuple[tuple[File, int], ...]:
     """The files of a part, and how often each is run."""
     if isinstance(part.runs, File):
         return ((part.runs, 1),)
     return tuple((file, part.runs.calls[name]) for name, file in part.runs.files.items())
 
 
-def _table(parts: Sequence[Part]) -> Table:
+def _table(parts: Sequence[ServedPart]) -> Table:
     table = new_table(
         "model", "kind", "inputs", "runs", "alone", "most as one", right=("runs", "alone", "most as one")
     )

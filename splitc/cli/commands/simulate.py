@@ -18,7 +18,7 @@ from splitc.common.formatting import format_seconds
 from splitc.common.records import encode
 from splitc.simulate.bounds.fluid import phase_count, plan
 from splitc.simulate.bounds.offline import reach
-from splitc.simulate.engine import Outcome, simulate
+from splitc.simulate.engine import SimulationOutcome, simulate
 from splitc.simulate.fleet import Fleet, read_fleet
 from splitc.simulate.links import load_links
 from splitc.simulate.policies import POLICIES, Policy, policy
@@ -39,7 +39,7 @@ class _Results:
     """All policies; no outcomes of a fluid plan."""
 
     summaries: tuple[Summary, ...]
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[SimulationOutcome, ...]
 
 
 @click.command(

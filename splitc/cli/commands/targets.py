@@ -18,7 +18,7 @@ from splitc.common.records import encode
 from splitc.common.resources import shipped
 from splitc.profile.availability import times_here
 from splitc.profile.store import Store
-from splitc.profile.targets.check import Checked, check_description
+from splitc.profile.targets.check import CheckedDescription, check_description
 from splitc.profile.targets.description import (
     Cluster,
     Descriptor,
@@ -257,7 +257,7 @@ def _facts(item: Target | Network, path: Path, store: Store) -> dict[str, Any]:
     return facts | {"times": times_here(item, store)} if isinstance(item, Target) else facts
 
 
-def _tell(checked: list[Checked], store: Store, *, as_json: bool) -> None:
+def _tell(checked: list[CheckedDescription], store: Store, *, as_json: bool) -> None:
     if as_json:
         print_json(
             [

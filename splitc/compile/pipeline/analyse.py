@@ -19,7 +19,7 @@ from splitc.common.memory import memory_shortage
 from splitc.common.ort import usable_cores
 from splitc.common.values import Feeds, Input, Value, random_feeds, value_bytes
 from splitc.compile.pipeline.ports import declared_inputs, described, fits, renamed, shown
-from splitc.compile.pipeline.stages import Call, Loop, Pipeline, Stage
+from splitc.compile.pipeline.stages import Loop, ModelCall, Pipeline, Stage
 from splitc.model.analysis import Analysis, AnalysisOptions, Progress, examine
 from splitc.model.feeds import make_feeds
 from splitc.model.graph import Graph
@@ -148,7 +148,7 @@ class _Walk:
             self.values[value] = row
             self.sizes[value] = Size(row.dtype.name, row.shape, row.shape, row.nbytes, measured=False)
 
-    def _call(self, stage: Stage, call: Call) -> tuple[int, Mapping[str, str]]:
+    def _call(self, stage: Stage, call: ModelCall) -> tuple[int, Mapping[str, str]]:
         feeds = {name: self.values[value] for name, value in call.inputs.items()}
         dims = self._bound(stage, call, feeds)
         shortage = memory_shortage(call.model.weight_bytes(), self.options.build_memory_bytes)
@@ -190,7 +190,7 @@ class _Walk:
         self.notes += [f"{model.path.name}: {note}" for note in found.notes]
         return found
 
-    def _outputs(self, call: Call, feeds: Feeds, found: Analysis, *, runs: bool) -> dict[str, Any]:
+    def _outputs(self, call: ModelCall, feeds: Feeds, found: Analysis, *, runs: bool) -> dict[str, Any]:
         """What the model makes of *feeds*; random values of the same sizes where it cannot be run here."""
         if runs:
             opened = ort.session(call.model.path, threads=usable_cores())
@@ -206,7 +206,7 @@ class _Walk:
         made = [Input(name, size.dtype, size.sized or ()) for name, size in sized.items()]
         return dict(random_feeds(made, {}, 0))
 
-    def _bound(self, stage: Stage, call: Call, feeds: Feeds) -> dict[str, int]:
+    def _bound(self, stage: Stage, call: ModelCall, feeds: Feeds) -> dict[str, int]:
         """The model's symbolic dimensions, from the values that it takes.
 
         Rows of an array are as wide as whoever wrote them wanted: they decide only where no value does.

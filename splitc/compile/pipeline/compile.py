@@ -17,7 +17,7 @@ from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.times import pipeline_times
 from splitc.compile.pipeline.unroll import unroll
 from splitc.compile.pipeline.verify import verify_pipeline
-from splitc.compile.verdict import outlook
+from splitc.compile.verdict import judge
 from splitc.model.analysis import Progress
 from splitc.profile.targets.description import load_network, load_target
 from splitc.profile.unit_times import caveats
@@ -81,8 +81,8 @@ def compile_pipeline(
             *notes,
         )
         manifest = describe_pipeline(found, device, cloud, box, cut_set, cuts, files, notes)
-        outlooks = outlook(manifest, networks, options.sla_s)
-        (staging / REPORT).write_text(report.render(manifest, outlooks, networks), encoding="utf-8")
+        verdicts = judge(manifest, networks, options.sla_s)
+        (staging / REPORT).write_text(report.render(manifest, verdicts, networks), encoding="utf-8")
         manifest = replace(manifest, files=(*manifest.files, file_entry(staging, REPORT)))
         write_manifest(staging, manifest)
-    return Compiled(folder, manifest, outlooks)
+    return Compiled(folder, manifest, verdicts)

@@ -10,7 +10,7 @@ import numpy as np
 from splitc.common.errors import ModelError
 from splitc.common.records import did_you_mean
 from splitc.compile.pipeline.spec import StageSpec, StepSpec, read_spec
-from splitc.compile.pipeline.stages import Array, Call, Loop, Pipeline, Stage
+from splitc.compile.pipeline.stages import Array, Loop, ModelCall, Pipeline, Stage
 from splitc.compile.pipeline.wiring import given_values, refuse_useless
 from splitc.model.model import Model, load
 from splitc.model.onnx_file import digest
@@ -38,7 +38,7 @@ def load_pipeline(path: Path) -> Pipeline:
     )
 
 
-def _call(path: Path, stage: StageSpec, step: StepSpec, models: dict[Path, Model]) -> Call:
+def _call(path: Path, stage: StageSpec, step: StepSpec, models: dict[Path, Model]) -> ModelCall:
     file = path.parent / step.model
     where = file.resolve()
     if where not in models:
@@ -55,7 +55,7 @@ def _call(path: Path, stage: StageSpec, step: StepSpec, models: dict[Path, Model
                 f"{path}: stage '{stage.name}': {step.model} has no {what} '{wrong}'"
                 f"{did_you_mean(wrong, known) or ';'} it has {', '.join(known)}"
             )
-    return Call(
+    return ModelCall(
         model,
         {name: step.inputs.get(name, name) for name in inputs},
         {name: step.outputs.get(name, name) for name in model.outputs()},

@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ModelCall:
     """One run of a model.
 
     Attributes:
@@ -40,7 +40,7 @@ class Stage:
     """Calls that run in order, once or in every iteration of a loop."""
 
     name: str
-    calls: tuple[Call, ...]
+    calls: tuple[ModelCall, ...]
     loop: Loop | None
 
     def made(self) -> frozenset[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from splitc.compile.pipeline.analyse import PipelineAnalysis, peak_bytes
 from splitc.compile.pipeline.ports import renamed
 from splitc.compile.pipeline.stages import Stage
-from splitc.compile.pipeline.unrolled import Place, Unrolled
+from splitc.compile.pipeline.unrolled import Origin, Unrolled
 from splitc.model.analysis import Analysis
 from splitc.model.graph import Graph, Tensor, Unit, Weight
 
@@ -71,7 +71,7 @@ class _Unrolling:
     weights: dict[tuple[str, str], int] = field(default_factory=dict)
     weight_bytes: list[Weight] = field(default_factory=list)
     units_made: list[tuple[str, tuple[int, ...], int]] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
+    places: list[Origin] = field(default_factory=list)
     inner: dict[tuple[int, str], str] = field(default_factory=dict)
 
     def tensor(self, name: str, value: str, producer: int | None = None) -> int:
@@ -87,7 +87,7 @@ class _Unrolling:
         self.tensors.append(draft)
         return len(self.tensors) - 1
 
-    def _unit(self, name: str, place: Place, weights: Iterable[int], scratch_bytes: int) -> int:
+    def _unit(self, name: str, place: Origin, weights: Iterable[int], scratch_bytes: int) -> int:
         self.places.append(place)
         self.units_made.append((name, tuple(sorted(set(weights))), scratch_bytes))
         return len(self.places) - 1
@@ -110,7 +110,7 @@ class _Unrolling:
         first = len(self.places)
         for position, unit in enumerate(graph.units):
             own = [weights[weight] for weight in unit.weights]
-            self._unit(f"{stage.name}/{unit.name}", Place(number, unit=position), own, unit.scratch_bytes)
+            self._unit(f"{stage.name}/{unit.name}", Origin(number, unit=position), own, unit.scratch_bytes)
         for tensor in graph.tensors:
             if tensor.producer is None:
                 index = self.current[call.inputs[tensor.name]]
@@ -132,7 +132,7 @@ class _Unrolling:
 
     def whole(self, number: int, stage: Stage) -> None:
         """Add a stage as one unit."""
-        unit = self._run(stage.name, Place(number), number, stage)
+        unit = self._run(stage.name, Origin(number), number, stage)
         for call in stage.calls:
             for value in call.outputs.values():
                 self.current[value] = self.tensor(value, value, unit)
@@ -144,12 +144,12 @@ class _Unrolling:
             self.current[value] = self.current[begin]
         for iteration in range(stage.loop.times):
             last = iteration + 1 == stage.loop.times
-            unit = self._run(f"{stage.name}[{iteration}]", Place(number, iteration=iteration), number, stage)
+            unit = self._run(f"{stage.name}[{iteration}]", Origin(number, iteration=iteration), number, stage)
             for value in sorted(stage.made()) if last else stage.loop.carry:
                 name = value if last else f"{value}[{iteration + 1}]"
                 self.current[value] = self.tensor(name, value, unit)
 
-    def _run(self, name: str, place: Place, number: int, stage: Stage) -> int:
+    def _run(self, name: str, place: Origin, number: int, stage: Stage) -> int:
         """Add a unit that does all calls of *stage* once."""
         analyses = [self.found.analyses[index] for index in self.found.calls[number]]
         weights = [weight for analysis in analyses for weight in self._weights(analysis)]

@@ -8,7 +8,7 @@ from splitc.model.graph import Graph
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Origin:
     """What a unit of the unrolled graph is: a unit of a stage's model, an iteration, or else the whole stage.
 
     Attributes:
@@ -33,7 +33,7 @@ class Unrolled:
     """
 
     graph: Graph
-    places: tuple[Place, ...]
+    places: tuple[Origin, ...]
     values: tuple[str, ...]
     inner: Mapping[tuple[int, str], str]
 
@@ -73,13 +73,13 @@ def shares(unrolled: Unrolled, members: Iterable[int]) -> tuple[Share, ...]:
     counts: defaultdict[int, int] = defaultdict(int)
     for place in unrolled.places:
         counts[place.stage] += 1
-    found: defaultdict[int, list[Place]] = defaultdict(list)
+    found: defaultdict[int, list[Origin]] = defaultdict(list)
     for unit in sorted(members):
         found[unrolled.places[unit].stage].append(unrolled.places[unit])
     return tuple(_share(stage, places, counts[stage]) for stage, places in sorted(found.items()))
 
 
-def _share(stage: int, places: list[Place], count: int) -> Share:
+def _share(stage: int, places: list[Origin], count: int) -> Share:
     if places[0].iteration is not None:
         iterations = [place.iteration for place in places if place.iteration is not None]
         return Share(stage, iterations[0], iterations[-1] + 1)

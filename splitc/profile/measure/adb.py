@@ -20,10 +20,10 @@ import onnx
 
 from splitc.common.errors import ProfileError
 from splitc.common.values import Feeds
-from splitc.profile.document import Machine, Measurement, NodeTimes, Profile
+from splitc.profile.document import MachineFacts, Measurement, NodeTimes, Profile
 from splitc.profile.measure import job as jobs
 from splitc.profile.measure import process
-from splitc.profile.measure.job import Job, Say
+from splitc.profile.measure.job import ProfileJob, Say
 from splitc.profile.ort_trace import parse_trace
 
 PROGRAM = "onnxruntime_perf_test"
@@ -85,7 +85,9 @@ class _Case:
         return str(self.folder / self.model)
 
 
-def profile_over_adb(job: Job, serial: str | None, say: Say, *, program: Path | None = None) -> Profile:
+def profile_over_adb(
+    job: ProfileJob, serial: str | None, say: Say, *, program: Path | None = None
+) -> Profile:
     """Profile *job* on a phone.
 
     Args:
@@ -111,7 +113,7 @@ def profile_over_adb(job: Job, serial: str | None, say: Say, *, program: Path | 
         ) from error
 
 
-def _profile(job: Job, phone: _Phone, program: Path | None, folder: Path, say: Say) -> Profile:
+def _profile(job: ProfileJob, phone: _Phone, program: Path | None, folder: Path, say: Say) -> Profile:
     machine = _machine(phone)
     say(f"phone {phone.serial}: {machine.processor or 'of unknown make'}, {phone.abi}")
     start = _bring_program(phone, program)
@@ -147,7 +149,7 @@ def _profile(job: Job, phone: _Phone, program: Path | None, folder: Path, say: S
 
 
 @contextlib.contextmanager
-def _phone(job: Job, serial: str | None, until: float) -> Iterator[_Phone]:
+def _phone(job: ProfileJob, serial: str | None, until: float) -> Iterator[_Phone]:
     """A phone with a folder for us.
 
     The phone itself removes the folder, and ends what runs in it, as soon as nobody holds this connection any more:
@@ -206,12 +208,12 @@ def _choose(states: dict[str, str], serial: str | None) -> str:
     return chosen
 
 
-def _machine(phone: _Phone) -> Machine:
+def _machine(phone: _Phone) -> MachineFacts:
     names = ("ro.product.manufacturer", "ro.product.model", "ro.soc.model")
     command = "; ".join(f"echo $(getprop {name})" for name in names) + "; nproc"
     maker, model, chip, cores, *_ = [*_shell(phone, command).splitlines(), "", "", "", ""]
     processor = ", ".join(part for part in (f"{maker} {model}".strip(), chip.strip()) if part)
-    return Machine(
+    return MachineFacts(
         system="Android",
         machine=phone.abi or None,
         processor=processor or None,
@@ -358,7 +360,9 @@ def _push_tensors(phone: _Phone, case: _Case, tensors: Sequence[onnx.TensorProto
 # --- runs ---
 
 
-def _measure(job: Job, phone: _Phone, start: str, case: _Case, threads: int, folder: Path) -> Measurement:
+def _measure(
+    job: ProfileJob, phone: _Phone, start: str, case: _Case, threads: int, folder: Path
+) -> Measurement:
     """Time runs with and without profiling, in turns so that both see the same phone."""
     graph = phone.folder / "optimized.onnx"
     once_s = min(_run(phone, start, case, threads, 2, folder, f"-u {graph}"))
@@ -409,7 +413,7 @@ def _run(
     return found
 
 
-def _trace(phone: _Phone, job: Job, threads: int, folder: Path) -> Measurement:
+def _trace(phone: _Phone, job: ProfileJob, threads: int, folder: Path) -> Measurement:
     names = _shell(phone, f"ls {phone.folder}/trace*").split()
     if len(names) != 1:
         raise ProfileError(

@@ -20,8 +20,8 @@ from splitc.common.values import Feeds
 from splitc.model.model import Model
 from splitc.profile.document import Profile
 from splitc.profile.measure.browser_runtime import BINARY, SCRIPT, runtime_files
-from splitc.profile.measure.browser_server import Failed, Result, Said, Served, Site, serving
-from splitc.profile.measure.job import Job, Say, dims, files, printed_profile
+from splitc.profile.measure.browser_server import PageFailed, Result, Said, ServedFile, Site, serving
+from splitc.profile.measure.job import ProfileJob, Say, dims, files, printed_profile
 
 _WHERE = "in the browser"
 _SILENCE_S = 30.0
@@ -38,7 +38,7 @@ _MEMORY = ("bad_alloc", "out of memory", "array buffer allocation", "allocation 
 
 
 def profile_in_browser(
-    job: Job,
+    job: ProfileJob,
     say: Say,
     *,
     host: str = "",
@@ -74,18 +74,18 @@ def profile_in_browser(
 # --- what is served ---
 
 
-def _files(job: Job, page: Path, runtime: Path) -> dict[str, Served]:
+def _files(job: ProfileJob, page: Path, runtime: Path) -> dict[str, ServedFile]:
     """Every file by the name under which the page fetches it; the job names those it has to fetch."""
     (_, model), *external = files(job.model).items()
-    fetched = {BINARY: Served(runtime / BINARY, "application/wasm"), "model.onnx": Served(model)}
+    fetched = {BINARY: ServedFile(runtime / BINARY, "application/wasm"), "model.onnx": ServedFile(model)}
     data = [{"path": path, "url": f"data{number}"} for number, (path, _) in enumerate(external)]
-    fetched |= {f"data{number}": Served(path) for number, (_, path) in enumerate(external)}
+    fetched |= {f"data{number}": ServedFile(path) for number, (_, path) in enumerate(external)}
     sizings = []
     for number, feeds in enumerate(job.feeds):
         described, values = _described(feeds, f"inputs{number}-")
         sizings.append({"dims": dims(job.model, feeds), "feeds": described})
         fetched |= values
-    fetched["nothing.onnx"] = Served(_does_nothing())
+    fetched["nothing.onnx"] = ServedFile(_does_nothing())
     task = {
         "name": job.model.name,
         "sha256": job.model.sha256,
@@ -100,14 +100,14 @@ def _files(job: Job, page: Path, runtime: Path) -> dict[str, Served]:
         "runs": job.runs,
     }
     return {
-        **{name: Served(page / file, kind) for name, (file, kind) in _PAGE.items()},
+        **{name: ServedFile(page / file, kind) for name, (file, kind) in _PAGE.items()},
         **fetched,
-        SCRIPT: Served(runtime / SCRIPT, "text/javascript"),
-        "job.json": Served(json.dumps(task).encode(), "application/json"),
+        SCRIPT: ServedFile(runtime / SCRIPT, "text/javascript"),
+        "job.json": ServedFile(json.dumps(task).encode(), "application/json"),
     }
 
 
-def _described(feeds: Feeds, prefix: str) -> tuple[list[dict[str, Any]], dict[str, Served]]:
+def _described(feeds: Feeds, prefix: str) -> tuple[list[dict[str, Any]], dict[str, ServedFile]]:
     """What the page needs to know of *feeds*, and their bytes."""
     described: list[dict[str, Any]] = []
     values = {}
@@ -118,7 +118,7 @@ def _described(feeds: Feeds, prefix: str) -> tuple[list[dict[str, Any]], dict[st
         else:
             item["url"] = f"{prefix}{number}"
             little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-            values[item["url"]] = Served(little.tobytes())
+            values[item["url"]] = ServedFile(little.tobytes())
         described.append(item)
     return described, values
 
@@ -149,7 +149,7 @@ def _does_nothing() -> bytes:
 # --- what comes back ---
 
 
-def _accepted(body: bytes, job: Job) -> Profile:
+def _accepted(body: bytes, job: ProfileJob) -> Profile:
     """The profile that the page sent: of all thread counts, or of one thread where it cannot have more."""
     try:
         return printed_profile(body, job, _WHERE)
@@ -166,7 +166,7 @@ def _threads(profile: Profile) -> tuple[int, ...]:
     return tuple(dict.fromkeys(measurement.threads for measurement in profile.measurements))
 
 
-def _wait(site: Site, job: Job, say: Say, until: float, silence_s: float) -> Profile:
+def _wait(site: Site, job: ProfileJob, say: Say, until: float, silence_s: float) -> Profile:
     """Wait for the result; what the page does in between goes to *say*."""
     heard_s, shown = None, ""
     subject = f"profiling {job.model.name} {_WHERE}"
@@ -176,7 +176,7 @@ def _wait(site: Site, job: Job, say: Say, until: float, silence_s: float) -> Pro
         match said:
             case Result(profile):
                 return profile
-            case Failed(sentence):
+            case PageFailed(sentence):
                 raise ProfileError(f"{subject} failed: {_plain(sentence)}")
             case None:
                 pass

@@ -37,7 +37,7 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedFile:
     """A file to serve, on disk or in memory."""
 
     content: Path | bytes
@@ -56,7 +56,7 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class PageFailed:
     """The page gave up, and says why."""
 
     sentence: str
@@ -69,7 +69,7 @@ class Result:
     profile: Profile
 
 
-Said: TypeAlias = Beat | Failed | Result
+Said: TypeAlias = Beat | PageFailed | Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Site:
 
 @contextmanager
 def serving(
-    files: Mapping[str, Served], accept: Callable[[bytes], Profile], host: str, port: int
+    files: Mapping[str, ServedFile], accept: Callable[[bytes], Profile], host: str, port: int
 ) -> Iterator[Site]:
     """Serve *files* by name ("" is the page itself) until the block ends.
 
@@ -124,7 +124,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(
         self,
         address: tuple[str, int],
-        files: Mapping[str, Served],
+        files: Mapping[str, ServedFile],
         accept: Callable[[bytes], Profile],
         path: str,
         said: "queue.SimpleQueue[Said]",
@@ -191,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._message(body, "text", Beat)
 
     def _failure(self, body: bytes) -> None:
-        self._message(body, "sentence", Failed)
+        self._message(body, "sentence", PageFailed)
 
     def _message(self, body: bytes, key: str, kind: Callable[[str], Said]) -> None:
         text = _text(body, key)

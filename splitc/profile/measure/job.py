@@ -27,7 +27,7 @@ _SAID_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ProfileJob:
     """What is to be profiled: a model on disk and its inputs, one set for each sizing.
 
     Attributes:
@@ -91,7 +91,7 @@ def write_feeds(feeds: Feeds, path: Path) -> None:
                 np.lib.format.write_array(stream, np.asanyarray(plain), allow_pickle=False)
 
 
-def program_options(job: Job, inputs: Sequence[str]) -> list[str]:
+def program_options(job: ProfileJob, inputs: Sequence[str]) -> list[str]:
     """Options of `onnxruntime_cpu.py` for *job*; *inputs* are the .npz files as the program sees them."""
     options = ["--threads", ",".join(map(str, job.threads)), "--model-id", job.model.sha256]
     for path in inputs:
@@ -99,7 +99,7 @@ def program_options(job: Job, inputs: Sequence[str]) -> list[str]:
     return options if job.runs is None else [*options, "--runs", str(job.runs)]
 
 
-def printed_profile(stdout: bytes, job: Job, where: str) -> Profile:
+def printed_profile(stdout: bytes, job: ProfileJob, where: str) -> Profile:
     """The profile of *job* that a program printed; *where* it ran, such as "on this machine".
 
     Raises:
@@ -134,7 +134,7 @@ def _sizes(threads: int, sizes: Mapping[str, int]) -> str:
     return f"{threads} thread{'s' if threads > 1 else ''} and {named}"
 
 
-def failure(done: Finished, job: Job, where: str) -> ProfileError:
+def failure(done: Finished, job: ProfileJob, where: str) -> ProfileError:
     """The one sentence about a program that failed."""
     start = f"profiling {job.model.name} {where} failed"
     if done.code < 0 or done.code > 128:  # noqa: PLR2004 - a shell adds 128 to the number of a signal
@@ -148,7 +148,7 @@ def failure(done: Finished, job: Job, where: str) -> ProfileError:
 
 def run(
     command: Sequence[str],
-    job: Job,
+    job: ProfileJob,
     say: Say,
     *,
     timeout_s: float | None = None,

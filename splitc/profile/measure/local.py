@@ -15,7 +15,7 @@ from splitc.common.resources import shipped
 from splitc.profile.document import Profile, decode_profile
 from splitc.profile.measure.job import (
     PROGRAM,
-    Job,
+    ProfileJob,
     Say,
     dims,
     failure,
@@ -28,7 +28,7 @@ from splitc.profile.measure.job import (
 _WHERE = "on this machine"
 
 
-def profile_here(job: Job, say: Say) -> Profile:
+def profile_here(job: ProfileJob, say: Say) -> Profile:
     """Profile *job* on this machine.
 
     Raises:
@@ -47,7 +47,7 @@ def profile_here(job: Job, say: Say) -> Profile:
     return printed_profile(done.stdout, job, _WHERE)
 
 
-def profile_here_once(job: Job, cache: Cache, say: Say) -> Profile:
+def profile_here_once(job: ProfileJob, cache: Cache, say: Say) -> Profile:
     """Profile *job* on this machine, or return the profile kept from last time.
 
     Raises:
@@ -61,7 +61,7 @@ def profile_here_once(job: Job, cache: Cache, say: Say) -> Profile:
     return profile
 
 
-def _key(job: Job) -> tuple[object, ...]:
+def _key(job: ProfileJob) -> tuple[object, ...]:
     """Everything that a profile of *job* made here depends on, the machine and the weather aside."""
     program = hashlib.sha256((shipped("profilers") / PROGRAM).read_bytes()).hexdigest()
     feeds = hashlib.sha256()

@@ -18,7 +18,7 @@ from splitc.common.formatting import format_bytes
 from splitc.common.resources import shipped
 from splitc.profile.document import Profile
 from splitc.profile.measure import job as jobs
-from splitc.profile.measure.job import PROGRAM, Finished, Job, Say
+from splitc.profile.measure.job import PROGRAM, Finished, ProfileJob, Say
 from splitc.profile.measure.process import LINGER_S, Talk, talk
 
 # Sent as text: the board has no splitc.
@@ -103,7 +103,7 @@ class _Heard:
     begun: bool = False
 
 
-def profile_over_ssh(job: Job, host: str, say: Say, *, python: str = "python3") -> Profile:
+def profile_over_ssh(job: ProfileJob, host: str, say: Say, *, python: str = "python3") -> Profile:
     """Profile *job* on *host*, `[user@]host[:port]` or an alias of ~/.ssh/config.
 
     Args:
@@ -168,7 +168,7 @@ def _command(place: _Host, python: str, mark: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _stream(job: Job) -> Iterator[Iterator[bytes]]:
+def _stream(job: ProfileJob) -> Iterator[Iterator[bytes]]:
     """What goes to the board: the program that takes the rest, what to run, and the files."""
     with tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         files = {f"program/{PROGRAM}": shipped("profilers") / PROGRAM}
@@ -217,14 +217,14 @@ def _hear(line: bytes, mark: bytes, heard: _Heard, say: Say) -> None:
         heard.kind, heard.content = kind, content
 
 
-def _late(job: Job, place: _Host) -> ProfileError:
+def _late(job: ProfileJob, place: _Host) -> ProfileError:
     return ProfileError(
         f"profiling {job.model.name} on {place.shown} took longer than {job.timeout_s:g} s; "
         "try fewer runs or a smaller model"
     )
 
 
-def _error(job: Job, place: _Host, python: str, heard: _Heard, program: Talk) -> ProfileError:
+def _error(job: ProfileJob, place: _Host, python: str, heard: _Heard, program: Talk) -> ProfileError:
     """What the board said, else what ssh said."""
     if heard.kind == "ended":
         code, err = heard.content

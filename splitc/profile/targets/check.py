@@ -32,7 +32,7 @@ _Table = dict[str, Any]  # what tomllib makes of a file; nothing is known of it 
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedDescription:
     """What was found in a description.
 
     Attributes:
@@ -47,17 +47,17 @@ class Checked:
     warnings: tuple[str, ...]
 
 
-def check_description(path: Path) -> Checked:
+def check_description(path: Path) -> CheckedDescription:
     """Check the target or network described in *path*; a file that cannot be read is a mistake too."""
     try:
         table: _Table = read_description(path, "target")
     except TargetError as error:
-        return Checked(path, None, (str(error),), ())
+        return CheckedDescription(path, None, (str(error),), ())
     described: Target | Network | None
     described, mistakes = _decode(Network if _is_network(table) else Target, table, path)
     mistakes += [f"{path.name}: {mistake}" for mistake in _target_mistakes(table)]
     warnings = [f"{path.name}: {warning}" for warning in _warnings(table, path)]
-    return Checked(path, None if mistakes else described, tuple(mistakes), tuple(warnings))
+    return CheckedDescription(path, None if mistakes else described, tuple(mistakes), tuple(warnings))
 
 
 def _is_network(table: _Table) -> bool:

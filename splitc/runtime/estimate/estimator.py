@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from splitc.bundle.decide import Conditions
-from splitc.runtime.estimate.link import LEAST_SHARE, Link, clamp
+from splitc.runtime.estimate.link import LEAST_SHARE, LinkEstimate, clamp
 
 _SLOWDOWNS = (0.01, 100.0)  # more is not worth telling from its edge: no such side would be chosen
 _LONGEST_QUEUE_S = 60.0
@@ -18,7 +18,7 @@ _QUEUE_HALF_LIFE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class ObservedExchange:
     """One request and its answer as the device saw them.
 
     Attributes:
@@ -48,7 +48,9 @@ class Estimator:
 
     def __init__(self, start: Conditions) -> None:
         self._device, self._cloud = _Slowdown(start.device_slowdown), _Slowdown(start.cloud_slowdown)
-        self._link = Link(uplink_bps=start.uplink_bps, downlink_bps=start.downlink_bps, rtt_s=start.rtt_s)
+        self._link = LinkEstimate(
+            uplink_bps=start.uplink_bps, downlink_bps=start.downlink_bps, rtt_s=start.rtt_s
+        )
         self._queue = _Queue(start.queue_s)
         self._price = start.price
         self._exchanged_s: float | None = None
@@ -58,7 +60,7 @@ class Estimator:
         """Learn from a run on the device, right after the decision for it."""
         self._device.ran(expected_s, took_s, self._now_s)
 
-    def exchanged(self, exchange: Exchange, now_s: float) -> None:
+    def exchanged(self, exchange: ObservedExchange, now_s: float) -> None:
         """Learn from an answered request or probe; what the server said is used where it is possible."""
         self._now_s = now_s
         self._price = exchange.price or 0.0
@@ -109,14 +111,14 @@ class Estimator:
 
     @property
     def link_in_doubt(self) -> bool:
-        """Whether another exchange would settle what is believed of the link; see `Link.in_doubt`."""
+        """Whether another exchange would settle what is believed of the link; see `LinkEstimate.in_doubt`."""
         return self._link.in_doubt
 
     def link_age_s(self, now_s: float) -> float:
         """Seconds since anything was seen of the link; infinite if nothing ever was."""
         return math.inf if self._exchanged_s is None else max(now_s - self._exchanged_s, 0.0)
 
-    def _server_s(self, told: Exchange, now_s: float) -> float:
+    def _server_s(self, told: ObservedExchange, now_s: float) -> float:
         """How long the request was in the server: what it said, and what is believed of the rest."""
         said_s = (told.queue_s or 0.0) + (told.compute_s or 0.0)
         if told.cloud_s is None:
@@ -179,7 +181,7 @@ class _Queue:
         return max(fading_s, self._refused_s) if now_s < self._refused_until_s else fading_s
 
 
-def _possible(exchange: Exchange) -> Exchange:
+def _possible(exchange: ObservedExchange) -> ObservedExchange:
     """The exchange without what the server cannot have measured truly: it was no longer at work than we waited."""
     told = [exchange.recv_s, exchange.queue_s, exchange.compute_s]
     known = [value for value in told if value is not None]

@@ -27,7 +27,7 @@ WINDOW_OPEN_S = 0.2  # the shortest timeout of TCP; after a pause of one, it beg
 LEAST_SHARE = 0.1  # of a time tells something; less may be chance, or a proxy that received for the server
 
 
-class Link:
+class LinkEstimate:
     """Running estimates of a link, by transfers that happen anyway; begins with what is given."""
 
     def __init__(self, *, uplink_bps: float, downlink_bps: float, rtt_s: float) -> None:

@@ -8,12 +8,12 @@ import math
 from splitc.bundle.decide import Conditions
 from splitc.bundle.manifest import CutEntry
 from splitc.runtime.estimate.breaker import Breaker
-from splitc.runtime.estimate.estimator import Estimator, Exchange
+from splitc.runtime.estimate.estimator import Estimator, ObservedExchange
 from splitc.runtime.estimate.patience import UNSTEADY_S
 from splitc.runtime.estimate.probing import is_due
 
 
-class Outlook:
+class ServerState:
     """One server as one process of a device sees it, from *now_s* on.
 
     Attributes:
@@ -28,9 +28,9 @@ class Outlook:
         self._answered_s = now_s
         self._unsteady_until_s = -math.inf
 
-    def inherited(self, now_s: float) -> "Outlook":
+    def inherited(self, now_s: float) -> "ServerState":
         """The same for a forked process: what was learned, without what is under way."""
-        return Outlook(self._estimator, self._breaker, now_s)
+        return ServerState(self._estimator, self._breaker, now_s)
 
     # --- what it expects ---
 
@@ -52,7 +52,7 @@ class Outlook:
         """The device ran something, without waiting for its turn."""
         self._estimator.device_ran(expected_s, took_s)
 
-    def answered(self, exchange: Exchange, now_s: float) -> None:
+    def answered(self, exchange: ObservedExchange, now_s: float) -> None:
         """A request was answered."""
         self._estimator.exchanged(exchange, now_s)
         self._breaker.succeeded(now_s)
@@ -108,7 +108,7 @@ class Outlook:
             self.is_probing = is_due(age_s=age_s, silent_s=now_s - self._answered_s, idle=idle)
         return self.is_probing
 
-    def measured(self, exchange: Exchange, now_s: float) -> bool:
+    def measured(self, exchange: ObservedExchange, now_s: float) -> bool:
         """A probe saw *exchange*; whether that was a surprise, which another one would settle."""
         self._estimator.exchanged(exchange, now_s)
         return self._estimator.link_in_doubt

@@ -53,7 +53,7 @@ class Transport(Protocol):
         ...
 
 
-class _Pool:
+class _ConnectionPool:
     """Connections of one process. Deques and sets change in one step each, so no lock can be held over a fork."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class HttpTransport:
         if token is not None:
             self._headers += f"Authorization: Bearer {_checked_token(token)}\r\n"
         self._closed = False
-        self._pool = _Pool()
+        self._pool = _ConnectionPool()
 
     def exchange(
         self,
@@ -123,15 +123,15 @@ class HttpTransport:
             connection.shut()
         _close_all(pool.idle)
 
-    def _pool_here(self) -> _Pool:
+    def _pool_here(self) -> _ConnectionPool:
         """The pool of this process: two that share a connection would read each other's answers."""
         if self._pool.process != os.getpid():
-            inherited, self._pool = self._pool, _Pool()
+            inherited, self._pool = self._pool, _ConnectionPool()
             for connection in (*inherited.idle, *inherited.busy):
                 connection.close()
         return self._pool
 
-    def _kept(self, pool: _Pool) -> Connection | None:
+    def _kept(self, pool: _ConnectionPool) -> Connection | None:
         """The connection used last, if it can be used again: its window is the widest."""
         oldest_s = time.monotonic() - MAX_IDLE_S
         while pool.idle:
@@ -156,7 +156,12 @@ class HttpTransport:
             raise TransportError("the session was closed", sent=False)
 
     def _exchange_on(
-        self, connection: Connection, pool: _Pool, method: str, request: Sequence[Buffer], deadline_s: float
+        self,
+        connection: Connection,
+        pool: _ConnectionPool,
+        method: str,
+        request: Sequence[Buffer],
+        deadline_s: float,
     ) -> Reply:
         """Exchange on *connection*; whatever ends it half-way, a Ctrl-C too, closes the connection."""
         reusable = False

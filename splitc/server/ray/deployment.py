@@ -23,7 +23,7 @@ from splitc.server.memory import keep_freed_memory
 from splitc.server.options import ListenOptions, ServerOptions
 from splitc.server.ray.cluster import ADDRESS, free_port, ray_serve
 from splitc.server.tails.open import Say
-from splitc.server.tails.part import Part
+from splitc.server.tails.part import ServedPart
 
 _NAME = "splitc"
 _ANY = "0.0.0.0"  # noqa: S104 - to compare with
@@ -35,7 +35,7 @@ _AT_ONCE = 4096
 class Opening(Protocol):
     """Opens the parts in the process that calls it; can be pickled."""
 
-    def __call__(self, *, say: Say) -> Sequence[Part]:
+    def __call__(self, *, say: Say) -> Sequence[ServedPart]:
         """Open them; *say* is told what is prepared and what is left out."""
 
 

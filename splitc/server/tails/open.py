@@ -18,7 +18,7 @@ from splitc.common.formatting import format_bytes
 from splitc.common.values import Feeds
 from splitc.protocol.tensors import Array
 from splitc.server.tails.files import CloudFile, cloud_files
-from splitc.server.tails.part import File, Part, Series
+from splitc.server.tails.part import File, Series, ServedPart
 from splitc.server.tails.prepare import Prepared, Settings, prepare
 from splitc.server.tails.sessions import Sessions, TooLarge
 from splitc.server.tails.signature import NotOffered, declared, recorded
@@ -34,7 +34,7 @@ def open_parts(
     memory_limit_bytes: int | None,
     cache_folder: Path,
     say: Say,
-) -> tuple[Part, ...]:
+) -> tuple[ServedPart, ...]:
     """Open what the cloud does of the cuts of the bundles in *folders*, in the order of their manifests.
 
     Under a limit of memory, the files of the parts that are best on a middling link are open from the start, as many
@@ -65,7 +65,7 @@ def open_parts(
         for opening, file in zip(openings, files, strict=True):
             if file is not None:
                 opening.open(file)
-    parts: list[Part] = []
+    parts: list[ServedPart] = []
     reasons: list[str] = []
     for opening in openings:
         for cut in _in_cloud(opening.bundle):
@@ -156,7 +156,7 @@ class _Opening:
         cut = next(alone, None)
         return self.name(cut) if cut is not None else f"{self.bundle.manifest.model.name}/{file}"
 
-    def part(self, cut: CutEntry) -> Part:
+    def part(self, cut: CutEntry) -> ServedPart:
         """What the cloud does of *cut*.
 
         Raises:
@@ -173,7 +173,7 @@ class _Opening:
         else:
             runs = self._series(cut, calls)
             inputs, outputs = recorded(self.bundle, cut, runs.program.makes or ())
-        return Part(self.name(cut), self.bundle.digest, cut, inputs, outputs, runs)
+        return ServedPart(self.name(cut), self.bundle.digest, cut, inputs, outputs, runs)
 
     def _series(self, cut: CutEntry, calls: Mapping[str, int]) -> Series:
         part = _cloud(cut)

@@ -64,7 +64,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ServedPart:
     """What the cloud does of a cut, ready to run.
 
     Attributes:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from splitc.common.formatting import format_seconds
-from splitc.simulate.engine import Outcome
+from splitc.simulate.engine import SimulationOutcome
 from splitc.simulate.report.plots import latencies, loads, prices
 from splitc.simulate.report.summary import Summary
 from splitc.simulate.scenario import Scenario
 
 
-def render(scenario: Scenario, summaries: Sequence[Summary], outcomes: Sequence[Outcome]) -> str:
+def render(scenario: Scenario, summaries: Sequence[Summary], outcomes: Sequence[SimulationOutcome]) -> str:
     """Return the report as HTML; without *outcomes*, as in a fluid plan, it has no plots."""
     environment = Environment(
         loader=PackageLoader("splitc", "simulate/report"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from splitc.common.axis import Axis
 from splitc.common.formatting import format_seconds
-from splitc.simulate.engine import Outcome
+from splitc.simulate.engine import SimulationOutcome
 from splitc.simulate.job import End
 from splitc.simulate.links import Array
 
@@ -29,7 +29,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PolicyLine:
     """One policy; `number` gives its colour."""
 
     policy: str
@@ -45,14 +45,14 @@ class Plot:
     below: str
     x: tuple[Tick, ...]
     y: tuple[Tick, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[PolicyLine, ...]
     left: float = _LEFT
     right: float = _RIGHT
     top: float = _TOP
     bottom: float = _BOTTOM
 
 
-def latencies(outcomes: Sequence[Outcome]) -> Plot | None:
+def latencies(outcomes: Sequence[SimulationOutcome]) -> Plot | None:
     """The share of jobs that were ready after a time; None if no job was served."""
     quantiles = np.linspace(*_SHOWN, _SHARES)
     curves = [
@@ -77,12 +77,12 @@ def latencies(outcomes: Sequence[Outcome]) -> Plot | None:
     )
 
 
-def loads(outcomes: Sequence[Outcome], horizon_s: float) -> Plot:
+def loads(outcomes: Sequence[SimulationOutcome], horizon_s: float) -> Plot:
     """The share of workers that compute, over time."""
     return _over_time("Load of the cloud", [item.load for item in outcomes], outcomes, horizon_s, _percent)
 
 
-def prices(outcomes: Sequence[Outcome], horizon_s: float) -> Plot | None:
+def prices(outcomes: Sequence[SimulationOutcome], horizon_s: float) -> Plot | None:
     """The price over time; None if it never rose."""
     found = [item.price for item in outcomes]
     if not any(float(values.max(initial=0.0)) > 0 for values in found):
@@ -95,7 +95,7 @@ def prices(outcomes: Sequence[Outcome], horizon_s: float) -> Plot | None:
 def _over_time(
     title: str,
     found: Sequence[Array],
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[SimulationOutcome],
     horizon_s: float,
     text: Callable[[float], str],
 ) -> Plot:
@@ -111,9 +111,11 @@ def _over_time(
     return Plot(title, "time", ticks, y, tuple(lines))
 
 
-def _line(outcomes: Sequence[Outcome], number: int, xs: Sequence[float], ys: Sequence[float]) -> Line:
+def _line(
+    outcomes: Sequence[SimulationOutcome], number: int, xs: Sequence[float], ys: Sequence[float]
+) -> PolicyLine:
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
-    return Line(outcomes[number].policy, number, points)
+    return PolicyLine(outcomes[number].policy, number, points)
 
 
 def _linear(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitc.simulate.bounds.offline import Reach, least_busy_s, least_mean_s, most_met
-from splitc.simulate.engine import Outcome
+from splitc.simulate.engine import SimulationOutcome
 from splitc.simulate.job import End
 from splitc.simulate.links import Array
 from splitc.simulate.scenario import Scenario
@@ -76,7 +76,7 @@ class Summary:
     bounds: Bounds | None
 
 
-def summarise(scenario: Scenario, workload: Workload, outcome: Outcome, found: Reach) -> Summary:
+def summarise(scenario: Scenario, workload: Workload, outcome: SimulationOutcome, found: Reach) -> Summary:
     """The figures of one simulation."""
     weights = np.ones(len(workload))
     return summary(
@@ -160,7 +160,7 @@ def _group(
     )
 
 
-def _bounds(scenario: Scenario, workload: Workload, outcome: Outcome, found: Reach) -> Bounds:
+def _bounds(scenario: Scenario, workload: Workload, outcome: SimulationOutcome, found: Reach) -> Bounds:
     slas_s = np.array([math.nan if item.sla_s is None else item.sla_s for item in scenario.fleet.classes])
     own_s = slas_s[workload.owner]
     targets = int(np.count_nonzero(~np.isnan(own_s)))

@@ -7,7 +7,7 @@ import pytest
 
 from splitc.bundle.folder import read_bundle
 from splitc.common.formatting import format_seconds, format_seconds_range
-from splitc.compile.verdict import outlook
+from splitc.compile.verdict import judge
 from splitc.profile.targets.description import load_network
 from tests.conftest import Tiny
 from tests.running import save_tiny, splitc
@@ -24,7 +24,7 @@ def test_names_every_cut_and_every_network(tiny: Tiny) -> None:
         assert cut.kind in rows[cut.id]
         for tensor in cut.boundary:
             assert f"\n {cut.id} up: {tensor.name} {tensor.dtype}" in out
-    for item in outlook(manifest, [load_network(name) for name in NETWORKS]):
+    for item in judge(manifest, [load_network(name) for name in NETWORKS]):
         assert f"{item.decision.cut.id} {item.decision.cut.kind}" in rows[item.network]
         assert f"• {item.sentence()}" in out
     assert "• on lte the whole model is best kept on the device" in out
@@ -42,7 +42,7 @@ def test_marks_what_is_predicted_and_only_that(tiny: Tiny) -> None:
         if cut.tail is not None:
             assert f" {format_seconds(cut.tail.latency_s)}" in row
             assert f"~{format_seconds(cut.tail.latency_s)}" not in row
-    (lte,) = outlook(tiny.bundle.manifest, [load_network("lte")])
+    (lte,) = judge(tiny.bundle.manifest, [load_network("lte")])
     assert lte.range_s is not None
     assert f"~{format_seconds(lte.decision.latency_s)} " in out
     assert format_seconds_range(*lte.range_s) in out

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx
 
-from splitc.compile.pipeline.unrolled import Place, Share, shares
+from splitc.compile.pipeline.unrolled import Origin, Share, shares
 from tests.compile.pipeline.making import DIFFUSION, analysed, shipped, write_diffusion
 from tests.models import WIDTH, dense, dense_weights, floats, model, op
 
@@ -70,7 +70,7 @@ def test_a_stage_whose_model_makes_an_output_of_weights_is_cut_around(tmp_path: 
     built = model(nodes, [floats("x", 2, WIDTH)], outputs, dense_weights("d", "y"))
     onnx.save_model(built, tmp_path / "source" / "vae.onnx")
     made = analysed(path, tmp_path)
-    assert made.unrolled.places[-1] == Place(2)
+    assert made.unrolled.places[-1] == Origin(2)
     count = len(made.unrolled.places)
     entries = shipped(made, [made.cut(frozenset(range(end))) for end in (0, count - 1, count)])
     assert all(entry.check is not None for entry in entries)

@@ -21,7 +21,7 @@ from splitc.common.errors import ProfileError
 from splitc.model.analysis import AnalysisOptions, analyse
 from splitc.profile.attribution import measured_times
 from splitc.profile.measure.adb import profile_over_adb
-from splitc.profile.measure.job import Job
+from splitc.profile.measure.job import ProfileJob
 from tests import models
 from tests.profile.measure.boards import eventually, script
 from tests.profile.measure.test_ssh import make_job
@@ -78,11 +78,11 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> ProfileJob:
     return make_job(save_tiny("tiny_cnn", tmp_path))
 
 
-def refusal(job: Job, serial: str | None = None, program: Path | None = None) -> str:
+def refusal(job: ProfileJob, serial: str | None = None, program: Path | None = None) -> str:
     with pytest.raises(ProfileError) as raised:
         profile_over_adb(job, serial, lambda _: None, program=program)
     assert "\n" not in str(raised.value)
@@ -101,7 +101,7 @@ def test_a_profile_comes_back_and_nothing_stays(phone: Phone, tmp_path: Path) ->
         lambda _: None,
     )
     said: list[str] = []
-    profile = profile_over_adb(Job(found.model, found.feeds[:2], (2,), 2), SERIAL, said.append)
+    profile = profile_over_adb(ProfileJob(found.model, found.feeds[:2], (2,), 2), SERIAL, said.append)
     assert [item.threads for item in profile.measurements] == [2, 2]
     assert (profile.model, profile.source, profile.runtime_version) == (found.model.sha256, "measured", None)
     machine = profile.machine
@@ -118,7 +118,7 @@ def test_a_profile_comes_back_and_nothing_stays(phone: Phone, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("runs", [1, 4])
-def test_few_runs(runs: int, phone: Phone, job: Job) -> None:
+def test_few_runs(runs: int, phone: Phone, job: ProfileJob) -> None:
     (item,) = profile_over_adb(replace(job, runs=runs), None, lambda _: None).measurements
     assert len(item.whole_s) == len(item.profiled_whole_s) >= runs
     assert phone.untouched()
@@ -135,7 +135,9 @@ def test_external_data_in_a_folder_travels_too(phone: Phone, tmp_path: Path) -> 
     assert phone.untouched()
 
 
-def test_a_program_of_our_own_goes_there_and_away_again(phone: Phone, job: Job, tmp_path: Path) -> None:
+def test_a_program_of_our_own_goes_there_and_away_again(
+    phone: Phone, job: ProfileJob, tmp_path: Path
+) -> None:
     folder = tmp_path / "android build"
     program = script(
         folder / "onnxruntime_perf_test", f'exec "{sys.executable}" "{HERE / "perf_test.py"}" "$@"'
@@ -168,12 +170,14 @@ def test_a_program_of_our_own_goes_there_and_away_again(phone: Phone, job: Job, 
     ],
     ids=lambda value: str(value)[:24],
 )
-def test_which_phone(devices: list[str], serial: str | None, sentence: str, phone: Phone, job: Job) -> None:
+def test_which_phone(
+    devices: list[str], serial: str | None, sentence: str, phone: Phone, job: ProfileJob
+) -> None:
     phone.plug(*devices)
     assert refusal(job, serial).startswith(sentence)
 
 
-def test_no_adb(job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_adb(job: ProfileJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert refusal(job) == "'adb' is not on PATH; install Android's platform tools"
 
@@ -189,7 +193,7 @@ def real_adb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("real_adb")
-def test_the_real_adb_without_a_phone(job: Job) -> None:
+def test_the_real_adb_without_a_phone(job: ProfileJob) -> None:
     said = refusal(job, "no-such-serial")
     assert said.startswith("there is no phone no-such-serial; adb knows ")
 
@@ -211,20 +215,20 @@ def test_the_real_adb_without_a_phone(job: Job) -> None:
     ],
     ids=lambda value: value[:24],
 )
-def test_what_the_phone_says(said: str, sentence: str, phone: Phone, job: Job) -> None:
+def test_what_the_phone_says(said: str, sentence: str, phone: Phone, job: ProfileJob) -> None:
     phone.say(said)
     assert sentence in refusal(job)
     assert phone.untouched()
 
 
-def test_no_program_there(phone: Phone, job: Job, tmp_path: Path) -> None:
+def test_no_program_there(phone: Phone, job: ProfileJob, tmp_path: Path) -> None:
     phone.program.unlink()
     assert "the phone has no /data/local/tmp/onnxruntime_perf_test; build" in refusal(job)
     assert f"{tmp_path}/none: no such file; name the" in refusal(job, program=tmp_path / "none")
     assert phone.untouched()
 
 
-def test_a_program_for_another_machine(phone: Phone, job: Job, tmp_path: Path) -> None:
+def test_a_program_for_another_machine(phone: Phone, job: ProfileJob, tmp_path: Path) -> None:
     program = tmp_path / "onnxruntime_perf_test"
     program.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, 62))
     assert refusal(job, program=program) == (
@@ -233,14 +237,14 @@ def test_a_program_for_another_machine(phone: Phone, job: Job, tmp_path: Path) -
     assert phone.untouched()
 
 
-def test_a_model_that_does_not_run_there(phone: Phone, job: Job) -> None:
+def test_a_model_that_does_not_run_there(phone: Phone, job: ProfileJob) -> None:
     said = refusal(replace(job, feeds=({"image": np.ones((9, 9), np.float32)},)))
     assert said.startswith("profiling tiny_cnn.onnx on the phone failed: ")
     assert "Invalid" in said
     assert phone.untouched()
 
 
-def test_no_room_there(phone: Phone, job: Job) -> None:
+def test_no_room_there(phone: Phone, job: ProfileJob) -> None:
     (phone.folder / "full").touch()
     assert refusal(job) == "the phone has no room left; free some"
     assert phone.untouched()
@@ -249,7 +253,7 @@ def test_no_room_there(phone: Phone, job: Job) -> None:
 # --- it ends early ---
 
 
-def test_the_cable_is_pulled(phone: Phone, job: Job) -> None:
+def test_the_cable_is_pulled(phone: Phone, job: ProfileJob) -> None:
     def say(line: str) -> None:
         if line.startswith("timing"):
             phone.plug()
@@ -260,7 +264,9 @@ def test_the_cable_is_pulled(phone: Phone, job: Job) -> None:
     assert phone.untouched()
 
 
-def test_the_cable_is_pulled_while_it_runs(phone: Phone, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cable_is_pulled_while_it_runs(
+    phone: Phone, job: ProfileJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PHONE_WAITS", "60")
     phone.say("waiting")
 
@@ -275,7 +281,7 @@ def test_the_cable_is_pulled_while_it_runs(phone: Phone, job: Job, monkeypatch: 
     assert phone.untouched()
 
 
-def test_it_takes_too_long(phone: Phone, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_takes_too_long(phone: Phone, job: ProfileJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHONE_WAITS", "60")
     phone.say("waiting")
     said = refusal(replace(job, timeout_s=3.0))
@@ -284,7 +290,9 @@ def test_it_takes_too_long(phone: Phone, job: Job, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_a_signal_here_leaves_nothing_there(error: type[BaseException], phone: Phone, job: Job) -> None:
+def test_a_signal_here_leaves_nothing_there(
+    error: type[BaseException], phone: Phone, job: ProfileJob
+) -> None:
     def say(line: str) -> None:
         if line.startswith("timing"):
             assert list(phone.storage.glob("splitc-*"))

@@ -32,7 +32,7 @@ from splitc.profile.document import Measurement, Profile
 from splitc.profile.match_nodes import reconnected
 from splitc.profile.measure.browser import profile_in_browser
 from splitc.profile.measure.browser_runtime import locked_version, runtime_files
-from splitc.profile.measure.job import Job
+from splitc.profile.measure.job import ProfileJob
 from tests import models
 from tests.profile.measure.browsing import Phone, needs_browser, phone, slowed
 from tests.running import hear_interrupts, save_tiny
@@ -51,9 +51,9 @@ profile_in_browser(make_job(Path(sys.argv[1])), say, host="127.0.0.1", cache_fol
 """
 
 
-def make_job(path: Path, *, runs: int | None = 10, threads: tuple[int, ...] = (1,)) -> Job:
+def make_job(path: Path, *, runs: int | None = 10, threads: tuple[int, ...] = (1,)) -> ProfileJob:
     model = load(path)
-    return Job(
+    return ProfileJob(
         model,
         (random_feeds(model.inputs(), fix_dims(model, {}), 0),),
         threads,
@@ -90,7 +90,7 @@ Run = Callable[..., tuple[Profile, Phone]]
 
 @pytest.fixture
 def run(cache: Path) -> Run:
-    def profile(job: Job, *, untrusted: bool = False, slow: bool = False) -> tuple[Profile, Phone]:
+    def profile(job: ProfileJob, *, untrusted: bool = False, slow: bool = False) -> tuple[Profile, Phone]:
         with phone(untrusted=untrusted) as held:
             if not slow:
                 return profile_in_browser(job, held, host=HERE, cache_folder=cache), held
@@ -156,7 +156,9 @@ class TestBrowser:
     def test_inputs_of_all_types(self, run: Run, tmp_path: Path) -> None:
         feeds: dict[str, NDArray[Any]] = {"text": np.array(["a", "", "ünï"], dtype=object)}
         feeds |= {f"of_{dtype}": np.ones(3, dtype) for dtype in TYPES}
-        job = Job(load(save_same(feeds, tmp_path / "model.onnx")), (feeds,), (1,), runs=1, timeout_s=90)
+        job = ProfileJob(
+            load(save_same(feeds, tmp_path / "model.onnx")), (feeds,), (1,), runs=1, timeout_s=90
+        )
         profile, _ = run(job)
         (item,) = profile.measurements
         assert item.dims == {"n": 3}
@@ -164,7 +166,9 @@ class TestBrowser:
 
     def test_several_sizings_come_in_order(self, run: Run, tmp_path: Path) -> None:
         sizings = tuple({"x": np.ones(size, np.float32)} for size in (3, 5))
-        job = Job(load(save_same(sizings[0], tmp_path / "model.onnx")), sizings, (1,), runs=1, timeout_s=90)
+        job = ProfileJob(
+            load(save_same(sizings[0], tmp_path / "model.onnx")), sizings, (1,), runs=1, timeout_s=90
+        )
         profile, _ = run(job)
         assert [item.dims for item in profile.measurements] == [{"n": 3}, {"n": 5}]
 
@@ -234,7 +238,9 @@ class TestBrowser:
 
     def test_a_type_that_browsers_lack_is_refused_before_the_page(self, cache: Path, tmp_path: Path) -> None:
         feeds = {"x": np.ones(3, ml_dtypes.bfloat16)}
-        job = Job(load(save_same({"x": np.ones(3, np.float32)}, tmp_path / "model.onnx")), (feeds,), (1,))
+        job = ProfileJob(
+            load(save_same({"x": np.ones(3, np.float32)}, tmp_path / "model.onnx")), (feeds,), (1,)
+        )
         with pytest.raises(ProfileError, match="input 'x' is of bfloat16, which a browser"):
             profile_in_browser(job, print, host=HERE, cache_folder=cache)
 

@@ -10,8 +10,8 @@ import pytest
 
 from splitc.common.errors import ProfileError
 from splitc.common.records import encode
-from splitc.profile.document import Machine, Measurement, Profile, parse_profile
-from splitc.profile.measure.browser_server import Beat, Failed, Result, Served, Site, serving
+from splitc.profile.document import MachineFacts, Measurement, Profile, parse_profile
+from splitc.profile.measure.browser_server import Beat, PageFailed, Result, ServedFile, Site, serving
 
 HERE = "127.0.0.1"
 PROFILE = Profile(
@@ -21,7 +21,7 @@ PROFILE = Profile(
     "onnxruntime-web",
     "1.30.0",
     "wasm",
-    Machine(None, None, "a phone", 8, None),
+    MachineFacts(None, None, "a phone", 8, None),
     (Measurement(1, {}, 3, (0.1,), (0.1,), (), ()),),
 )
 BODY = json.dumps(encode(PROFILE))
@@ -31,7 +31,7 @@ BODY = json.dumps(encode(PROFILE))
 def site(tmp_path: Path) -> Iterator[Site]:
     (tmp_path / "model.onnx").write_bytes(b"model")
     (tmp_path / "secret").write_bytes(b"secret")
-    files = {"": Served(b"<p>page", "text/html"), "model.onnx": Served(tmp_path / "model.onnx")}
+    files = {"": ServedFile(b"<p>page", "text/html"), "model.onnx": ServedFile(tmp_path / "model.onnx")}
     with serving(files, lambda body: parse_profile(body, "what the page sent"), HERE, 0) as started:
         yield started
 
@@ -140,7 +140,7 @@ def test_the_page_says_what_it_does(site: Site) -> None:
     assert said.text.isprintable()
     assert len(said.text) <= 4000
     assert ask(site, "POST", f"{site.path}failure", '{"sentence": "no luck"}')[0] == 204
-    assert site.said.get(timeout=20) == Failed("no luck")
+    assert site.said.get(timeout=20) == PageFailed("no luck")
 
 
 @pytest.mark.parametrize("body", ["", "nonsense", "[]", '{"text": 1}', '{"sentence": "x"}'])

@@ -28,7 +28,7 @@ from splitc.profile.measure import local
 from splitc.profile.measure.job import (
     PROGRAM,
     Finished,
-    Job,
+    ProfileJob,
     dims,
     failure,
     files,
@@ -45,9 +45,9 @@ def quiet(_: str) -> None:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> ProfileJob:
     model = load(save_tiny("dynamic_batch", tmp_path))
-    return Job(model, (random_feeds(model.inputs(), {"batch": 2}, 0),), (1,), runs=2)
+    return ProfileJob(model, (random_feeds(model.inputs(), {"batch": 2}, 0),), (1,), runs=2)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     assert not list(folder.iterdir())
 
 
-def test_every_thread_count_and_sizing(job: Job, temporary: Path) -> None:
+def test_every_thread_count_and_sizing(job: ProfileJob, temporary: Path) -> None:
     del temporary
     feeds = tuple(random_feeds(job.model.inputs(), {"batch": size}, 0) for size in (1, 3))
     said: list[str] = []
@@ -76,7 +76,7 @@ def test_every_thread_count_and_sizing(job: Job, temporary: Path) -> None:
     assert any("2 threads, batch=3" in line for line in said)
 
 
-def test_measured_once_then_kept(job: Job, tmp_path: Path) -> None:
+def test_measured_once_then_kept(job: ProfileJob, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     first = local.profile_here_once(job, cache, quiet)
     assert local.profile_here_once(job, cache, quiet) == first
@@ -91,7 +91,7 @@ def test_measured_once_then_kept(job: Job, tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache" / "profiles").iterdir())) == 3
 
 
-def test_a_program_that_fails_is_quoted(job: Job, temporary: Path) -> None:
+def test_a_program_that_fails_is_quoted(job: ProfileJob, temporary: Path) -> None:
     del temporary
     wrong = replace(job, feeds=({"x": np.ones((9, 9), np.float32)},))
     with pytest.raises(
@@ -102,13 +102,13 @@ def test_a_program_that_fails_is_quoted(job: Job, temporary: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_a_program_that_takes_too_long(job: Job, temporary: Path) -> None:
+def test_a_program_that_takes_too_long(job: ProfileJob, temporary: Path) -> None:
     del temporary
     with pytest.raises(ProfileError, match=r"took longer than 0\.5 s"):
         local.profile_here(replace(job, runs=10_000_000, timeout_s=0.5), quiet)
 
 
-def test_interrupted(job: Job, temporary: Path) -> None:
+def test_interrupted(job: ProfileJob, temporary: Path) -> None:
     """Ctrl-C while the program runs ends it, and its files go with ours."""
     seen: list[str] = []
 
@@ -130,7 +130,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_lines_are_passed_on_as_they_come(job: Job) -> None:
+def test_lines_are_passed_on_as_they_come(job: ProfileJob) -> None:
     came: list[tuple[str, float]] = []
     code = "import sys, time\nprint('one  two', file=sys.stderr, flush=True)\nprint('out')\nsys.stderr.write('\\n')"
     code += "\nsys.stderr.flush()\nsys.stdin.read()\nprint('last', file=sys.stderr)\nsys.exit(3)"
@@ -147,19 +147,19 @@ def test_lines_are_passed_on_as_they_come(job: Job) -> None:
     assert done == Finished(3, b"out\n", "last")
 
 
-def test_a_program_that_holds_on_to_stderr_is_not_waited_for(job: Job) -> None:
+def test_a_program_that_holds_on_to_stderr_is_not_waited_for(job: ProfileJob) -> None:
     code = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(30)'], stdout=subprocess.DEVNULL)"
     begun = threading.active_count()
     assert run(python(code), job, quiet).code == 0
     assert threading.active_count() <= begun + 1
 
 
-def test_a_program_that_is_not_there(job: Job) -> None:
+def test_a_program_that_is_not_there(job: ProfileJob) -> None:
     with pytest.raises(ProfileError, match=r"^no-such-program cannot be started: No such file"):
         run(["no-such-program"], job, quiet)
 
 
-def test_a_stubborn_program_is_killed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stubborn_program_is_killed(job: ProfileJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("splitc.profile.measure.job._GRACE_S", 0.1)
     code = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(flush=True)\ntime.sleep(60)"
     with pytest.raises(ProfileError, match="took longer"):
@@ -179,7 +179,7 @@ def test_a_stubborn_program_is_killed(job: Job, monkeypatch: pytest.MonkeyPatch)
         (Finished(-99, b"", ""), "failed: it was ended by signal 99"),
     ],
 )
-def test_failure_is_one_sentence(done: Finished, message: str, job: Job) -> None:
+def test_failure_is_one_sentence(done: Finished, message: str, job: ProfileJob) -> None:
     assert str(failure(done, job, "on a board")) == f"profiling dynamic_batch on a board {message}"
 
 
@@ -202,7 +202,7 @@ def test_failure_is_one_sentence(done: Finished, message: str, job: Job) -> None
     ],
 )
 def test_what_is_printed_must_be_what_was_asked_for(
-    stdout: bytes, message: str, job: Job, tmp_path: Path
+    stdout: bytes, message: str, job: ProfileJob, tmp_path: Path
 ) -> None:
     made: dict[bytes, Any] = {
         b"MODEL": profiles.profile(),
@@ -225,7 +225,7 @@ def test_a_dimension_without_a_name_gets_splitcs_own(tmp_path: Path) -> None:
     onnx.save(built, tmp_path / "m.onnx")
     model = load(tmp_path / "m.onnx")
     feeds = random_feeds(model.inputs(), {"x:0": 2}, 0)
-    (measurement,) = local.profile_here(Job(model, (feeds,), (1,), runs=1), quiet).measurements
+    (measurement,) = local.profile_here(ProfileJob(model, (feeds,), (1,), runs=1), quiet).measurements
     assert measurement.dims == {"x:0": 2}
 
 
@@ -253,7 +253,7 @@ def test_a_model_with_external_data_is_several_files(tmp_path: Path) -> None:
     assert files(load(path)) == {"m.onnx": path, "deep/w.bin": tmp_path / "deep" / "w.bin"}
 
 
-def test_dims_are_read_off_the_feeds(job: Job) -> None:
+def test_dims_are_read_off_the_feeds(job: ProfileJob) -> None:
     assert dims(job.model, job.feeds[0]) == {"batch": 2}
     assert dims(job.model, {}) == {}
 

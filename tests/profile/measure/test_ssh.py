@@ -21,7 +21,7 @@ from splitc.common.errors import ProfileError
 from splitc.model.analysis import AnalysisOptions, analyse
 from splitc.model.model import load
 from splitc.profile.attribution import measured_times
-from splitc.profile.measure.job import Job
+from splitc.profile.measure.job import ProfileJob
 from splitc.profile.measure.ssh import profile_over_ssh
 from tests import models
 from tests.profile.measure.boards import Board, board, eventually, script
@@ -37,11 +37,13 @@ profile_over_ssh(job, "board", lambda line: print(line, flush=True), python=sys.
 """
 
 
-def make_job(model: Path, *, runs: int = 5, threads: tuple[int, ...] = (1,), timeout_s: float = 120.0) -> Job:
+def make_job(
+    model: Path, *, runs: int = 5, threads: tuple[int, ...] = (1,), timeout_s: float = 120.0
+) -> ProfileJob:
     loaded = load(model)
     shapes = {item.name: [size for size in item.shape if isinstance(size, int)] for item in loaded.inputs()}
     feeds = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    return Job(loaded, (feeds,), threads, runs, timeout_s)
+    return ProfileJob(loaded, (feeds,), threads, runs, timeout_s)
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +58,11 @@ def client(here: Board, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> ProfileJob:
     return make_job(save_tiny("tiny_cnn", tmp_path))
 
 
-def refusal(job: Job, host: str, python: str = "python3") -> str:
+def refusal(job: ProfileJob, host: str, python: str = "python3") -> str:
     with pytest.raises(ProfileError) as raised:
         profile_over_ssh(job, host, lambda _: None, python=python)
     assert "\n" not in str(raised.value)
@@ -80,7 +82,7 @@ def test_a_profile_comes_back_and_nothing_stays(here: Board, tmp_path: Path) -> 
     )
     said: list[str] = []
     profile = profile_over_ssh(
-        Job(found.model, found.feeds[:1], (1, 2), 5), "board", said.append, python=here.python
+        ProfileJob(found.model, found.feeds[:1], (1, 2), 5), "board", said.append, python=here.python
     )
     assert [item.threads for item in profile.measurements] == [1, 2]
     assert profile.model == found.model.sha256
@@ -110,7 +112,7 @@ def test_external_data_in_a_folder_travels_too(here: Board, tmp_path: Path) -> N
     assert here.untouched()
 
 
-def test_greetings_of_the_login_shell_are_passed_over(job: Job, tmp_path: Path) -> None:
+def test_greetings_of_the_login_shell_are_passed_over(job: ProfileJob, tmp_path: Path) -> None:
     greeting = 'printf Welcome; eval "$SSH_ORIGINAL_COMMAND"; echo "[bye]"'
     with board(tmp_path, force=greeting) as other, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", other.path)
@@ -119,7 +121,7 @@ def test_greetings_of_the_login_shell_are_passed_over(job: Job, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "fish", "tcsh"])
-def test_any_login_shell_starts_it(shell: str, here: Board, job: Job, tmp_path: Path) -> None:
+def test_any_login_shell_starts_it(shell: str, here: Board, job: ProfileJob, tmp_path: Path) -> None:
     found = shutil.which(shell)
     if found is None:
         pytest.skip(f"there is no {shell}")
@@ -143,7 +145,7 @@ def test_any_login_shell_starts_it(shell: str, here: Board, job: Job, tmp_path: 
         *("host\n", "ho\x00st"),
     ],
 )
-def test_not_a_host(host: str, job: Job) -> None:
+def test_not_a_host(host: str, job: ProfileJob) -> None:
     assert re.search(r"is not a host; give \[user@\]host", refusal(job, host))
 
 
@@ -157,7 +159,7 @@ def test_not_a_host(host: str, job: Job) -> None:
         ("fe80::1%eth0", ["--", "fe80::1%eth0"]),
     ],
 )
-def test_how_ssh_is_called(host: str, words: list[str], job: Job, tmp_path: Path) -> None:
+def test_how_ssh_is_called(host: str, words: list[str], job: ProfileJob, tmp_path: Path) -> None:
     script(tmp_path / "bin" / "ssh", f'printf "%s\\n" "$@" > "{tmp_path}/words"; exit 255')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
@@ -168,7 +170,7 @@ def test_how_ssh_is_called(host: str, words: list[str], job: Job, tmp_path: Path
     assert called[:-1] == words
 
 
-def test_no_ssh(job: Job, tmp_path: Path) -> None:
+def test_no_ssh(job: ProfileJob, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
         assert refusal(job, "board") == "'ssh' is not on PATH; install an OpenSSH client"
@@ -177,18 +179,18 @@ def test_no_ssh(job: Job, tmp_path: Path) -> None:
 # --- no connection ---
 
 
-def test_no_such_host(job: Job) -> None:
+def test_no_such_host(job: ProfileJob) -> None:
     assert refusal(job, "nowhere.invalid").startswith("there is no host nowhere.invalid; check its name")
 
 
-def test_nobody_listens(job: Job) -> None:
+def test_nobody_listens(job: ProfileJob) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     said = refusal(job, f"127.0.0.1:{port}")
     assert said == f"127.0.0.1:{port} refuses connections; check the port, and that an SSH server runs there"
 
 
-def test_something_listens_and_says_nothing(job: Job, here: Board, configured: Path) -> None:
+def test_something_listens_and_says_nothing(job: ProfileJob, here: Board, configured: Path) -> None:
     with configured.open("a", encoding="utf-8") as file:
         file.write("ServerAliveInterval 1\n")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -198,7 +200,7 @@ def test_something_listens_and_says_nothing(job: Job, here: Board, configured: P
     assert here.untouched()
 
 
-def test_the_banner_never_comes(job: Job, tmp_path: Path) -> None:
+def test_the_banner_never_comes(job: ProfileJob, tmp_path: Path) -> None:
     said = fake_ssh(job, tmp_path, "Connection timed out during banner exchange", 255)
     assert said.startswith("board does not answer; check that it is on")
 
@@ -211,7 +213,7 @@ def configured(here: Board) -> Iterator[Path]:
     here.config.write_bytes(before)
 
 
-def test_a_host_that_is_not_known(job: Job, here: Board, configured: Path, tmp_path: Path) -> None:
+def test_a_host_that_is_not_known(job: ProfileJob, here: Board, configured: Path, tmp_path: Path) -> None:
     text = configured.read_text(encoding="utf-8").replace(str(here.known_hosts), str(tmp_path / "none"))
     configured.write_text(text, encoding="utf-8")
     said = refusal(job, f"127.0.0.1:{here.port}")
@@ -222,7 +224,9 @@ def test_a_host_that_is_not_known(job: Job, here: Board, configured: Path, tmp_p
     assert not (tmp_path / "none").exists()  # nobody checked it, so it is not remembered
 
 
-def test_a_host_with_another_key_than_before(job: Job, here: Board, configured: Path, tmp_path: Path) -> None:
+def test_a_host_with_another_key_than_before(
+    job: ProfileJob, here: Board, configured: Path, tmp_path: Path
+) -> None:
     kind, key = (here.folder / "key.pub").read_text(encoding="utf-8").split()[:2]
     (tmp_path / "other").write_text(f"[127.0.0.1]:{here.port} {kind} {key}\n", encoding="utf-8")
     text = configured.read_text(encoding="utf-8").replace(str(here.known_hosts), str(tmp_path / "other"))
@@ -232,13 +236,13 @@ def test_a_host_with_another_key_than_before(job: Job, here: Board, configured: 
     assert f"`ssh-keygen -R [127.0.0.1]:{here.port}`" in said
 
 
-def test_a_key_that_is_not_let_in(job: Job, here: Board, configured: Path) -> None:
+def test_a_key_that_is_not_let_in(job: ProfileJob, here: Board, configured: Path) -> None:
     text = configured.read_text(encoding="utf-8")
     configured.write_text(text.replace(str(here.folder / "key"), str(here.folder / "host")), encoding="utf-8")
     assert refusal(job, "board").startswith("board does not let us in; check the user, and give it your key")
 
 
-def fake_ssh(job: Job, folder: Path, said: str, code: int) -> str:
+def fake_ssh(job: ProfileJob, folder: Path, said: str, code: int) -> str:
     """What becomes of an ssh that fails with these words."""
     script(folder / "bin" / "ssh", f"cat > /dev/null & echo '{said}' >&2; exit {code}")
     with pytest.MonkeyPatch.context() as patch:
@@ -264,25 +268,25 @@ def fake_ssh(job: Job, folder: Path, said: str, code: int) -> str:
     ],
     ids=lambda value: str(value)[:24],
 )
-def test_what_ssh_says(said: str, code: int, sentence: str, job: Job, tmp_path: Path) -> None:
+def test_what_ssh_says(said: str, code: int, sentence: str, job: ProfileJob, tmp_path: Path) -> None:
     assert sentence in fake_ssh(job, tmp_path, said, code)
 
 
 # --- what is missing there ---
 
 
-def test_no_python_there(job: Job) -> None:
+def test_no_python_there(job: ProfileJob) -> None:
     assert refusal(job, "board", "/nowhere/bin/python3") == (
         "board has no /nowhere/bin/python3; install Python 3.9 or newer there, or name one with --python"
     )
 
 
 @pytest.mark.parametrize("python", ["", "  ", "python3\n", "a\x00b"])
-def test_no_name_of_a_python(python: str, job: Job) -> None:
+def test_no_name_of_a_python(python: str, job: ProfileJob) -> None:
     assert "names no Python; give for example ~/venv/bin/python" in refusal(job, "board", python)
 
 
-def test_the_name_of_a_python_is_no_command(job: Job, here: Board, tmp_path: Path) -> None:
+def test_the_name_of_a_python_is_no_command(job: ProfileJob, here: Board, tmp_path: Path) -> None:
     assert "has no python3; touch" in refusal(job, "board", f"python3; touch {tmp_path}/made")
     assert "has no $(touch" in refusal(job, "board", f"$(touch {tmp_path}/made)")
     assert "has no ~/no'where/python" in refusal(job, "board", "~/no'where/python")
@@ -290,7 +294,7 @@ def test_the_name_of_a_python_is_no_command(job: Job, here: Board, tmp_path: Pat
     assert here.untouched()
 
 
-def test_no_numpy_there(job: Job, here: Board, tmp_path: Path) -> None:
+def test_no_numpy_there(job: ProfileJob, here: Board, tmp_path: Path) -> None:
     bare = script(tmp_path / "bare" / "python3", f'exec "{sys.executable}" -S "$@"')
     assert refusal(job, "board", str(bare)) == (
         f"{bare} on board has no numpy; run `{bare} -m pip install numpy onnxruntime` there, "
@@ -299,7 +303,7 @@ def test_no_numpy_there(job: Job, here: Board, tmp_path: Path) -> None:
     assert here.untouched()
 
 
-def test_python_there_is_too_old(job: Job, tmp_path: Path) -> None:
+def test_python_there_is_too_old(job: ProfileJob, tmp_path: Path) -> None:
     pretend = "import sys; sys.version_info = (3, 8, 1); sys.version = '3.8.1 (old)'; exec(sys.argv.pop(1))"
     old = script(tmp_path / "old" / "python3", f'shift; exec "{sys.executable}" -c "{pretend}" "$@"')
     assert refusal(job, "board", str(old)) == (
@@ -307,7 +311,7 @@ def test_python_there_is_too_old(job: Job, tmp_path: Path) -> None:
     )
 
 
-def test_no_room_there(job: Job, here: Board, tmp_path: Path) -> None:
+def test_no_room_there(job: ProfileJob, here: Board, tmp_path: Path) -> None:
     sparse = tmp_path / "weights.bin"
     with sparse.open("wb") as file:
         file.truncate(1 << 42)
@@ -319,7 +323,7 @@ def test_no_room_there(job: Job, here: Board, tmp_path: Path) -> None:
     assert here.untouched()
 
 
-def test_a_disk_that_refuses(job: Job, here: Board, tmp_path: Path) -> None:
+def test_a_disk_that_refuses(job: ProfileJob, here: Board, tmp_path: Path) -> None:
     small = script(tmp_path / "small" / "python3", f'ulimit -f 8; exec "{sys.executable}" "$@"')
     said = refusal(job, "board", str(small))
     assert said.startswith("board cannot take tiny_cnn: ")
@@ -327,7 +331,7 @@ def test_a_disk_that_refuses(job: Job, here: Board, tmp_path: Path) -> None:
     assert here.untouched()
 
 
-def test_a_model_that_does_not_run_there(job: Job, here: Board) -> None:
+def test_a_model_that_does_not_run_there(job: ProfileJob, here: Board) -> None:
     wrong = replace(job, feeds=({"image": np.ones((9, 9), np.float32)},))
     said = refusal(wrong, "board", here.python)
     assert said.startswith("profiling tiny_cnn on board failed: ")
@@ -338,11 +342,11 @@ def test_a_model_that_does_not_run_there(job: Job, here: Board) -> None:
 # --- it ends early ---
 
 
-def busy(job: Job) -> Job:
+def busy(job: ProfileJob) -> ProfileJob:
     return replace(job, runs=1_000_000)
 
 
-def interrupted(job: Job, here: Board, act: Callable[[], None]) -> str:
+def interrupted(job: ProfileJob, here: Board, act: Callable[[], None]) -> str:
     """Profile without end, *act* when the program runs over there; return the refusal."""
 
     def say(line: str) -> None:
@@ -355,7 +359,7 @@ def interrupted(job: Job, here: Board, act: Callable[[], None]) -> str:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_a_signal_here_ends_both_sides(error: type[BaseException], job: Job, here: Board) -> None:
+def test_a_signal_here_ends_both_sides(error: type[BaseException], job: ProfileJob, here: Board) -> None:
     def say(line: str) -> None:
         if "timing" in line:
             assert here.programs()
@@ -367,7 +371,7 @@ def test_a_signal_here_ends_both_sides(error: type[BaseException], job: Job, her
     assert eventually(lambda: not here.processes())
 
 
-def test_the_connection_is_cut_half_way(job: Job, here: Board) -> None:
+def test_the_connection_is_cut_half_way(job: ProfileJob, here: Board) -> None:
     def cut() -> None:
         for process in here.processes():
             if process.name().startswith("sshd"):
@@ -379,7 +383,7 @@ def test_the_connection_is_cut_half_way(job: Job, here: Board) -> None:
     assert here.untouched()
 
 
-def test_memory_runs_out_there(job: Job, here: Board) -> None:
+def test_memory_runs_out_there(job: ProfileJob, here: Board) -> None:
     def kill() -> None:
         for process in here.programs():
             process.kill()
@@ -390,7 +394,7 @@ def test_memory_runs_out_there(job: Job, here: Board) -> None:
     assert here.untouched()
 
 
-def test_it_takes_too_long(job: Job, here: Board) -> None:
+def test_it_takes_too_long(job: ProfileJob, here: Board) -> None:
     said = refusal(replace(busy(job), timeout_s=3.0), "board", here.python)
     assert said.startswith("profiling tiny_cnn on board took longer than 3 s; try fewer runs")
     assert here.untouched()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from splitc.bundle.decide import Conditions, decide, latency_s, middle_of
 from splitc.bundle.manifest import CutEntry
-from splitc.runtime.estimate.estimator import Estimator, Exchange
+from splitc.runtime.estimate.estimator import Estimator, ObservedExchange
 from tests import manifests
 from tests.runtime import traces
 from tests.runtime.traces import Link
@@ -94,12 +94,12 @@ def test_a_device_that_was_never_fast_is_not_forgotten() -> None:
 # The server
 
 
-def answer(**changes: Any) -> Exchange:
+def answer(**changes: Any) -> ObservedExchange:
     """40 ms of round trip, 200 KB in 320 ms, 10 ms of tail, 20 KB back in 3 ms."""
-    return replace(Exchange(200_000, 20_000, 0.37, 0.003, 0.32, 0.0, 0.01, 0.01), **changes)
+    return replace(ObservedExchange(200_000, 20_000, 0.37, 0.003, 0.32, 0.0, 0.01, 0.01), **changes)
 
 
-def untold(seen: Exchange) -> Exchange:
+def untold(seen: ObservedExchange) -> ObservedExchange:
     """From a server that says nothing of its times."""
     return replace(seen, recv_s=None, queue_s=None, compute_s=None)
 
@@ -142,19 +142,21 @@ def test_a_refusal_lasts_a_minute_at_most(retry_after_s: float) -> None:
 # The link
 
 
-def exchange(up_bytes: int, rate_bps: float = 5e6, *, told: bool, slow_start: bool = False) -> Exchange:
+def exchange(
+    up_bytes: int, rate_bps: float = 5e6, *, told: bool, slow_start: bool = False
+) -> ObservedExchange:
     """Over 40 ms of round trip, always the same."""
     way = traces.steady(rate_bps)
     link = Link(way, way, slow_start=slow_start)
     return link.exchange(0, up_bytes, 20_000, cloud_s=0.01, told=told, random=Random(0))
 
 
-def slower(seen: Exchange, times: float) -> Exchange:
+def slower(seen: ObservedExchange, times: float) -> ObservedExchange:
     recv_s = times * seen.recv_s if seen.recv_s is not None else None
     return replace(seen, wait_s=times * (seen.wait_s - 0.01) + 0.01, recv_s=recv_s)
 
 
-def settled(seen: Exchange) -> Estimator:
+def settled(seen: ObservedExchange) -> Estimator:
     """After 30 such exchanges, half a second apart, the last at 0."""
     estimator = Estimator(START)
     for number in range(-29, 1):
@@ -167,7 +169,7 @@ def predicted_s(estimator: Estimator, up_bytes: int) -> float:
     return latency_s(manifests.cut("c", tail_s=0.01, up=up_bytes, down=20_000), estimator.conditions(0))
 
 
-def real_s(seen: Exchange) -> float:
+def real_s(seen: ObservedExchange) -> float:
     return seen.wait_s + seen.download_s
 
 
@@ -219,7 +221,7 @@ def test_small_transfers_in_slow_start_tell_little_of_large_ones(told: bool) -> 
     assert 0.65 * large_s < predicted_s(estimator, 600_000) < 1.1 * large_s
 
 
-def after_many(seen: Exchange, *, pause_s: float) -> float:
+def after_many(seen: ObservedExchange, *, pause_s: float) -> float:
     """The uplink that is believed after 20 such exchanges, by one who took the link to be eight times as fast."""
     estimator, at_s = Estimator(replace(START, uplink_bps=1.07e8)), 0.0
     for _ in range(20):
@@ -311,7 +313,7 @@ def test_a_second_surprise_leaves_no_doubt() -> None:
 def test_on_loopback_nothing_is_absurd(told: bool, start: Conditions) -> None:
     """800 KB in 0.9 ms, of which the server saw 0.3; the answer is there at once."""
     estimator = Estimator(start)
-    seen = Exchange(800_000, 4000, 0.0059, 0.0, 3e-4, 0.0, 0.005, 0.005)
+    seen = ObservedExchange(800_000, 4000, 0.0059, 0.0, 3e-4, 0.0, 0.005, 0.005)
     for number in range(12):
         estimator.exchanged(seen if told else untold(seen), number / 10)
     given = estimator.conditions(2)
@@ -336,7 +338,7 @@ def test_whatever_a_server_says_conditions_are_sane(
     estimator = Estimator(START)
     for number, (recv_s, queue_s, compute_s, wait_s, size) in enumerate(said):
         estimator.exchanged(
-            Exchange(size, size, wait_s, wait_s, recv_s, queue_s, compute_s, cloud_s=0.01), number
+            ObservedExchange(size, size, wait_s, wait_s, recv_s, queue_s, compute_s, cloud_s=0.01), number
         )
         given = estimator.conditions(number)
         assert 1e3 * 0.999 <= given.uplink_bps <= 1e11 * 1.001
@@ -366,7 +368,7 @@ def test_a_server_that_says_nothing_and_is_faster_than_believed() -> None:
 def test_a_probe_tells_of_the_link_only() -> None:
     estimator = Estimator(START)
     for number in range(5):
-        estimator.exchanged(Exchange(0, 0, 0.1, 0.0, None, None, None, None), number)
+        estimator.exchanged(ObservedExchange(0, 0, 0.1, 0.0, None, None, None, None), number)
     given = estimator.conditions(5)
     assert given.rtt_s == pytest.approx(0.1, rel=0.05)
     assert given == replace(START, rtt_s=given.rtt_s)
@@ -418,7 +420,7 @@ class Last:
     def __init__(self) -> None:
         self.seen: list[tuple[float, float, float]] = []
 
-    def exchanged(self, exchange: Exchange, now_s: float) -> None:  # noqa: ARG002
+    def exchanged(self, exchange: ObservedExchange, now_s: float) -> None:  # noqa: ARG002
         recv_s = exchange.recv_s or 0.0
         server_s = exchange.compute_s or 0.0
         up_bps = 8 * exchange.uplink_bytes / max(recv_s, 1e-4)
@@ -491,7 +493,7 @@ def cuts(link: Link) -> tuple[CutEntry, ...]:
     )
 
 
-def took(link: Link, cut: CutEntry, at_s: float, number: int) -> tuple[float, Exchange | None]:
+def took(link: Link, cut: CutEntry, at_s: float, number: int) -> tuple[float, ObservedExchange | None]:
     """What request *number* takes with *cut*, and what is seen of the link."""
     head_s = cut.head.latency_s if cut.head is not None else 0.0
     if cut.tail is None:

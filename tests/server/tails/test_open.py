@@ -17,7 +17,7 @@ from splitc.common.values import Feeds, difference
 from splitc.compile.limits import LimitOptions
 from splitc.runtime.session import Session
 from splitc.server.tails.open import open_parts
-from splitc.server.tails.part import File, Part
+from splitc.server.tails.part import File, ServedPart
 from splitc.server.tails.sessions import Sessions
 from tests import bundles
 from tests.runtime.test_cloud_first import compiled as compiled_cloud_first
@@ -37,7 +37,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(
     *folders: Path, cache: Path, limit: int | None = None, max_batch: int = 4
-) -> tuple[tuple[Part, ...], list[str]]:
+) -> tuple[tuple[ServedPart, ...], list[str]]:
     said: list[str] = []
     parts = open_parts(
         folders,
@@ -50,12 +50,12 @@ def opened(
     return parts, said
 
 
-def run(part: Part, feeds: Feeds, *outputs: str) -> Mapping[str, Any]:
+def run(part: ServedPart, feeds: Feeds, *outputs: str) -> Mapping[str, Any]:
     assert isinstance(part.runs, File)
     return part.runs.run(feeds, outputs)
 
 
-def check(bundle: Bundle, part: Part, index: int = 0) -> None:
+def check(bundle: Bundle, part: ServedPart, index: int = 0) -> None:
     """See that *part* answers as its file in the bundle does."""
     got = run(part, bundles.request(bundle, part.cut, index), *(item.name for item in part.outputs))
     want = bundles.wanted(bundle, part.cut, index)
@@ -183,7 +183,7 @@ def test_weights_are_pages_of_one_file(bundle: Bundle, tmp_path: Path) -> None:
     assert sum(item["Pss"] for item in found) * 1024 <= weights.stat().st_size + 4096 * len(found)
 
 
-def rank(bundle: Bundle) -> Callable[[Part], float]:
+def rank(bundle: Bundle) -> Callable[[ServedPart], float]:
     return lambda part: latency_s(part.cut, middle_of(bundle.manifest.box))
 
 

@@ -14,7 +14,7 @@ from splitc.protocol.tensors import Array
 from splitc.runtime.session import Session
 from splitc.server.options import ServerOptions
 from splitc.server.tails.open import open_parts
-from splitc.server.tails.part import Part, Series
+from splitc.server.tails.part import Series, ServedPart
 from tests.server.pipelines import LAST, STEP, TEXT, TIMES, Recorded, request, stages, write_pipeline
 from tests.server.serving import LIMIT_S, Answer, Asking, head, infer_once, joined, once, running, until
 
@@ -25,7 +25,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def opened(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Part, ...]:
+def opened(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[ServedPart, ...]:
     return open_parts(
         [bundle.folder],
         threads=1,
@@ -154,7 +154,7 @@ def test_what_is_under_way_is_finished_before_the_end(bundle: Bundle) -> None:
 # --- as `splitc serve` opens them ---
 
 
-def test_files_are_shared_by_cuts_and_iterations(opened: tuple[Part, ...]) -> None:
+def test_files_are_shared_by_cuts_and_iterations(opened: tuple[ServedPart, ...]) -> None:
     assert [part.name for part in opened] == ["steps.c1", "steps.c2", "steps.c3"]
     series = {part.cut.id: part.runs for part in opened if isinstance(part.runs, Series)}
     assert series["c1"].files.keys() == {TEXT, STEP}
@@ -167,7 +167,7 @@ def test_files_are_shared_by_cuts_and_iterations(opened: tuple[Part, ...]) -> No
     assert series["c3"].at_once == series["c3"].files[STEP].max_batch
 
 
-def test_what_a_request_costs_is_measured(opened: tuple[Part, ...]) -> None:
+def test_what_a_request_costs_is_measured(opened: tuple[ServedPart, ...]) -> None:
     for part in opened:
         assert isinstance(part.runs, Series)
         each_s = [
@@ -179,7 +179,9 @@ def test_what_a_request_costs_is_measured(opened: tuple[Part, ...]) -> None:
         assert part.alone_s >= part.work_s
 
 
-def test_every_cut_gives_what_the_whole_pipeline_gives(bundle: Bundle, opened: tuple[Part, ...]) -> None:
+def test_every_cut_gives_what_the_whole_pipeline_gives(
+    bundle: Bundle, opened: tuple[ServedPart, ...]
+) -> None:
     """Many at once, of all cuts, by real sessions."""
 
     def ask(seed: int) -> tuple[str, str, str | None, float]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from splitc.simulate.bounds.offline import least_busy_s, least_mean_s, most_met, reach
-from splitc.simulate.engine import Outcome, simulate
+from splitc.simulate.engine import SimulationOutcome, simulate
 from splitc.simulate.job import End
 from splitc.simulate.report.page import render
 from splitc.simulate.report.plots import latencies, loads, prices
@@ -16,8 +16,8 @@ from splitc.simulate.workload import draw
 from tests.simulate.scenarios import CLASS, changed, named, scenario
 
 
-def outcome(latency_s: list[float], end: list[End], **changes: object) -> Outcome:
-    made = Outcome(
+def outcome(latency_s: list[float], end: list[End], **changes: object) -> SimulationOutcome:
+    made = SimulationOutcome(
         policy="made-up",
         latency_s=np.array(latency_s),
         end=np.array(end, np.int8),
