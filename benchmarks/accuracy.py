@@ -26,6 +26,7 @@ from onnxruntime import InferenceSession
 from rich.console import Console
 from rich.table import Table
 
+from splitc.bundle.weights import weight_pool
 from splitc.common import ort
 from splitc.common.cache import Cache
 from splitc.common.errors import SplitcError
@@ -140,7 +141,8 @@ def compare(
         write_feeds(found.feeds[0], inputs)
         emitted = folder / "parts"
         emitted.mkdir()
-        emitter = prepare(found.model, found.partition.graph, found.sources, found.sizes, emitted)
+        with weight_pool(emitted) as pool:
+            emitter = prepare(found.model, found.partition.graph, found.sources, found.sizes, pool)
         for number in threads:
             took = [in_another_process([found.model.path], inputs, number)[0] for _ in range(BRACKET)]
             profile = profile_here(ProfileJob(found.model, found.feeds[:1], (number,), runs), lambda _: None)
@@ -184,7 +186,7 @@ def compare_parts(
     )
     whole_s = fixed_s + sum(times.seconds)
     for number, cut in enumerate(some_cuts(costs, count)):
-        files = emit(emitter, cut, f"{times.threads}-{number}")
+        files = emit(emitter, cut, inputs.with_name("parts"), f"{times.threads}-{number}")
         took_s = in_another_process([found.model.path, *files], inputs, times.threads)
         drift = took_s[0] / whole_s
         for side, units, part_s in (
@@ -212,12 +214,12 @@ def some_cuts(costs: Costs, count: int) -> list[Cut]:
     return splits
 
 
-def emit(emitter: Emitter, cut: Cut, label: str) -> list[Path]:
+def emit(emitter: Emitter, cut: Cut, folder: Path, label: str) -> list[Path]:
     files = []
     for side, part in (("head", head_part(emitter, cut)), ("tail", tail_part(emitter, cut))):
         assert part is not None, "both sides of a split have units"
-        write_part(emitter, part, f"{side}-{label}.onnx")
-        files.append(emitter.folder / f"{side}-{label}.onnx")
+        files.append(folder / f"{side}-{label}.onnx")
+        write_part(emitter, part, files[-1])
     return files
 
 

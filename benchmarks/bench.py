@@ -22,8 +22,9 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
+from splitc.bundle.weights import weight_pool
 from splitc.common.cache import Cache
-from splitc.compile.compile import CompileOptions, compile_model
+from splitc.compile.compile import CompileOptions, compile_bundle
 from splitc.compile.parts import head_part, prepare, tail_part, write_part
 from splitc.model.analysis import AnalysisOptions, analyse
 from splitc.profile.targets.description import load_target
@@ -74,7 +75,7 @@ def stage_times(folder: Path) -> None:
 def stages_of(model: Path, out: Path, cache: Cache) -> dict[str, float]:
     marks: list[tuple[str, float]] = []
     options = CompileOptions(AnalysisOptions({}), "pixel7")
-    compile_model(model, out, options, cache, lambda text: marks.append((text, time.perf_counter())))
+    compile_bundle(model, out, options, cache, lambda text: marks.append((text, time.perf_counter())))
     ends = [start for _, start in marks[1:]] + [time.perf_counter()]
     return {text: end - start for (text, start), end in zip(marks, ends, strict=True)}
 
@@ -102,11 +103,12 @@ def _solve_and_emit(path: Path, folder: Path) -> tuple[str, ...]:
     cut_set = solve(costs, Box())
 
     def write() -> None:
-        emitter = prepare(found.model, graph, found.sources, found.sizes, folder)
+        with weight_pool(folder) as pool:
+            emitter = prepare(found.model, graph, found.sources, found.sizes, pool)
         for number, cut in enumerate(cut_set.cuts):
             for side, part in (("head", head_part(emitter, cut)), ("tail", tail_part(emitter, cut))):
                 if part is not None:
-                    write_part(emitter, part, f"{side}-c{number}.onnx")
+                    write_part(emitter, part, folder / f"{side}-c{number}.onnx")
 
     solving = median(timed(lambda: solve(costs, Box())) for _ in range(RUNS))
     writing = median(timed(write) for _ in range(RUNS))

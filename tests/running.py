@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 
 from splitc.common.cache import Cache
-from splitc.compile.compile import Compiled, CompileOptions, compile_model
+from splitc.compile.compile import Compiled, CompileOptions, compile_bundle
 from splitc.model.analysis import AnalysisOptions
 from splitc.profile.targets.coefficients import TERMS, Errors
 from splitc.profile.targets.description import own_folder
@@ -146,7 +146,7 @@ def compile_here(
         cloud=str(options.pop("cloud", None) or fast_cloud(path.parent)),
         **options,
     )
-    return compile_model(path, folder, chosen, Cache(cache), lambda _: None)
+    return compile_bundle(path, folder, chosen, Cache(cache), lambda _: None)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -7,10 +7,15 @@ from random import Random
 
 import onnx
 
+from splitc.bundle.manifest import CutEntry, PartEntry
+from splitc.bundle.weights import weight_pool
 from splitc.common.kinds import Direction
 from splitc.common.values import Feeds
+from splitc.compile.describe import boundary_entry, downloads, tensor_entry, uploads
 from splitc.compile.parts import Emitter, head_part, prepare, tail_part, write_part
-from splitc.compile.verify import Pair, Reference, reference, tolerance, verify
+from splitc.compile.pipeline.load import load_pipeline
+from splitc.compile.verify import Reference, Runner, reference, tolerance, verify_cuts
+from splitc.compile.whole import files_in, whole_as_given
 from splitc.model.graph import Graph
 from splitc.model.model import Model, fix_dims, load
 from splitc.model.nodes import sources
@@ -33,6 +38,7 @@ class Split:
     partition: Partition
     emitter: Emitter
     dims: Mapping[str, int]
+    folder: Path
 
     @property
     def graph(self) -> Graph:
@@ -68,18 +74,37 @@ def split(
     found = sources(kept.model)
     sized = sizes(kept.model, dims, feeds)
     parts = partition(kept.model, found, surviving_tensors(kept.model), sized)
-    emitter = prepare(kept.model, parts.graph, found, sized, bundle)
-    return Split(original, kept.model, parts, emitter, dims)
+    with weight_pool(bundle) as pool:
+        emitter = prepare(kept.model, parts.graph, found, sized, pool)
+    return Split(original, kept.model, parts, emitter, dims, bundle)
 
 
-def write(made: Split, cut: Cut, name: str = "c") -> Pair:
-    files = []
+def write(made: Split, cut: Cut, name: str = "c") -> CutEntry:
+    """Write the files of *cut*, and describe it; nothing is said of times."""
+    entries: list[PartEntry | None] = []
     for side, part in (
         ("head", head_part(made.emitter, cut)),
         ("tail", tail_part(made.emitter, cut)),
     ):
-        files.append(write_part(made.emitter, part, f"{side}-{name}.onnx").path if part else None)
-    return Pair(name, made.emitter.folder, *files)
+        file = f"{side}-{name}.onnx"
+        if part is not None:
+            write_part(made.emitter, part, made.folder / file)
+        entry = PartEntry(file=file, latency_s=0.0, source="measured", interval=None, weight_bytes=0)
+        entries.append(entry if part is not None else None)
+    is_cloud_first = cut.direction == "cloud-first"
+    return CutEntry(
+        id=name,
+        kind=cut.kind,
+        head=entries[0],
+        tail=entries[1],
+        boundary=tuple(boundary_entry(made.graph.tensors[index]) for index in cut.boundary),
+        uplink_bytes=cut.uplink_bytes,
+        downlink_bytes=cut.downlink_bytes,
+        check=None,
+        direction=cut.direction,
+        uploads=tuple(map(tensor_entry, uploads(made.graph, cut))) if is_cloud_first else None,
+        downloads=tuple(map(tensor_entry, downloads(made.graph, cut))) if is_cloud_first else None,
+    )
 
 
 def cuts(made: Split, seed: int = 0, direction: Direction = "device-first") -> list[Cut]:
@@ -118,28 +143,28 @@ def _order(graph: Graph, random: Random) -> Iterator[int]:
         yield unit
 
 
-def parts(pair: Pair) -> dict[str, onnx.ModelProto]:
-    files = {"head": pair.head, "tail": pair.tail}
-    return {
-        side: onnx.load_model(pair.folder / file, load_external_data=False)
-        for side, file in files.items()
-        if file
-    }
+def files_of(made: Split, entry: CutEntry) -> dict[str, Path]:
+    files = {"head": entry.head, "tail": entry.tail}
+    return {side: made.folder / (part.file or "") for side, part in files.items() if part is not None}
 
 
 def check(made: Split, cut: Cut, against: Reference | None, name: str = "c") -> dict[str, onnx.ModelProto]:
     """Emit *cut*, check both files, and compare the pair with the whole model where that has one result."""
-    pair = write(made, cut, name)
-    found = parts(pair)
-    check_files(made, cut, pair, found)
+    entry = write(made, cut, name)
+    found = {
+        side: onnx.load_model(path, load_external_data=False) for side, path in files_of(made, entry).items()
+    }
+    check_files(made, cut, entry, found)
     if against is not None:
-        verify(pair, against, 1, timed=False)
+        files = files_in(made.folder)
+        (verified,) = verify_cuts([entry], files, against, Runner(files.path, threads=1), lambda _: None)
+        assert verified.cut == entry
     return found
 
 
-def check_files(made: Split, cut: Cut, pair: Pair, found: Mapping[str, onnx.ModelProto]) -> None:
-    for file in filter(None, (pair.head, pair.tail)):
-        onnx.checker.check_model(pair.folder / file)
+def check_files(made: Split, cut: Cut, entry: CutEntry, found: Mapping[str, onnx.ModelProto]) -> None:
+    for path in files_of(made, entry).values():
+        onnx.checker.check_model(path)
     boundary = [made.graph.tensors[index].name for index in cut.boundary]
     given = {item.name for item in made.original.inputs()}
     outputs = {side: [port.name for port in proto.graph.output] for side, proto in found.items()}
@@ -171,4 +196,4 @@ def whole(made: Split, *feeds: Feeds) -> Reference | None:
     ]
     dtypes = {size.dtype for size in made.emitter.sizes.values()}
     allowed = tolerance(dtypes, [node.op_type for node in made.model.ir.graph])
-    return reference(made.original.path, given, allowed, 1)
+    return reference(whole_as_given(load_pipeline(made.original.path)), given, allowed, 1)

@@ -10,7 +10,7 @@ from splitc.bundle.folder import Bundle, read_bundle
 from splitc.bundle.manifest import CutEntry
 from splitc.common.cache import Cache
 from splitc.common.errors import SplitcError
-from splitc.compile.compile import CompileOptions, compile_model
+from splitc.compile.compile import CompileOptions, compile_bundle
 from splitc.model.analysis import AnalysisOptions
 from splitc.samples.catalogue import SAMPLES, write_sample
 
@@ -75,7 +75,7 @@ class Compiler:
                 AnalysisOptions({}), str(self._folder / "device.toml"), str(self._folder / "cloud.toml")
             )
             cache = Cache(self._folder / "profiles")
-            made = compile_model(self._path(name), self._folder / name, options, cache, lambda _: None)
+            made = compile_bundle(self._path(name), self._folder / name, options, cache, lambda _: None)
             self._made[name] = Compiled(name, read_bundle(made.folder))
         return self._made[name]
 

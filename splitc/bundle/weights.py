@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,45 +73,69 @@ def covers(used: set[Span], size_bytes: int) -> bool:
 def collect(sources: Iterable[tuple[str, Path]], folder: Path) -> None:
     """Copy ONNX files into *folder* under the names given; all refer to one file of weights there.
 
-    Equal bytes are written once, on pages of their own, and never held in memory whole. Where nothing
-    is referred to, there is no such file.
-
     Raises:
         ModelError: see `load`.
     """
-    with (folder / WEIGHTS).open("wb") as out:
-        pool = _WeightPool(out)
+    with weight_pool(folder) as pool:
         for name, source in sources:
             proto = load(source)
-            for tensor in _external(proto.graph):
-                _refer(tensor, partial(pool.place, source.parent))
-                next(entry for entry in tensor.external_data if entry.key == "location").value = WEIGHTS
+            _move_weights(proto, source.parent, pool)
             (folder / name).write_bytes(proto.SerializeToString(deterministic=True))
-            pool.files.clear()  # the source may go now
-    if not (folder / WEIGHTS).stat().st_size:
-        (folder / WEIGHTS).unlink()
+
+
+def _move_weights(proto: onnx.ModelProto, folder: Path, pool: "WeightPool") -> None:
+    """Let *proto* refer to copies in *pool* of what it refers to in files in *folder*."""
+    mapped: dict[str, NDArray[np.uint8]] = {}
+
+    def place(span: Span) -> int:
+        if span.location not in mapped:
+            mapped[span.location] = np.memmap(folder / span.location, np.uint8, "r")
+        return pool.place([mapped[span.location][span.offset : span.offset + span.bytes].data])
+
+    for tensor in _external(proto.graph):
+        _refer(tensor, place)
+        next(entry for entry in tensor.external_data if entry.key == "location").value = WEIGHTS
+
+
+@contextmanager
+def weight_pool(folder: Path) -> Iterator["WeightPool"]:
+    """The file of weights in *folder*, to be filled. It is complete when the block ends; an empty one is removed."""
+    path = folder / WEIGHTS
+    with path.open("wb") as out:
+        yield WeightPool(out)
+        is_empty = not out.tell()
+    if is_empty:
+        path.unlink()
 
 
 @dataclass(slots=True)
-class _WeightPool:
-    """A file under construction, where in it which bytes lie, and the files that they come from."""
+class WeightPool:
+    """A file of weights under construction: equal bytes are written once, on pages of their own.
+
+    Attributes:
+        placed: where bytes lie, by their digest.
+    """
 
     out: BinaryIO
     placed: dict[bytes, int] = field(default_factory=dict)
-    files: dict[Path, NDArray[np.uint8]] = field(default_factory=dict)
 
-    def place(self, folder: Path, span: Span) -> int:
-        """Return where the bytes of *span* lie; they are written if they are new."""
-        path = folder / span.location
-        if path not in self.files:
-            self.files[path] = np.memmap(path, np.uint8, "r")
-        content = self.files[path][span.offset : span.offset + span.bytes].data
-        digest = hashlib.sha256(content).digest()
-        if digest not in self.placed:
-            self.out.write(bytes(-self.out.tell() % _PAGE_BYTES))
-            self.placed[digest] = self.out.tell()
-            self.out.write(content)
-        return self.placed[digest]
+    def place(self, chunks: Iterable[bytes | memoryview]) -> int:
+        """Return the offset of the bytes *chunks*; they are written if they are new.
+
+        They are digested as they are written, so that weights of any size are read once and never held in memory
+        whole; bytes that turn out to be known are taken back.
+        """
+        end = self.out.tell()
+        self.out.write(bytes(-end % _PAGE_BYTES))
+        start, sha = self.out.tell(), hashlib.sha256()
+        for chunk in chunks:
+            self.out.write(chunk)
+            sha.update(chunk)
+        known = self.placed.setdefault(sha.digest(), start)
+        if known != start:
+            self.out.seek(end)
+            self.out.truncate()
+        return known
 
 
 def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

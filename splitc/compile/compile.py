@@ -1,4 +1,4 @@
-"""From an ONNX file to a verified bundle: the stages in order, one function each."""
+"""From a model or a pipeline to a verified bundle: the stages in order, one function each."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,19 +7,25 @@ from splitc.bundle.folder import file_entry, write_manifest
 from splitc.bundle.manifest import Manifest
 from splitc.bundle.staging import new_folder
 from splitc.common.cache import Cache
-from splitc.common.errors import ProfileError, TargetError
+from splitc.common.errors import TargetError
 from splitc.common.kinds import Direction
 from splitc.compile import report
-from splitc.compile.describe import describe
+from splitc.compile.describe import cut_entries, describe, input_conversions
+from splitc.compile.emit import emit
+from splitc.compile.handovers import with_handovers
 from splitc.compile.limits import LimitOptions, read_limits
-from splitc.compile.parts import prepare
-from splitc.compile.shipping import Shipped, emit_cuts, input_conversions, unverified, verify_cuts
+from splitc.compile.pipeline.analyse import analyse_pipeline
+from splitc.compile.pipeline.load import load_pipeline
+from splitc.compile.pipeline.stages import Pipeline
+from splitc.compile.pipeline.times import pipeline_times
+from splitc.compile.pipeline.unroll import unroll
+from splitc.compile.pipeline.unrolled import Unrolled
+from splitc.compile.trial import try_cuts
 from splitc.compile.verdict import Verdict, judge
-from splitc.compile.verify import Verified
-from splitc.model.analysis import AnalysisOptions, Progress, analyse
+from splitc.model.analysis import AnalysisOptions, Progress
 from splitc.profile.document import UnitTimes
 from splitc.profile.targets.description import Network, Target, load_network, load_target
-from splitc.profile.unit_times import caveats, unit_times
+from splitc.profile.unit_times import caveats
 from splitc.solve.costs import Box, Costs, Energy
 from splitc.solve.solve import solve
 
@@ -35,7 +41,8 @@ class CompileOptions:
 
     Attributes:
         networks: names or .toml files; empty for the default box, and the standard four in the verdict.
-        directions: what may come first where both sides work, the device or the cloud.
+        directions: what may come first where both sides work, the device or the cloud; empty for the device where
+            there is one model, for both where there are several.
         device_profiles, cloud_profiles: recorded profiles, used instead of measuring or predicting: one of a
             model, or files and folders with those of a pipeline's models.
     """
@@ -43,7 +50,7 @@ class CompileOptions:
     analysis: AnalysisOptions
     device: str
     cloud: str = "local"
-    directions: tuple[Direction, ...] = ("device-first",)
+    directions: tuple[Direction, ...] = ()
     networks: tuple[str, ...] = ()
     sla_s: float | None = None
     max_cuts: int = 8
@@ -63,12 +70,12 @@ class Compiled:
     verdicts: tuple[Verdict, ...]
 
 
-def compile_model(
+def compile_bundle(
     path: Path, out: Path | None, options: CompileOptions, cache: Cache, progress: Progress
 ) -> Compiled:
-    """Compile the model at *path* into the folder *out* (default artifacts/<model>-<device>).
+    """Compile the model or pipeline at *path* into the folder *out* (default artifacts/<name>-<device>).
 
-    The folder appears whole or not at all; the model is only read.
+    The folder appears whole or not at all; what *path* names is only read.
 
     Raises:
         SplitcError: anything in the way, in one sentence; nothing is left behind.
@@ -77,45 +84,41 @@ def compile_model(
     device_target, cloud_target = load_target(options.device), load_target(options.cloud)
     networks = tuple(load_network(name) for name in options.networks or STANDARD_NETWORKS)
     energy = energy_for(device_target, networks, options)
-    folder = out or Path("artifacts") / f"{path.stem}-{device_target.name}"
+    progress("Loading")
+    pipeline = load_pipeline(path)
+    directions = options.directions or _directions(pipeline)
+    folder = out or Path("artifacts") / f"{pipeline.name}-{device_target.name}"
     with new_folder(folder) as (staging, scratch):
-        found = analyse(path, options.analysis, scratch, cache, progress)
-        graph = found.partition.graph
-        limits = read_limits(options.limits, found.sources, graph, found.original)
+        found = analyse_pipeline(pipeline, options.analysis, scratch, cache, progress)
+        unrolled = unroll(found)
+        limits = read_limits(options.limits, found, unrolled)
         progress(f"Timing the cloud side, {cloud_target.name}")
-        recorded = _only(options.cloud_profiles, "--cloud-profile")
-        cloud = unit_times(cloud_target, recorded, "--cloud-profile", found, cache)
+        recorded, option = options.cloud_profiles, "--cloud-profile"
+        cloud = pipeline_times(cloud_target, recorded, option, found, unrolled, cache)
         progress(f"Timing the device side, {device_target.name}")
-        recorded = _only(options.device_profiles, "--device-profile")
-        device = unit_times(device_target, recorded, "--device-profile", found, cache)
+        recorded, option = options.device_profiles, "--device-profile"
+        device = pipeline_times(device_target, recorded, option, found, unrolled, cache)
         progress("Solving")
-        box = box_for(networks if options.networks else (), device)
-        costs = Costs(
-            graph, device.seconds, cloud.seconds, energy, device.fixed_s or 0.0, cloud.fixed_s or 0.0
-        )
-        cut_set = solve(
-            costs,
-            box,
-            limits,
-            directions=options.directions,
-            max_cuts=options.max_cuts,
-            regret=options.regret,
-        )
+        box = box_for(networks if options.networks else (), device.whole)
+        costs = costs_of(unrolled, device.whole, cloud.whole, energy)
+        most, regret = options.max_cuts, options.regret
+        cut_set = solve(costs, box, limits, directions=directions, max_cuts=most, regret=regret)
+        cut_set = with_handovers(cut_set, unrolled, costs, limits, directions=directions, max_cuts=most)
         progress("Writing heads and tails")
-        emitter = prepare(found.model, graph, found.sources, found.sizes, staging)
-        pairs, files = emit_cuts(emitter, cut_set)
-        verified: tuple[Verified, ...] = unverified(pairs)
-        unverified_because: str | None = "cuts were not verified: --no-verify"
+        written, files = emit(found, unrolled, cut_set, staging)
+        cuts = cut_entries(found, unrolled, written, device, cloud)
+        notes = (
+            *caveats((device_target, device.whole), (cloud_target, cloud.whole)),
+            *found.notes,
+            *input_conversions(found, unrolled, cut_set.cuts),
+        )
+        tried: tuple[str, ...] = ("cuts were not verified: --no-verify",)
         if options.verify:
-            verified, unverified_because = verify_cuts(
-                pairs, cut_set, found, (device, cloud), cache, progress
+            cuts, tried = try_cuts(
+                found, unrolled, written, cuts, staging, device.whole, cloud.whole, cache, progress
             )
         progress("Writing the report")
-        notes = (*caveats((device_target, device), (cloud_target, cloud)), *found.notes)
-        notes += input_conversions(cut_set, found)
-        notes += (unverified_because,) if unverified_because else ()
-        shipped = Shipped(cut_set, pairs, verified, files)
-        manifest = describe(found, device, cloud, box, shipped, notes)
+        manifest = describe(found, device.whole, cloud.whole, box, cut_set, cuts, files, (*notes, *tried))
         verdicts = judge(manifest, networks, options.sla_s)
         (staging / REPORT).write_text(report.render(manifest, verdicts, networks), encoding="utf-8")
         manifest = replace(manifest, files=(*manifest.files, file_entry(staging, REPORT)))
@@ -123,12 +126,21 @@ def compile_model(
     return Compiled(folder, manifest, verdicts)
 
 
-def _only(profiles: tuple[Path, ...], option: str) -> Path | None:
-    if len(profiles) > 1:
-        raise ProfileError(
-            f"a model has one profile on a machine, but {option} names {len(profiles)}; name one"
-        )
-    return profiles[0] if profiles else None
+def _directions(pipeline: Pipeline) -> tuple[Direction, ...]:
+    """What is looked for unless told: of several models, the cloud may as well begin."""
+    return ("device-first",) if pipeline.only is not None else ("device-first", "cloud-first")
+
+
+def costs_of(unrolled: Unrolled, device: UnitTimes, cloud: UnitTimes, energy: Energy | None) -> Costs:
+    """What the solver is told of the times on both sides."""
+    return Costs(
+        unrolled.graph,
+        device.seconds,
+        cloud.seconds,
+        energy,
+        device.fixed_s or 0.0,
+        cloud.fixed_s or 0.0,
+    )
 
 
 def box_for(networks: tuple[Network, ...], device: UnitTimes) -> Box:

@@ -1,6 +1,7 @@
 """From what was found, solved and written to the manifest that says so."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 
 from splitc.bundle.manifest import (
@@ -8,75 +9,116 @@ from splitc.bundle.manifest import (
     BoundaryEntry,
     BoxEntry,
     CutEntry,
+    FileEntry,
     Manifest,
     ModelEntry,
     PartEntry,
     RegretEntry,
+    StageEntry,
     TargetEntry,
     TargetsEntry,
     TensorEntry,
     direction_of,
 )
 from splitc.common.ort import RUNTIME_VERSION
-from splitc.compile.shipping import Shipped
-from splitc.compile.verify import Pair, Timing, Verified
-from splitc.model.analysis import Analysis
+from splitc.compile.emit import Written
+from splitc.compile.pipeline.analyse import PipelineAnalysis
+from splitc.compile.pipeline.times import PipelineTimes
+from splitc.compile.pipeline.unrolled import Share, Unrolled
 from splitc.model.graph import Graph, Tensor
 from splitc.profile.document import UnitTimes
 from splitc.solve.costs import Box
-from splitc.solve.cuts import Cut
+from splitc.solve.cuts import Cut, CutSet
+
+_CONVERSIONS = {"Cast", "QuantizeLinear"}
+
+
+def cut_entries(
+    found: PipelineAnalysis,
+    unrolled: Unrolled,
+    written: Sequence[Written],
+    device: PipelineTimes,
+    cloud: PipelineTimes,
+) -> tuple[CutEntry, ...]:
+    """Describe the cuts; none is verified yet, and times are sums over units."""
+    return tuple(_cut_entry(found, unrolled, item, device, cloud) for item in written)
 
 
 def describe(
-    found: Analysis, device: UnitTimes, cloud: UnitTimes, box: Box, shipped: Shipped, notes: tuple[str, ...]
+    found: PipelineAnalysis,
+    device: UnitTimes,
+    cloud: UnitTimes,
+    box: Box,
+    cut_set: CutSet,
+    cuts: tuple[CutEntry, ...],
+    files: Iterable[FileEntry],
+    notes: tuple[str, ...],
 ) -> Manifest:
     """Fill in the manifest."""
-    cut_set = shipped.cut_set
-    cuts = tuple(
-        _cut_entry(cut, pair, verified, found, (device, cloud))
-        for cut, pair, verified in zip(cut_set.cuts, shipped.pairs, shipped.verified, strict=True)
-    )
     return Manifest(
         splitc_manifest=VERSION,
         generator={"splitc": version("splitc"), "onnxruntime": RUNTIME_VERSION},
         direction=direction_of(cuts),
         model=_model_entry(found),
-        targets=TargetsEntry(target_entry(device), target_entry(cloud)),
+        targets=TargetsEntry(_target_entry(device), _target_entry(cloud)),
         box=BoxEntry(**asdict(box)),
         regret=RegretEntry(cut_set.regret_limit, cut_set.regret, len(cut_set.frontier), len(cut_set.cuts)),
         cuts=cuts,
-        files=tuple(sorted(shipped.files, key=lambda entry: entry.path)),
+        files=tuple(sorted(files, key=lambda entry: entry.path)),
         notes=notes,
     )
 
 
-def _model_entry(found: Analysis) -> ModelEntry:
-    inputs = tuple(
-        TensorEntry(item.name, item.dtype or "object", item.shape, _input_bytes(found, item.name))
-        for item in found.model.inputs()
+def input_conversions(found: PipelineAnalysis, unrolled: Unrolled, cuts: Iterable[Cut]) -> tuple[str, ...]:
+    """Name the cuts whose head only converts inputs: their gain is one of number formats, not of splitting."""
+    return tuple(
+        f"the head of cut c{number} only converts inputs; "
+        "an app that captures them in that format already saves as much with all-tail"
+        for number, cut in enumerate(cuts)
+        if cut.kind == "split"
+        and cut.direction == "device-first"
+        and all(_only_converts(found, unrolled, unit) for unit in cut.head)
     )
+
+
+def _only_converts(found: PipelineAnalysis, unrolled: Unrolled, unit: int) -> bool:
+    place = unrolled.places[unit]
+    if place.unit is None:
+        return False
+    analysis = found.analysis(place.stage)
+    nodes = analysis.partition.graph.units[place.unit].nodes
+    return all(analysis.sources.nodes[index].op_type in _CONVERSIONS for index in nodes)
+
+
+def _model_entry(found: PipelineAnalysis) -> ModelEntry:
+    opsets: dict[str, int] = {}
+    for analysis in found.analyses:
+        for domain, number in analysis.model.ir.opset_imports.items():
+            opsets[domain] = max(number, opsets.get(domain, 0))
     return ModelEntry(
-        name=found.original.name,
-        sha256=found.original.sha256,
-        opsets=dict(found.model.ir.opset_imports),
-        inputs=inputs,
-        outputs=tuple(_output_entry(found, name) for name in found.model.outputs()),
+        name=found.pipeline.name,
+        sha256=found.pipeline.sha256,
+        opsets=dict(sorted(opsets.items())),
+        inputs=tuple(
+            TensorEntry(item.name, item.dtype or "object", item.shape, _bytes(found, item.name))
+            for item in found.inputs
+        ),
+        outputs=tuple(_output_entry(found, name) for name in found.pipeline.outputs),
         dims=dict(found.dims),
-        simplified=found.model is not found.original,
+        simplified=any(item.model is not item.original for item in found.analyses),
     )
 
 
-def _input_bytes(found: Analysis, name: str) -> int | None:
-    size = found.sizes.get(name)
-    return size.nbytes if size is not None else None
+def _bytes(found: PipelineAnalysis, value: str) -> int | None:
+    return found.sizes[value].nbytes if value in found.sizes else None
 
 
-def _output_entry(found: Analysis, name: str) -> TensorEntry:
+def _output_entry(found: PipelineAnalysis, name: str) -> TensorEntry:
     size = found.sizes[name]
     return TensorEntry(name, size.dtype or "object", size.shape, size.nbytes)
 
 
-def target_entry(times: UnitTimes) -> TargetEntry:
+def _target_entry(times: UnitTimes) -> TargetEntry:
     """Say where the times of one side come from."""
     return TargetEntry(
         name=times.target,
@@ -92,62 +134,55 @@ def target_entry(times: UnitTimes) -> TargetEntry:
 
 
 def _cut_entry(
-    cut: Cut, pair: Pair, verified: Verified, found: Analysis, times: tuple[UnitTimes, UnitTimes]
+    found: PipelineAnalysis,
+    unrolled: Unrolled,
+    written: Written,
+    device: PipelineTimes,
+    cloud: PipelineTimes,
 ) -> CutEntry:
-    cloud_first = cut.direction == "cloud-first"
-    device = _Side(cut.device_s, cut.device_weight_bytes, cut.device_peak_bytes, times[0])
-    cloud = _Side(cut.cloud_s, cut.cloud_weight_bytes, None, times[1])
-    first, second = (cloud, device) if cloud_first else (device, cloud)
-    head = tail = None
-    if pair.head is not None:
-        head_s, interval = _timing(verified.head, first)
-        head = PartEntry(
-            file=pair.head,
-            latency_s=head_s,
-            weight_bytes=first.weight_bytes,
-            peak_bytes=first.peak_bytes,
-            source=first.times.source,
+    cut, graph = written.cut, unrolled.named()
+    is_cloud_first = cut.direction == "cloud-first"
+
+    def part(
+        stages: tuple[StageEntry, ...] | None, shares: tuple[Share, ...], *, in_cloud: bool
+    ) -> PartEntry | None:
+        if stages is None:
+            return None
+        times = cloud if in_cloud else device
+        seconds, interval = times.part(found, shares)
+        file = _only_file(found, stages)
+        return PartEntry(
+            file=file,
+            latency_s=seconds,
+            source=times.source(found, shares),
             interval=interval,
+            weight_bytes=cut.cloud_weight_bytes if in_cloud else cut.device_weight_bytes,
+            peak_bytes=None if in_cloud else cut.device_peak_bytes,
+            stages=stages if file is None else None,
         )
-    if pair.tail is not None:
-        tail_s, interval = _timing(verified.tail, second)
-        tail = PartEntry(
-            file=pair.tail,
-            latency_s=tail_s,
-            weight_bytes=second.weight_bytes,
-            source=second.times.source,
-            interval=interval,
-            peak_bytes=second.peak_bytes,
-        )
-    tensors = found.partition.graph.tensors
+
     return CutEntry(
-        id=pair.id,
+        id=written.id,
         kind=cut.kind,
-        head=head,
-        tail=tail,
-        boundary=tuple(boundary_entry(tensors[index]) for index in cut.boundary),
+        head=part(written.head, written.head_shares, in_cloud=is_cloud_first),
+        tail=part(written.tail, written.tail_shares, in_cloud=not is_cloud_first),
+        boundary=tuple(boundary_entry(graph.tensors[index]) for index in cut.boundary),
         uplink_bytes=cut.uplink_bytes,
         downlink_bytes=cut.downlink_bytes,
-        check=verified.check,
+        check=None,
         direction=cut.direction,
-        uploads=tuple(map(tensor_entry, uploads(found.partition.graph, cut))) if cloud_first else None,
-        downloads=tuple(map(tensor_entry, downloads(found.partition.graph, cut))) if cloud_first else None,
+        uploads=tuple(map(tensor_entry, uploads(graph, cut))) if is_cloud_first else None,
+        downloads=tuple(map(tensor_entry, downloads(graph, cut))) if is_cloud_first else None,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """What a cut costs on one machine; the memory is told of the device only."""
-
-    seconds: float
-    weight_bytes: int
-    peak_bytes: int | None
-    times: UnitTimes
-
-
-def _timing(timed: Timing | None, side: _Side) -> tuple[float, tuple[float, float] | None]:
-    """What was timed of a part, else the sum of its units with the interval of their target."""
-    return (side.seconds, side.times.interval) if timed is None else (timed.median_s, timed.interval)
+def _only_file(found: PipelineAnalysis, stages: tuple[StageEntry, ...]) -> str | None:
+    """The file of a part that is one file of the only model, whose tensors keep their names; else None."""
+    if found.pipeline.only is None:
+        return None
+    (call,) = stages[0].calls
+    names = [*call.inputs.items(), *call.outputs.items()]
+    return call.file if all(tensor == value for tensor, value in names) else None
 
 
 def uploads(graph: Graph, cut: Cut) -> list[Tensor]:

@@ -1,7 +1,7 @@
-"""Write the parts of a pipeline's cuts: every model once, pieces of stages that are cut inside, one file of weights."""
+"""Write the parts of all cuts: pieces of models that are cut inside, others whole and once, one file of weights."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from splitc.bundle.folder import file_entry
 from splitc.bundle.manifest import CallEntry, FileEntry, LoopEntry, StageEntry
-from splitc.bundle.weights import WEIGHTS, collect
+from splitc.bundle.weights import WEIGHTS, WeightPool, weight_pool
 from splitc.compile.parts import Emitter, PartGraph, head_part, prepare, tail_part, write_part
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.stages import Loop, ModelCall, Stage
@@ -30,24 +30,24 @@ class Written:
     tail_shares: tuple[Share, ...]
 
 
-def emit_pipeline(
-    found: PipelineAnalysis, unrolled: Unrolled, cut_set: CutSet, folder: Path, scratch: Path
+def emit(
+    found: PipelineAnalysis, unrolled: Unrolled, cut_set: CutSet, folder: Path
 ) -> tuple[tuple[Written, ...], tuple[FileEntry, ...]]:
     """Write every part of the cuts into *folder*; c0, c1, ... in the order of *cut_set*.
 
     Equal weights are written once, whichever models and parts they are of.
     """
-    writer = _Writer(found, unrolled, folder, scratch)
     everything = range(len(unrolled.places))
     written = []
-    for number, cut in enumerate(cut_set.cuts):
-        first = shares(unrolled, cut.head)
-        second = shares(unrolled, [unit for unit in everything if unit not in cut.head])
-        head = tuple(writer.stage(share, f"head-c{number}", cut) for share in first)
-        tail = tuple(writer.stage(share, f"tail-c{number}", cut) for share in second)
-        written.append(Written(f"c{number}", cut, head or None, tail or None, first, second))
-    collect(writer.models, folder)
-    files = [name for name, _ in writer.models] + sorted(set(writer.arrays.values()))
+    with weight_pool(folder) as pool:
+        writer = _Writer(found, unrolled, folder, pool)
+        for number, cut in enumerate(cut_set.cuts):
+            first = shares(unrolled, cut.head)
+            second = shares(unrolled, [unit for unit in everything if unit not in cut.head])
+            head = tuple(writer.stage(share, f"head-c{number}", cut) for share in first)
+            tail = tuple(writer.stage(share, f"tail-c{number}", cut) for share in second)
+            written.append(Written(f"c{number}", cut, head or None, tail or None, first, second))
+    files = writer.models + sorted(set(writer.arrays.values()))
     files += [WEIGHTS] if (folder / WEIGHTS).exists() else []
     return tuple(written), tuple(file_entry(folder, name) for name in files)
 
@@ -57,7 +57,7 @@ class _Writer:
     """What is written so far.
 
     Attributes:
-        models: the ONNX files of the bundle, and where they lie before their weights are put together.
+        models: the ONNX files.
         whole: the file, and what it takes, of each model that is run whole; by digest.
         pieces: what runs some units of a stage; several cuts may have the same piece.
         arrays: the .npy file of each stage's values.
@@ -67,19 +67,24 @@ class _Writer:
     found: PipelineAnalysis
     unrolled: Unrolled
     folder: Path
-    scratch: Path
-    models: list[tuple[str, Path]] = field(default_factory=list)
+    pool: WeightPool
+    models: list[str] = field(default_factory=list)
     whole: dict[str, tuple[str, PartGraph]] = field(default_factory=dict)
     pieces: dict[Share, CallEntry] = field(default_factory=dict)
     arrays: dict[tuple[int, str], str] = field(default_factory=dict)
     emitters: dict[int, Emitter] = field(default_factory=dict)
 
     def stage(self, share: Share, prefix: str, cut: Cut) -> StageEntry:
-        """What a part does of a stage; files of pieces are called *prefix*-<stage>."""
+        """What a part does of a stage; files of pieces are called *prefix*-<stage>, or *prefix* of the only stage."""
         stage = self.found.pipeline.stages[share.stage]
+        if self.found.pipeline.only is not None:
+            emitter = self._emitter(0)
+            part = head_part(emitter, cut) if prefix.startswith("head") else tail_part(emitter, cut)
+            return StageEntry(stage.name, (self._piece(share.stage, emitter, part, prefix),))
         if share.units is not None:
             if share not in self.pieces:
-                self.pieces[share] = self._piece(share, share.units, f"{prefix}-{stage.name}", cut)
+                emitter, part = self._inner_part(share, share.units, cut)
+                self.pieces[share] = self._piece(share.stage, emitter, part, f"{prefix}-{stage.name}")
             return StageEntry(stage.name, (self.pieces[share],))
         calls = tuple(
             self._whole_call(stage, call, number)
@@ -108,40 +113,41 @@ class _Writer:
             {name: call.outputs[name] for name in part.outputs if call.outputs[name] in read},
         )
 
-    def _piece(self, share: Share, units: frozenset[int], name: str, cut: Cut) -> CallEntry:
-        """A run of some units of a stage that runs once."""
-        (call,), (number,) = self.found.pipeline.stages[share.stage].calls, self.found.calls[share.stage]
+    def _inner_part(self, share: Share, units: frozenset[int], cut: Cut) -> tuple[Emitter, PartGraph | None]:
+        """The part of a stage that is cut inside, one of several stages."""
+        (number,) = self.found.calls[share.stage]
         emitter = self._emitter(number)
         is_head = units == _units_in(self.unrolled, share.stage, cut.head)
-        head = units if is_head else frozenset(range(len(emitter.graph.units))) - units
-        inside = _inside(emitter, head)
-        part = head_part(emitter, inside) if is_head else tail_part(emitter, inside)
-        assert part is not None, "the stage is cut inside"
-        used = {*self.unrolled.values}
+        inside = _inside(emitter, units if is_head else frozenset(range(len(emitter.graph.units))) - units)
+        return emitter, head_part(emitter, inside) if is_head else tail_part(emitter, inside)
 
-        def value(names: dict[str, str], tensor: str) -> str:
-            return names[tensor] if tensor in names else self.unrolled.inner[share.stage, tensor]
+    def _piece(self, stage: int, emitter: Emitter, part: PartGraph | None, name: str) -> CallEntry:
+        """A run of *part* of the model of a stage that runs once, as a file of its own."""
+        assert part is not None, "some of its units are in it"
+        (call,) = self.found.pipeline.stages[stage].calls
+        used = {*self.unrolled.values, *self.found.pipeline.outputs}
+
+        def value(names: Mapping[str, str], tensor: str) -> str:
+            return names[tensor] if tensor in names else self.unrolled.inner[stage, tensor]
 
         inputs = {**call.outputs, **call.inputs}
         takes = {tensor: value(inputs, tensor) for tensor in part.inputs}
-        makes = {tensor: value(dict(call.outputs), tensor) for tensor in part.outputs}
+        makes = {tensor: value(call.outputs, tensor) for tensor in part.outputs}
         file = self._write(emitter, part, name)
         return CallEntry(file, takes, {tensor: made for tensor, made in makes.items() if made in used})
 
     def _emitter(self, number: int) -> Emitter:
         if number not in self.emitters:
-            analysis = self.found.analyses[number]
-            folder = self.scratch / f"emit-{number}"
-            folder.mkdir()
+            found = self.found.analyses[number]
             self.emitters[number] = prepare(
-                analysis.model, analysis.partition.graph, analysis.sources, analysis.sizes, folder
+                found.model, found.partition.graph, found.sources, found.sizes, self.pool
             )
         return self.emitters[number]
 
     def _write(self, emitter: Emitter, part: PartGraph, name: str) -> str:
-        file = _unused(f"{_plain(name)}.onnx", (known for known, _ in self.models))
-        write_part(emitter, part, file)
-        self.models.append((file, emitter.folder / file))
+        file = _unused(f"{_plain(name)}.onnx", self.models)
+        write_part(emitter, part, self.folder / file)
+        self.models.append(file)
         return file
 
     def _array(self, number: int, stage: Stage, loop: Loop, value: str) -> str:

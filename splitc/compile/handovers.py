@@ -41,6 +41,8 @@ def with_handovers(
         for cut in _handovers(unrolled, costs, directions)
         if (cut.device, cut.direction) not in known and _allowed(cut, costs, limits)
     ]
+    if not left:
+        return cut_set
     fine_s = _FINE * max((cut.cloud_s for cut in (*chosen, *left)), default=0.0)
     while len(chosen) < max_cuts and (found := _next(chosen, left, fine_s)) is not None:
         chosen.append(found)

@@ -1,19 +1,26 @@
 """From what a user asks for (names, budgets) to limits on units and tensors."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from splitc.common.errors import ModelError
 from splitc.common.records import did_you_mean
-from splitc.model.graph import Graph
+from splitc.compile.pipeline.analyse import PipelineAnalysis
+from splitc.compile.pipeline.unrolled import Unrolled
 from splitc.model.model import Model
-from splitc.model.nodes import Sources
 from splitc.solve.costs import Limits
+
+Named = Mapping[str, Iterable[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class LimitOptions:
-    """Pins name nodes, or tensors for the node that makes them; `private` names tensors."""
+    """Pins name nodes, or tensors for the node that makes them; `private` names tensors.
+
+    Of a pipeline of several models, pins name a stage (all of its iterations), a value (whatever makes it), or
+    "stage/node" of a stage that runs once; `private` names a value, or "stage/tensor".
+    """
 
     pin_device: tuple[str, ...] = ()
     pin_cloud: tuple[str, ...] = ()
@@ -24,33 +31,24 @@ class LimitOptions:
     max_energy_j: float | None = None
 
 
-def read_limits(
-    options: LimitOptions, sources: Sources, graph: Graph, original: Model | None = None
-) -> Limits:
-    """Find what *options* name in the graph; *original* is the model before it was simplified to that.
+def read_limits(options: LimitOptions, found: PipelineAnalysis, unrolled: Unrolled) -> Limits:
+    """Find what *options* name in the graph.
 
     Raises:
-        ModelError: a name that the model does not have.
+        ModelError: a name that the model or pipeline does not have.
     """
-    by_node: dict[str, int] = {}
-    by_tensor: dict[str, int] = {}
-    for number, unit in enumerate(graph.units):
-        for index in unit.nodes:
-            node = sources.nodes[index]
-            by_node[node.name or ""] = number
-            by_tensor |= {output.name: number for output in node.outputs if output.name}
-    units = by_tensor | by_node
-    gone = _names(original) if original is not None else frozenset()
-    crossing = graph.tensor_index()
-    for name in options.private:
-        _find(name, crossing | by_tensor, "--private", "tensor", gone)
+    nodes, makers = _units_by_name(found, unrolled)
+    crossing = _tensors_by_name(unrolled)
+    gone = _names_as_given(found) - (nodes | makers | crossing).keys()
+    is_model = found.pipeline.only is not None
+    pins = _Names("node or tensor" if is_model else "stage, value or node", makers | nodes, gone, found)
+    tensors = _Names("tensor" if is_model else "value", makers | crossing, gone, found)
     # A tensor inside a unit never crosses; its unit must only be on the device.
-    inner = [name for name in options.private if name not in crossing]
+    inner = tensors.find([name for name in options.private if name not in crossing], "--private")
     return Limits(
-        pin_device=frozenset(_find_all(options.pin_device, units, "--pin-device", gone))
-        | {by_tensor[name] for name in inner},
-        pin_cloud=frozenset(_find_all(options.pin_cloud, units, "--pin-cloud", gone)),
-        private=frozenset(crossing[name] for name in options.private if name in crossing),
+        pin_device=pins.find(options.pin_device, "--pin-device") | inner,
+        pin_cloud=pins.find(options.pin_cloud, "--pin-cloud"),
+        private=tensors.find([name for name in options.private if name in crossing], "--private"),
         max_device_weight_bytes=options.max_device_weight_bytes,
         max_device_peak_bytes=options.max_device_peak_bytes,
         max_payload_bytes=options.max_payload_bytes,
@@ -58,25 +56,84 @@ def read_limits(
     )
 
 
-def _names(model: Model) -> frozenset[str]:
-    """Names of all nodes and of the tensors that they make."""
-    nodes = list(model.ir.graph)
-    outputs = [output.name for node in nodes for output in node.outputs]
-    return frozenset(name for name in (*outputs, *(node.name for node in nodes)) if name)
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What a user may name.
 
+    Attributes:
+        what: the kind of name.
+        known: the units or tensors that each name stands for.
+        gone: names that the models had as they were given, and have no more.
+    """
 
-def _find_all(names: Iterable[str], known: dict[str, int], option: str, gone: frozenset[str]) -> list[int]:
-    return [_find(name, known, option, "node or tensor", gone) for name in names]
+    what: str
+    known: Named
+    gone: frozenset[str]
+    found: PipelineAnalysis
 
+    def find(self, names: Iterable[str], option: str) -> frozenset[int]:
+        """All that *names*, given with *option*, stand for."""
+        return frozenset(number for name in names for number in self._one(name, option))
 
-def _find(name: str, known: dict[str, int], option: str, what: str, gone: frozenset[str]) -> int:
-    if name not in known and name in gone:
+    def _one(self, name: str, option: str) -> Iterable[int]:
+        if name in self.known:
+            return self.known[name]
+        if name in self.gone:
+            raise ModelError(
+                f"{option}: '{name}' depends on no input, or is simplified away; "
+                "add --no-simplify or name another"
+            )
         raise ModelError(
-            f"{option}: '{name}' depends on no input, or is simplified away; add --no-simplify or name another"
+            f"{option}: the {self.found.pipeline.noun} has no {self.what} '{name}'"
+            f"{did_you_mean(name, self.known) or ';'} `splitc inspect --tensors` lists what could be cut"
         )
-    if name not in known:
-        raise ModelError(
-            f"{option}: the model has no {what} '{name}'{did_you_mean(name, known) or ';'} "
-            "`splitc inspect --tensors` lists what could be cut"
-        )
-    return known[name]
+
+
+def _units_by_name(
+    found: PipelineAnalysis, unrolled: Unrolled
+) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
+    """The units of stages and nodes, and those that make tensors and values."""
+    nodes: defaultdict[str, set[int]] = defaultdict(set)
+    makers: defaultdict[str, set[int]] = defaultdict(set)
+    for number, place in enumerate(unrolled.places):
+        stage = found.pipeline.stages[place.stage]
+        if found.pipeline.only is None:
+            nodes[stage.name].add(number)
+        if place.unit is not None:
+            analysis, prefix = found.analysis(place.stage), _prefix(found, stage.name)
+            for index in analysis.partition.graph.units[place.unit].nodes:
+                node = analysis.sources.nodes[index]
+                nodes[f"{prefix}{node.name or ''}"].add(number)
+                for output in node.outputs:
+                    if output.name:
+                        makers[f"{prefix}{output.name}"].add(number)
+    for tensor, value in zip(unrolled.graph.tensors, unrolled.values, strict=True):
+        if tensor.producer is not None:
+            makers[value].add(tensor.producer)
+    return nodes, makers
+
+
+def _tensors_by_name(unrolled: Unrolled) -> dict[str, set[int]]:
+    """A value that a loop carries is several tensors."""
+    names: defaultdict[str, set[int]] = defaultdict(set)
+    for number, value in enumerate(unrolled.values):
+        names[value].add(number)
+    return names
+
+
+def _names_as_given(found: PipelineAnalysis) -> frozenset[str]:
+    """Names of all nodes, and of the tensors that they make, before anything was simplified."""
+    return frozenset(
+        f"{_prefix(found, stage.name)}{name}"
+        for number, stage in enumerate(found.pipeline.stages)
+        for name in _names(found.analysis(number).original)
+    )
+
+
+def _prefix(found: PipelineAnalysis, stage: str) -> str:
+    return f"{stage}/" if found.pipeline.only is None else ""
+
+
+def _names(model: Model) -> Iterable[str]:
+    for node in model.ir.graph:
+        yield from (name for name in (node.name, *(output.name for output in node.outputs)) if name)

@@ -5,17 +5,15 @@ Each part gets exactly what it uses: its nodes, the constant nodes behind them, 
 weights.bin. Tensor names, types and symbolic dimensions are the model's own.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from splitc.bundle.manifest import FileEntry
+from splitc.bundle.weights import WEIGHTS, WeightPool
 from splitc.common.values import FREE_DIM
 from splitc.model.graph import Graph
 from splitc.model.model import Model
@@ -23,9 +21,6 @@ from splitc.model.nodes import Sources
 from splitc.model.sizes import Size
 from splitc.solve.cuts import Cut
 
-WEIGHTS = "weights.bin"
-# ONNX Runtime maps external data into memory by pages.
-_PAGE_BYTES = 4096
 # Smaller constants (axes, target shapes) stay in the graph: shape inference does not read external data.
 _INLINE_BYTES = 1024
 _CHUNK_BYTES = 1 << 22
@@ -33,10 +28,10 @@ _CHUNK_BYTES = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Emitter:
-    """A model prepared for cutting: serialised nodes, and weights that already lie in `folder`.
+    """A model prepared for cutting: serialised nodes, and weights that already lie in a bundle's file of weights.
 
     Attributes:
-        weights: the initializers, large ones as references into weights.bin.
+        weights: the initializers, large ones as references into that file.
         given: names of the model's inputs.
     """
 
@@ -44,10 +39,8 @@ class Emitter:
     graph: Graph
     sources: Sources
     sizes: Mapping[str, Size]
-    folder: Path
     nodes: tuple[onnx.NodeProto, ...]
     weights: Mapping[str, onnx.TensorProto]
-    weights_file: FileEntry
     given: frozenset[str]
 
 
@@ -60,17 +53,19 @@ class PartGraph:
     outputs: tuple[str, ...]
 
 
-def prepare(model: Model, graph: Graph, sources: Sources, sizes: Mapping[str, Size], folder: Path) -> Emitter:
-    """Write weights.bin into *folder*; weights are copied in pieces, never held in memory whole."""
+def prepare(
+    model: Model, graph: Graph, sources: Sources, sizes: Mapping[str, Size], pool: WeightPool
+) -> Emitter:
+    """Put the weights of *model* into *pool*, and make ready to write any part of it."""
     tensors = {
         name: value.const_value
         for name, value in model.ir.graph.initializers.items()
         if value.const_value is not None
     }
-    weights, entry = _write_weights(tensors, folder / WEIGHTS)
+    weights = _place_weights(tensors, pool)
     nodes = tuple(ir.to_proto(node) for node in sources.nodes)
     given = frozenset(item.name for item in model.inputs())
-    return Emitter(model, graph, sources, sizes, folder, nodes, weights, entry, given)
+    return Emitter(model, graph, sources, sizes, nodes, weights, given)
 
 
 def head_part(emitter: Emitter, cut: Cut) -> PartGraph | None:
@@ -94,8 +89,8 @@ def tail_part(emitter: Emitter, cut: Cut) -> PartGraph | None:
     return _part(emitter, units, outputs)
 
 
-def write_part(emitter: Emitter, part: PartGraph, file: str) -> FileEntry:
-    """Write *part* into the emitter's folder as *file*."""
+def write_part(emitter: Emitter, part: PartGraph, path: Path) -> None:
+    """Write *part* to *path*, beside the file of weights."""
     model = emitter.model
     proto = onnx.ModelProto(
         ir_version=max(model.ir.ir_version, 4),  # from 4 on, initializers need not be inputs
@@ -120,9 +115,7 @@ def write_part(emitter: Emitter, part: PartGraph, file: str) -> FileEntry:
     graph.initializer.extend(tensor for name, tensor in emitter.weights.items() if name in used)
     graph.input.extend(_input_info(emitter, name) for name in part.inputs)
     graph.output.extend(_output_info(emitter, name) for name in part.outputs)
-    data = proto.SerializeToString(deterministic=True)
-    (emitter.folder / file).write_bytes(data)
-    return FileEntry(file, len(data), hashlib.sha256(data).hexdigest())
+    path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def _head_outputs(emitter: Emitter, cut: Cut) -> list[str]:
@@ -199,25 +192,14 @@ def _output_info(emitter: Emitter, name: str) -> onnx.ValueInfoProto:
     return declared if declared is not None else _input_info(emitter, name)
 
 
-def _write_weights(
-    tensors: Mapping[str, ir.TensorProtocol], path: Path
-) -> tuple[dict[str, onnx.TensorProto], FileEntry]:
-    """Write tensors one after the other, each on a page of its own; return how to refer to each."""
-    sha, offset = hashlib.sha256(), 0
-    protos = {}
-    with path.open("wb") as out:
-        for name in sorted(tensors):
-            tensor = tensors[name]
-            if tensor.nbytes < _INLINE_BYTES or tensor.dtype == ir.DataType.STRING:
-                protos[name] = _inline(name, tensor)
-                continue
-            padding = bytes(-offset % _PAGE_BYTES)
-            out.write(padding)
-            sha.update(padding)
-            offset += len(padding)
-            protos[name] = _reference(name, tensor, offset)
-            offset += _copy(tensor, out, sha)
-    return protos, FileEntry(path.name, offset, sha.hexdigest())
+def _place_weights(tensors: Mapping[str, ir.TensorProtocol], pool: WeightPool) -> dict[str, onnx.TensorProto]:
+    """How a part refers to each of *tensors*: small ones as they are, large ones where they lie in *pool*."""
+    return {
+        name: _inline(name, tensor)
+        if tensor.nbytes < _INLINE_BYTES or tensor.dtype == ir.DataType.STRING
+        else _reference(name, tensor, pool.place(_chunks(tensor)))
+        for name, tensor in sorted(tensors.items())
+    }
 
 
 def _inline(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
@@ -240,12 +222,11 @@ def _reference(name: str, tensor: ir.TensorProtocol, offset: int) -> onnx.Tensor
     return proto
 
 
-def _copy(tensor: ir.TensorProtocol, out: BinaryIO, sha: "hashlib._Hash") -> int:
+def _chunks(tensor: ir.TensorProtocol) -> Iterator[bytes]:
+    """The bytes of *tensor*, piece by piece where they lie in a file."""
     if not isinstance(tensor, ir.ExternalTensor):
-        data = tensor.tobytes()
-        out.write(data)
-        sha.update(data)
-        return len(data)
+        yield tensor.tobytes()
+        return
     left = tensor.nbytes
     with Path(tensor.path).open("rb") as stream:
         stream.seek(tensor.offset or 0)
@@ -253,7 +234,5 @@ def _copy(tensor: ir.TensorProtocol, out: BinaryIO, sha: "hashlib._Hash") -> int
             chunk = stream.read(min(left, _CHUNK_BYTES))
             if not chunk:
                 raise OSError(f"{tensor.path}: ends before the data of '{tensor.name}'")
-            out.write(chunk)
-            sha.update(chunk)
+            yield chunk
             left -= len(chunk)
-    return tensor.nbytes

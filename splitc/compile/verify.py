@@ -1,18 +1,20 @@
-"""Run every head and tail together and compare with the whole model; time the parts while at it."""
+"""Run every cut, head then tail, by the interpreter that apps and servers use, and compare it with the whole."""
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
-import numpy as np
 from onnxruntime import InferenceSession
 
-from splitc.bundle.manifest import CheckEntry
+from splitc.bundle.manifest import BoundaryEntry, CheckEntry, CutEntry, PartEntry, TensorEntry, part_files
+from splitc.bundle.program import Call, Program, ReadArray, run_program
 from splitc.common import ort
-from splitc.common.errors import ModelError, VerifyError
+from splitc.common.errors import BundleError, ModelError, VerifyError
 from splitc.common.values import SAME, Difference, Feeds, Value, difference
+from splitc.compile.whole import Files, Whole, short_program
+from splitc.model.analysis import Progress
 
 # Rounding differs where fusion and memory layout do; errors seen are a hundred times smaller than these.
 _TOLERANCES = {"float64": 1e-6, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -20,64 +22,28 @@ _TOLERANCES = {"float64": 1e-6, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e
 _QUANTIZED_TOLERANCE = 2e-2
 _QUANTIZERS = {"QuantizeLinear", "DynamicQuantizeLinear"}
 # Two runs of one model that differ by more than this are not the same computation.
-REPEATABLE = 1e-6
-_TIMED_S = 0.5
-_MIN_RUNS, _MAX_RUNS = 5, 30
+_REPEATABLE = 1e-6
 
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A cut on disk: its id, the bundle's folder, and the files of its parts (None where there is none)."""
-
-    id: str
-    folder: Path
-    head: str | None
-    tail: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Runs of one part on this machine: their median, and 5th and 95th percentile as multiples of it."""
-
-    median_s: float
-    interval: tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """The outcome for one pair: None where it was not run or not timed."""
-
-    check: CheckEntry | None
-    head: Timing | None
-    tail: Timing | None
+Values = Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the whole model makes of each set of inputs."""
+    """What the whole makes of each set of inputs, and how far a cut may be off: see `tolerance`."""
 
-    outputs: tuple[str, ...]
+    whole: Whole
     feeds: tuple[Feeds, ...]
-    wanted: tuple[Mapping[str, Value], ...]
+    wanted: tuple[Values, ...]
     tolerance: float
 
 
-def reference(model: Path, feeds: Sequence[Feeds], allowed: float, threads: int) -> Reference | None:
-    """Run the whole model; None if it gives another result each time, so that nothing can be compared.
+@dataclass(frozen=True, slots=True)
+class VerifiedCut:
+    """A cut that agrees with the whole, and the first call of each of its files, with which they can be timed."""
 
-    *allowed* is the tolerance of every comparison with it.
-
-    Raises:
-        ModelError: the model cannot be run on *feeds*.
-    """
-    opened = ort.session(model, threads=threads)
-    outputs = tuple(output.name for output in opened.get_outputs())
-    with ort.blaming_inputs():
-        wanted = tuple(ort.run(opened, feed) for feed in feeds)
-    again = ort.run(opened, feeds[0])
-    if any(difference(again[name], wanted[0][name]).max_rel > REPEATABLE for name in outputs):
-        return None
-    return Reference(outputs, tuple(feeds), wanted, allowed)
+    cut: CutEntry
+    check: CheckEntry
+    calls: tuple[Call, ...]
 
 
 def tolerance(dtypes: Iterable[str | None], operators: Iterable[str] = ()) -> float:
@@ -89,33 +55,60 @@ def tolerance(dtypes: Iterable[str | None], operators: Iterable[str] = ()) -> fl
     return max(floats, _QUANTIZED_TOLERANCE) if _QUANTIZERS.intersection(operators) else floats
 
 
-def verify(pair: Pair, against: Reference, threads: int, *, timed: bool) -> Verified:
-    """Compose the pair on every set of inputs of *against* and compare all outputs.
+def reference(whole: Whole, feeds: Sequence[Feeds], allowed: float, threads: int) -> Reference | None:
+    """Run *whole* on each of *feeds*; None if it gives another result each time, so that nothing can be compared.
+
+    *allowed* is the tolerance of every comparison with it.
 
     Raises:
-        VerifyError: a part does not load or run, or an output differs; names the cut and the tensor.
+        ModelError: a model cannot be run on what it is given.
+        BundleError: an array is not what it should be.
     """
-    try:
-        parts = [ort.session(pair.folder / file, threads=threads) for file in (pair.head, pair.tail) if file]
-        worst = SAME
-        for feeds, wanted in zip(against.feeds, against.wanted, strict=True):
-            values: dict[str, Value] = dict(feeds)
-            for part in parts:
-                values |= ort.run(part, _inputs(part, values))
-            worst = worst | compare(pair.id, values, wanted, against.tolerance)
-        timings = _time([(part, _inputs(part, values)) for part in parts]) if timed else (None,) * len(parts)
-    except ModelError as error:
-        raise VerifyError(f"cut {pair.id} does not work: {error}") from error
-    check = CheckEntry(len(against.feeds), worst.max_abs, worst.max_rel, against.tolerance)
-    return Verified(check, timings[0] if pair.head else None, timings[-1] if pair.tail else None)
+    runner = Runner(whole.files.path, threads)
+    with ort.blaming_inputs():
+        wanted = tuple(run_program(whole.program, values, runner, whole.files.array) for values in feeds)
+    # In the same sessions: a new one may begin its random numbers anew.
+    again = run_program(whole.program, feeds[0], runner, whole.files.array)
+    if any(difference(again[name], wanted[0][name]).max_rel > _REPEATABLE for name in again):
+        return None
+    return Reference(whole, tuple(feeds), wanted, allowed)
 
 
-def _inputs(part: InferenceSession, values: Mapping[str, Value]) -> dict[str, Value]:
-    return {item.name: values[item.name] for item in part.get_inputs()}
+def verify_cuts(
+    cuts: Sequence[CutEntry], files: Files, against: Reference, runner: "Runner", progress: Progress
+) -> Iterator[VerifiedCut]:
+    """Run one of *cuts* after the other on every set of inputs of *against*, and compare all outputs.
+
+    Args:
+        files: those that the cuts name.
+        runner: runs them; the sessions of a cut stay open until the next one is asked for.
+
+    Raises:
+        VerifyError: a cut does not work, or does not compute what the whole does; names the cut and the output.
+    """
+    uses = Counter(file for cut in cuts for file in _files(cut))
+    runner.shared.update(file for file, count in uses.items() if count > 1)
+    for number, cut in enumerate(cuts, start=1):
+        progress(f"Verifying cut {cut.id}, {number} of {len(cuts)}")
+        composed = _Composed(cut, against.whole, files.array)
+        worst, calls = SAME, dict[str, Call]()
+
+        def run(call: Call, calls: dict[str, Call] = calls) -> Values:
+            calls.setdefault(call.file, call)
+            return runner(call)
+
+        try:
+            for values, want in zip(against.feeds, against.wanted, strict=True):
+                worst = worst | compare(cut.id, composed.run(values, run), want, against.tolerance)
+        except (ModelError, BundleError) as error:
+            raise VerifyError(f"cut {cut.id} does not work: {error}") from error
+        check = CheckEntry(len(against.feeds), worst.max_abs, worst.max_rel, against.tolerance)
+        yield VerifiedCut(cut, check, tuple(calls.values()))
+        runner.forget(_files(cut) - runner.shared)
 
 
-def compare(cut: str, values: Mapping[str, Value], wanted: Mapping[str, Value], allowed: float) -> Difference:
-    """The largest difference of any output of the pair called *cut* from what the whole model made.
+def compare(cut: str, values: Values, wanted: Values, allowed: float) -> Difference:
+    """The largest difference of any output of the cut called *cut* from what the whole model made.
 
     Raises:
         VerifyError: an output is missing, or differs by more than is *allowed*; names the cut and the output.
@@ -134,28 +127,95 @@ def compare(cut: str, values: Mapping[str, Value], wanted: Mapping[str, Value], 
     return worst
 
 
-def _time(parts: Sequence[tuple[InferenceSession, Feeds]]) -> tuple[Timing, ...]:
-    """Time 5 to 30 runs of each part, one part after the other as in the whole model.
+@dataclass(slots=True)
+class Runner:
+    """Sessions that stay open, and what files that several cuts share made of the same inputs.
 
-    A part that runs over and over alone finds in the caches what it would not find there in use.
+    A hand-over one iteration later runs the same models on the same values: that is not done again.
+
+    Attributes:
+        path: where a file lies.
+        threads: of each session; 0 for as many as there are cores.
+        shared: the files whose results are kept.
     """
-    samples: list[tuple[float, ...]] = []
-    began = time.perf_counter()
-    for turn in range(1 + _MAX_RUNS):
-        taken = tuple(_run_s(part, feeds) for part, feeds in parts)
-        samples += [taken] if turn else []  # the first is slower
-        if len(samples) >= _MIN_RUNS and time.perf_counter() - began > _TIMED_S:
-            break
-    return tuple(_timing(runs) for runs in zip(*samples, strict=True))
+
+    path: Callable[[str], Path]
+    threads: int
+    shared: set[str] = field(default_factory=set)
+    sessions: dict[str, InferenceSession] = field(default_factory=dict)
+    made: dict[tuple[str, str], dict[str, Value]] = field(default_factory=dict)
+
+    def __call__(self, call: Call) -> dict[str, Value]:
+        """Run *call*, or return what it made before."""
+        if call.file not in self.shared:
+            return self.run(call)
+        key = (call.file, _digest(call))
+        if key not in self.made:
+            self.made[key] = self.run(call)
+        return self.made[key]
+
+    def run(self, call: Call) -> dict[str, Value]:
+        """Run *call*.
+
+        Raises:
+            ModelError: the file cannot be opened, or not run on these values.
+        """
+        session, feeds = self.ready(call)
+        return ort.run(session, feeds, call.outputs)
+
+    def ready(self, call: Call) -> tuple[InferenceSession, Feeds]:
+        """The session of the file of *call*, and those of its values that the file takes."""
+        if call.file not in self.sessions:
+            self.sessions[call.file] = ort.session(self.path(call.file), threads=self.threads)
+        session = self.sessions[call.file]
+        names = [item.name for item in session.get_inputs()]
+        return session, {name: call.feeds[name] for name in names if name in call.feeds}
+
+    def forget(self, files: Iterable[str]) -> None:
+        """Close the sessions of *files*."""
+        for file in files:
+            self.sessions.pop(file, None)
 
 
-def _run_s(part: InferenceSession, feeds: Feeds) -> float:
-    start = time.perf_counter()
-    ort.run(part, feeds)
-    return time.perf_counter() - start
+class _Composed:
+    """The two parts of a cut, loops shortened; each gets only what the cut says that it gets."""
+
+    def __init__(self, cut: CutEntry, whole: Whole, array: ReadArray) -> None:
+        self._cut = cut
+        self._array = array
+        self._head = _program(cut, cut.head, whole)
+        self._tail = _program(cut, cut.tail, whole)
+
+    def run(self, feeds: Feeds, run: Callable[[Call], Values]) -> Values:
+        """All that the two parts make of *feeds*, and *feeds*."""
+        cut, values = self._cut, dict(feeds)
+        if self._head is not None:
+            given = self._only(feeds, cut.sent) if cut.is_cloud_first else feeds
+            values |= run_program(self._head, given, run, self._array)
+        if self._tail is not None:
+            local = dict(feeds) if cut.is_cloud_first else {}
+            given = {**local, **self._only(values, cut.boundary)}
+            values |= run_program(self._tail, given, run, self._array)
+        return values
+
+    def _only(self, values: Values, entries: Iterable[TensorEntry | BoundaryEntry]) -> Values:
+        missing = next((entry.name for entry in entries if entry.name not in values), None)
+        if missing is not None:
+            raise VerifyError(f"cut {self._cut.id}: nothing makes '{missing}', which it says crosses")
+        return {entry.name: values[entry.name] for entry in entries}
 
 
-def _timing(runs: Sequence[float]) -> Timing:
-    middle = median(runs)
-    low, high = np.percentile(runs, [5, 95]) / middle
-    return Timing(middle, (float(low), float(high)))
+def _program(cut: CutEntry, part: PartEntry | None, whole: Whole) -> Program | None:
+    return short_program(cut, part, whole.outputs, whole.times) if part is not None else None
+
+
+def _digest(call: Call) -> str:
+    sha = hashlib.sha256(repr(call.outputs).encode())
+    for name, value in sorted(call.feeds.items()):
+        sha.update(f"{name} {value.dtype} {value.shape} ".encode())
+        sha.update(value.tobytes() if value.dtype.kind != "O" else repr(value.tolist()).encode())
+    return sha.hexdigest()
+
+
+def _files(cut: CutEntry) -> set[str]:
+    return {file for part in (cut.head, cut.tail) if part is not None for file in part_files(part)}

@@ -1,4 +1,4 @@
-"""What the cuts of a pipeline are compared with: all of it, loops shortened as they are in the cuts."""
+"""What cuts are compared with: all of a model or pipeline, loops shortened as they are in the cuts."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from splitc.bundle.folder import Bundle
-from splitc.bundle.manifest import CallEntry, LoopEntry, StageEntry
-from splitc.bundle.program import Array, ReadArray, read_array
+from splitc.bundle.manifest import CallEntry, CutEntry, LoopEntry, PartEntry, StageEntry
+from splitc.bundle.program import Array, Program, ReadArray, part_program, read_array, stages_program
 from splitc.compile.pipeline.stages import Pipeline
 
 # Enough for a hand-over inside, with more than one iteration on either side.
@@ -25,27 +25,27 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """All of a pipeline.
+    """All of a model or pipeline.
 
     Attributes:
-        stages: with all iterations.
+        program: what is run, loops shortened.
         outputs: what it returns.
+        times: how often each stage is repeated that is.
+        models: its ONNX files.
     """
 
-    stages: tuple[StageEntry, ...]
+    program: Program
     outputs: tuple[str, ...]
+    times: Mapping[str, int]
+    models: tuple[Path, ...]
     files: Files
-
-    def times(self) -> dict[str, int]:
-        """How often each stage is repeated that is."""
-        return {stage.name: stage.loop.end for stage in self.stages if stage.loop is not None}
 
     def notes(self) -> tuple[str, ...]:
         """What is left out when cuts are compared with it, a sentence each."""
         return tuple(
             f"cuts were verified with {_ITERATIONS} of the {times} iterations of stage '{stage}', "
             "a hand-over inside the loop being kept inside"
-            for stage, times in self.times().items()
+            for stage, times in self.times.items()
             if times > _ITERATIONS
         )
 
@@ -63,13 +63,39 @@ def whole_as_given(pipeline: Pipeline) -> Whole:
             loop = LoopEntry(0, stage.loop.times, dict(stage.loop.carry), each)
         calls = (CallEntry(call.model.sha256, dict(call.inputs), dict(call.outputs)) for call in stage.calls)
         stages.append(StageEntry(stage.name, tuple(calls), loop))
-    return Whole(tuple(stages), pipeline.outputs, Files(paths.__getitem__, arrays.__getitem__))
+    times = _times(stages)
+    program = stages_program(shortened(stages, times), pipeline.outputs)
+    files = Files(paths.__getitem__, arrays.__getitem__)
+    return Whole(program, pipeline.outputs, times, tuple(paths.values()), files)
 
 
-def whole_in_bundle(bundle: Bundle, stages: tuple[StageEntry, ...]) -> Whole:
-    """What *stages*, those of the only part of a cut of *bundle*, compute."""
+def whole_in_bundle(bundle: Bundle, cut: CutEntry, part: PartEntry) -> Whole:
+    """What *part*, the only one of *cut* of *bundle*, computes."""
     outputs = tuple(entry.name for entry in bundle.manifest.model.outputs)
-    return Whole(stages, outputs, files_of(bundle))
+    times = _times(part.stages or ())
+    models = {call.file: bundle.path(call.file) for stage in part.program for call in stage.calls}
+    program = short_program(cut, part, outputs, times)
+    return Whole(program, outputs, times, tuple(models.values()), files_of(bundle))
+
+
+def short_program(
+    cut: CutEntry, part: PartEntry, outputs: Iterable[str], times: Mapping[str, int]
+) -> Program:
+    """The program of *part*, one of the two parts of *cut*, loops shortened as in the whole; see `Whole`."""
+
+    def short(other: PartEntry | None) -> PartEntry | None:
+        if other is None or other.stages is None:
+            return other
+        return replace(other, stages=shortened(other.stages, times))
+
+    both = replace(cut, head=short(cut.head), tail=short(cut.tail))
+    own = both.head if part is cut.head else both.tail
+    assert own is not None, "the part is one of the two"
+    return part_program(both, own, outputs)
+
+
+def _times(stages: Iterable[StageEntry]) -> dict[str, int]:
+    return {stage.name: stage.loop.end for stage in stages if stage.loop is not None}
 
 
 def files_of(bundle: Bundle) -> Files:

@@ -13,7 +13,7 @@ from splitc.bundle.folder import Bundle, read_bundle
 from splitc.common.cache import Cache
 from splitc.common.errors import BundleError, RuntimeFailure
 from splitc.common.records import decode
-from splitc.compile.compile import CompileOptions, compile_model
+from splitc.compile.compile import CompileOptions, compile_bundle
 from splitc.model.analysis import AnalysisOptions
 from splitc.profile.targets.description import Network
 from splitc.samples.catalogue import write_sample
@@ -67,7 +67,7 @@ def demo_bundle(folder: Path, cache: Cache, say: Say) -> Bundle:
     model = folder / f"{_SAMPLE}.onnx"
     write_sample(_SAMPLE, model)
     options = CompileOptions(AnalysisOptions({}, (), simplify=True), device=_DEVICE)
-    compile_model(model, place, options, cache, say)
+    compile_bundle(model, place, options, cache, say)
     return read_bundle(place)
 
 

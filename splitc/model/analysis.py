@@ -72,7 +72,27 @@ def analyse(path: Path, options: AnalysisOptions, folder: Path, cache: Cache, pr
         ModelError: the model cannot be read, run or sized.
     """
     progress("Loading")
-    original = load(path)
+    return analyse_model(load(path), options, folder, cache, progress)
+
+
+def analyse_model(
+    original: Model,
+    options: AnalysisOptions,
+    folder: Path,
+    cache: Cache,
+    progress: Progress,
+    names: Mapping[str, str] | None = None,
+) -> Analysis:
+    """Simplify (into *folder*), size and divide the model *original*.
+
+    Args:
+        names: what its inputs are called in samples; their own names if None.
+
+    Raises:
+        ModelError: the model cannot be run or sized.
+    """
+    inputs = original.inputs()
+    called = {item.name: names[item.name] if names is not None else item.name for item in inputs}
     dims = fix_dims(original, options.dims)
     notes = [
         f"sized at {name}={size}, one request; change it with --dim {name}=SIZE"
@@ -80,7 +100,9 @@ def analyse(path: Path, options: AnalysisOptions, folder: Path, cache: Cache, pr
         if name not in options.dims
     ]
     shortage = memory_shortage(original.weight_bytes(), options.build_memory_bytes)
-    feeds = () if shortage else make_feeds(original.inputs(), dims, options.samples)
+    asked = tuple(replace(item, name=called[item.name]) for item in inputs)
+    given = () if shortage else make_feeds(asked, dims, options.samples)
+    feeds = tuple({name: values[value] for name, value in called.items()} for values in given)
     if shortage:
         notes.append(f"the model was neither simplified nor run: {shortage}")
     found = examine(original, dims, feeds, folder, cache, progress, clean=options.simplify)

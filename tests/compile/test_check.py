@@ -39,7 +39,10 @@ def test_a_good_bundle(tiny: Tiny, folder: Path) -> None:
     assert check(folder, tiny.model) == check(folder) == keys
     against = check_bundle(open_to_check(folder), None, (), stages.append).against
     assert against == "its own head-c0.onnx"
-    assert stages == ["Running the whole model", *(f"Running cut {key}" for key in keys)]
+    assert stages == [
+        "Running the whole model",
+        *(f"Verifying cut {key}, {number} of {len(keys)}" for number, key in enumerate(keys, start=1)),
+    ]
 
 
 def test_a_wrong_tail_is_found_even_if_the_manifest_vouches_for_it(folder: Path) -> None:

@@ -4,18 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from splitc.common.cache import Cache
 from splitc.common.errors import ModelError, NoFeasibleCut
 from splitc.compile.compile import Compiled
 from splitc.compile.limits import LimitOptions, read_limits
-from splitc.model.analysis import Analysis, AnalysisOptions, analyse
+from tests.compile.pipeline.making import Made, analysed
 from tests.running import compile_here, save_tiny
 
 
-def look(name: str, folder: Path) -> Analysis:
-    return analyse(
-        save_tiny(name, folder), AnalysisOptions({}, (), simplify=False), folder, Cache(None), lambda _: None
-    )
+def look(name: str, folder: Path) -> Made:
+    return analysed(save_tiny(name, folder), folder)
 
 
 def sides(compiled: Compiled) -> list[tuple[str, set[str]]]:
@@ -29,14 +26,14 @@ def compile_with(name: str, folder: Path, **given: object) -> Compiled:
 
 def test_names_of_nodes_and_of_tensors(tmp_path: Path) -> None:
     found = look("diamond", tmp_path)
-    graph = found.partition.graph
+    graph = found.unrolled.graph
     by_tensor = {
         graph.tensors[index].name: number for number, unit in enumerate(graph.units) for index in unit.outputs
     }
     limits = read_limits(
         LimitOptions(pin_device=("Tanh_a",), pin_cloud=("d",), private=("b",), max_payload_bytes=7),
-        found.sources,
-        graph,
+        found.found,
+        found.unrolled,
     )
     assert limits.pin_device == {by_tensor["a"]}
     assert limits.pin_cloud == {by_tensor["d"]}
@@ -46,12 +43,12 @@ def test_names_of_nodes_and_of_tensors(tmp_path: Path) -> None:
 
 def test_a_private_tensor_inside_a_unit_keeps_the_unit_on_the_device(tmp_path: Path) -> None:
     found = look("tiny_cnn", tmp_path)
-    graph = found.partition.graph
-    assert "stem/conv" in found.partition.fused
-    limits = read_limits(LimitOptions(private=("stem/conv",)), found.sources, graph)
+    (analysis,) = found.found.analyses
+    assert "stem/conv" in analysis.partition.fused
+    limits = read_limits(LimitOptions(private=("stem/conv",)), found.found, found.unrolled)
     assert not limits.private
     (unit,) = limits.pin_device
-    names = {found.sources.nodes[index].name for index in graph.units[unit].nodes}
+    names = {analysis.sources.nodes[index].name for index in found.unrolled.graph.units[unit].nodes}
     assert {"stem/conv", "stem/conv/relu"} <= names
 
 
@@ -112,14 +109,14 @@ def test_budgets_hold_in_every_cut(name: str, tmp_path: Path) -> None:
 def test_unknown_names(given: dict[str, tuple[str, ...]], message: str, tmp_path: Path) -> None:
     found = look("diamond", tmp_path)
     with pytest.raises(ModelError) as raised:
-        read_limits(LimitOptions(**given), found.sources, found.partition.graph)  # type: ignore[arg-type]
+        read_limits(LimitOptions(**given), found.found, found.unrolled)  # type: ignore[arg-type]
     assert str(raised.value).startswith(message)
 
 
 def test_a_name_that_was_simplified_away(tmp_path: Path) -> None:
     found = look("constant_output", tmp_path)
     with pytest.raises(ModelError, match="--private: 'z' depends on no input, or is simplified away"):
-        read_limits(LimitOptions(private=("z",)), found.sources, found.partition.graph, found.original)
+        read_limits(LimitOptions(private=("z",)), found.found, found.unrolled)
 
 
 def test_conflicting_pins(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from splitc.bundle.weights import WEIGHTS
 from splitc.common.kinds import Direction
-from splitc.compile import parts
 from splitc.model.model import fix_dims, load
 from tests import models, splitting
 
@@ -190,11 +190,11 @@ def test_weights_lie_once_on_pages_and_small_ones_inline(tmp_path: Path) -> None
                 assert (tensor.data_location == TensorProto.EXTERNAL) is (source.nbytes >= 1024)
                 entries = {entry.key: entry.value for entry in tensor.external_data}
                 if entries:
-                    assert entries.pop("location") == parts.WEIGHTS
+                    assert entries.pop("location") == WEIGHTS
                     place = int(entries["offset"]), int(entries["length"])
                     assert places.setdefault(tensor.name, place) == place
     assert len(places) >= 3
-    data = (made.emitter.folder / parts.WEIGHTS).read_bytes()
+    data = (made.folder / WEIGHTS).read_bytes()
     for name, (offset, length) in places.items():
         source = initializers[name]
         assert source is not None
@@ -202,7 +202,7 @@ def test_weights_lie_once_on_pages_and_small_ones_inline(tmp_path: Path) -> None
         assert data[offset : offset + length] == source.tobytes()
     ends = sorted((offset, offset + length) for offset, length in places.values())
     assert all(end <= start for (_, end), (start, _) in pairwise(ends))
-    assert len(data) == ends[-1][1] == made.emitter.weights_file.bytes
+    assert len(data) == ends[-1][1]
 
 
 def test_external_data_in_a_folder_ends_up_in_the_bundle_only(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_two_emits_write_the_same_bytes(tmp_path: Path) -> None:
             made = splitting.split_tiny(name, tmp_path / name / again)
             for number, cut in enumerate(splitting.cuts(made)):
                 splitting.write(made, cut, str(number))
-            digests.append({file.name: file.read_bytes() for file in made.emitter.folder.iterdir()})
+            digests.append({file.name: file.read_bytes() for file in made.folder.iterdir()})
         assert digests[0] == digests[1]
         assert len(digests[0]) > 5
 
@@ -296,9 +296,9 @@ def test_weights_are_shared_not_repeated_when_several_cuts_are_written(tmp_path:
     made = splitting.split_tiny("chain", tmp_path)
     for number, cut in enumerate(splitting.cuts(made)):
         splitting.write(made, cut, str(number))
-    models_bytes = [file.stat().st_size for file in made.emitter.folder.glob("*.onnx")]
+    models_bytes = [file.stat().st_size for file in made.folder.glob("*.onnx")]
     assert max(models_bytes) < 4000
-    weights = (made.emitter.folder / parts.WEIGHTS).stat().st_size
+    weights = (made.folder / WEIGHTS).stat().st_size
     assert weights < made.model.weight_bytes() + 4096 * 4
 
 

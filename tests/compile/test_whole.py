@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from splitc.bundle.manifest import StageEntry
 from splitc.compile.pipeline.load import load_pipeline
-from splitc.compile.whole import handover, shortened, whole_as_given
+from splitc.compile.whole import Whole, handover, shortened, whole_as_given
 from tests.compile.pipeline.making import write_diffusion
 
 
@@ -17,13 +18,17 @@ def test_a_hand_over_stays_inside_a_shortened_loop(iteration: int, times: int, w
     assert handover(iteration, times) == where
 
 
+def stages_of(whole: Whole) -> tuple[StageEntry, ...]:
+    return tuple(stage.entry for stage in whole.program.stages)
+
+
 def test_all_of_a_pipeline_as_it_was_given(tmp_path: Path) -> None:
     pipeline = load_pipeline(write_diffusion(tmp_path))
     whole = whole_as_given(pipeline)
-    assert whole.times() == {"denoise": 3}
+    assert whole.times == {"denoise": 3}
     assert whole.notes() == ()
-    assert shortened(whole.stages, whole.times()) == whole.stages
-    text, denoise, vae = whole.stages
+    assert shortened(stages_of(whole), whole.times) == stages_of(whole)
+    text, denoise, vae = stages_of(whole)
     assert [whole.files.path(call.file).name for call in (*text.calls, *denoise.calls, *vae.calls)] == [
         "text.onnx",
         "unet.onnx",
@@ -37,7 +42,7 @@ def test_all_of_a_pipeline_as_it_was_given(tmp_path: Path) -> None:
 
 def test_a_loop_is_shortened_by_the_name_of_its_stage(tmp_path: Path) -> None:
     whole = whole_as_given(load_pipeline(write_diffusion(tmp_path)))
-    text, denoise, vae = shortened(whole.stages, {"denoise": 50})
-    assert (text, vae) == (whole.stages[0], whole.stages[2])
+    text, denoise, vae = shortened(stages_of(whole), {"denoise": 50})
+    assert (text, vae) == (stages_of(whole)[0], stages_of(whole)[2])
     assert denoise.loop is not None
     assert (denoise.loop.first, denoise.loop.end) == (0, 1)  # 3 of 50 is before the first third

@@ -10,10 +10,8 @@ from splitc.cli.terminal import examples, print_json, results, stages
 from splitc.cli.values import ANY_PATH, BYTES, DIM, DURATION, ENERGY, FILE, FOLDER, NETWORK, TARGET
 from splitc.common.cache import Cache, default_cache_folder
 from splitc.common.kinds import Direction
-from splitc.compile.compile import CompileOptions, compile_model
+from splitc.compile.compile import CompileOptions, compile_bundle
 from splitc.compile.limits import LimitOptions
-from splitc.compile.pipeline.compile import compile_pipeline
-from splitc.compile.pipeline.spec import DESCRIPTION
 from splitc.model.analysis import AnalysisOptions
 
 _DIRECTIONS: dict[str, tuple[Direction, ...]] = {
@@ -115,12 +113,9 @@ def compile_command(model: Path, output: Path | None, as_json: bool, **given: An
 
     MODEL is an ONNX file, or a .toml that describes a pipeline of them.
     """
-    is_pipeline = model.suffix == DESCRIPTION
-    given["direction"] = given["direction"] or ("both" if is_pipeline else "device-first")
-    build = compile_pipeline if is_pipeline else compile_model
     cache = Cache(None if given["no_cache"] else given["cache_dir"] or default_cache_folder())
     with stages() as progress:
-        compiled = build(model, output, _options(given), cache, progress)
+        compiled = compile_bundle(model, output, _options(given), cache, progress)
     if as_json:
         print_json(compiled_facts(compiled))
     else:
@@ -134,7 +129,7 @@ def _options(given: dict[str, Any]) -> CompileOptions:
         ),
         device=given["device"],
         cloud=given["cloud"],
-        directions=_DIRECTIONS[given["direction"]],
+        directions=_DIRECTIONS[given["direction"]] if given["direction"] else (),
         networks=given["networks"],
         sla_s=given["sla"],
         max_cuts=given["max_cuts"],

@@ -17,15 +17,12 @@ from splitc.common.formatting import format_bytes
 from splitc.common.records import encode
 from splitc.compile.pipeline.analyse import analyse_pipeline
 from splitc.compile.pipeline.load import load_pipeline
-from splitc.compile.pipeline.spec import DESCRIPTION
 from splitc.compile.pipeline.unroll import unroll
-from splitc.model.analysis import Analysis, AnalysisOptions, analyse
+from splitc.model.analysis import Analysis, AnalysisOptions
 from splitc.model.graph import Graph
 from splitc.solve.cuts import boundary
 
 _SHOWN_READERS = 3
-
-
 _SHOWN_PLACES = 12
 
 
@@ -66,24 +63,16 @@ def inspect(
         return
     options = AnalysisOptions(dict(dims), samples, simplify)
     cache = Cache(cache_dir or default_cache_folder())
-    if path.suffix == DESCRIPTION:
-        _inspect_pipeline(path, options, cache, tensors=tensors, as_json=as_json)
-        return
-    with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
-        found = analyse(path, options, Path(folder), cache, progress)
-    if as_json:
-        print_json(_analysis_facts(found))
-    else:
-        _show_analysis(found, tensors=tensors)
-
-
-def _inspect_pipeline(
-    path: Path, options: AnalysisOptions, cache: Cache, *, tensors: bool, as_json: bool
-) -> None:
     with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         progress("Loading")
         found = analyse_pipeline(load_pipeline(path), options, Path(folder), cache, progress)
-    if as_json:
+    if found.pipeline.only is not None:
+        (model,) = found.analyses
+        if as_json:
+            print_json(_analysis_facts(model))
+        else:
+            _show_analysis(model, tensors=tensors)
+    elif as_json:
         print_json(pipeline_facts(found, unroll(found)))
     else:
         show_pipeline(found, unroll(found), results(), tensors=tensors)

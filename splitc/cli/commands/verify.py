@@ -9,9 +9,7 @@ from splitc.cli.options import _json, _samples
 from splitc.cli.terminal import examples, print_json, results, stages
 from splitc.cli.values import ANY_PATH, FILE
 from splitc.common.records import encode
-from splitc.compile.check import another_model, check_bundle, open_to_check
-from splitc.compile.pipeline.check import check_pipeline, is_of_pipeline
-from splitc.compile.pipeline.spec import DESCRIPTION
+from splitc.compile.check import check_bundle, open_to_check
 
 
 @click.command(
@@ -33,11 +31,7 @@ def verify(bundle: Path, model: Path | None, samples: tuple[Path, ...], as_json:
     with stages() as progress:
         progress("Checking files")
         opened = open_to_check(bundle)
-        is_pipeline = is_of_pipeline(opened.manifest)
-        if model is not None and (model.suffix == DESCRIPTION) != is_pipeline:
-            raise another_model(opened, model)
-        check = check_pipeline if is_pipeline else check_bundle
-        checked = check(opened, model, samples, progress)
+        checked = check_bundle(opened, model, samples, progress)
     if as_json:
         print_json(
             {

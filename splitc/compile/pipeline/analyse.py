@@ -20,7 +20,7 @@ from splitc.common.ort import usable_cores
 from splitc.common.values import Feeds, Input, Value, random_feeds, value_bytes
 from splitc.compile.pipeline.ports import declared_inputs, described, fits, renamed, shown
 from splitc.compile.pipeline.stages import Loop, ModelCall, Pipeline, Stage
-from splitc.model.analysis import Analysis, AnalysisOptions, Progress, examine
+from splitc.model.analysis import Analysis, AnalysisOptions, Progress, analyse_model, examine
 from splitc.model.feeds import make_feeds
 from splitc.model.graph import Graph
 from splitc.model.model import Model, fix_input_dims
@@ -41,7 +41,7 @@ class PipelineAnalysis:
         calls: for every stage, for every call of it, which of `analyses` it is.
         dim_names: likewise, what the model's symbolic dimensions are called in `dims`.
         inputs: what the pipeline takes.
-        sizes: of every value; shapes as its maker declares them, with the names of `dims`.
+        sizes: of every value, as far as known; shapes as its maker declares them, with the names of `dims`.
         dims: what symbolic dimensions were: of inputs by their own names, others with their stage's where they clash.
         feeds: inputs to verify with; empty when the models are too large to be run together here.
         notes: what a user should know of how this was done, a sentence each.
@@ -70,6 +70,8 @@ def analyse_pipeline(
     Raises:
         ModelError: a model cannot be run or sized, or the values do not fit.
     """
+    if pipeline.only is not None:
+        return _one_model(pipeline, pipeline.only, options, folder, cache, progress)
     inputs = declared_inputs(pipeline)
     dims = fix_input_dims(inputs, options.dims)
     notes = [
@@ -98,6 +100,30 @@ def analyse_pipeline(
         walk.dims,
         () if shortage else feeds,
         tuple(dict.fromkeys([*notes, *walk.notes])),
+    )
+
+
+def _one_model(
+    pipeline: Pipeline,
+    call: ModelCall,
+    options: AnalysisOptions,
+    folder: Path,
+    cache: Cache,
+    progress: Progress,
+) -> PipelineAnalysis:
+    """Where nobody else reads what the model makes, its own analysis says everything."""
+    found = analyse_model(call.model, options, folder, cache, progress, call.inputs)
+    values = {**call.outputs, **call.inputs}
+    return PipelineAnalysis(
+        pipeline,
+        (found,),
+        ((0,),),
+        (({},),),
+        declared_inputs(pipeline),
+        {values[name]: size for name, size in found.sizes.items() if name in values},
+        found.dims,
+        tuple({call.inputs[name]: value for name, value in feeds.items()} for feeds in found.feeds),
+        found.notes,
     )
 
 

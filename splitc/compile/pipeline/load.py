@@ -1,4 +1,4 @@
-"""From the description of a pipeline, its models and arrays to stages that fit together."""
+"""From one model, or from the description of a pipeline with its models and arrays, to stages that fit together."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import numpy as np
 
 from splitc.common.errors import ModelError
 from splitc.common.records import did_you_mean
-from splitc.compile.pipeline.spec import StageSpec, StepSpec, read_spec
+from splitc.compile.pipeline.spec import DESCRIPTION, StageSpec, StepSpec, read_spec
 from splitc.compile.pipeline.stages import Array, Loop, ModelCall, Pipeline, Stage
 from splitc.compile.pipeline.wiring import given_values, refuse_useless
 from splitc.model.model import Model, load
@@ -17,11 +17,23 @@ from splitc.model.onnx_file import digest
 
 
 def load_pipeline(path: Path) -> Pipeline:
-    """Read the pipeline that the TOML file *path* describes, and its models.
+    """Read the pipeline that the TOML file *path* describes, or the model *path* as a pipeline of one stage.
 
     Raises:
         ModelError: the description or a model cannot be read, or they do not fit together.
     """
+    return _described(path) if path.suffix == DESCRIPTION else _alone(load(path))
+
+
+def _alone(model: Model) -> Pipeline:
+    """The pipeline that is nothing but *model*; values have the model's own names."""
+    inputs, outputs = tuple(item.name for item in model.inputs()), model.outputs()
+    call = ModelCall(model, {name: name for name in inputs}, {name: name for name in outputs})
+    stage = Stage(model.name, (call,), None)
+    return Pipeline(model.path, model.name, (stage,), inputs, outputs, model.sha256, (model,))
+
+
+def _described(path: Path) -> Pipeline:
     spec = read_spec(path)
     models: dict[Path, Model] = {}
     stages = []

@@ -1,4 +1,4 @@
-"""The stages of a pipeline with their models, which make values of each other's values."""
+"""The stages of a pipeline with their models; a model alone is a pipeline of one stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,3 +65,14 @@ class Pipeline:
     outputs: tuple[str, ...]
     sha256: str
     models: tuple[Model, ...]
+
+    @property
+    def only(self) -> ModelCall | None:
+        """The run of the only model, if there is nothing else: then it is cut inside wherever the model can be."""
+        first = self.stages[0]
+        return first.calls[0] if len(self.stages) == 1 and first.loop is None else None
+
+    @property
+    def noun(self) -> str:
+        """What people call it."""
+        return "pipeline" if self.only is None else "model"

@@ -83,11 +83,13 @@ def pipeline_times(
         ProfileError: a profile is of none of the models, or measuring failed.
         TargetError: the target is not this machine and has no descriptor.
     """
-    profiles = _matched(recorded, found)
+    profiles = _matched(recorded, option, found)
     models = tuple(
         unit_times(target, profiles.get(number), option, analysis, cache)
         for number, analysis in enumerate(found.analyses)
     )
+    if found.pipeline.only is not None:
+        return PipelineTimes(models, models[0])
     notes = tuple(dict.fromkeys(note for times in models for note in times.notes))
     if len({times.source for times in models}) > 1:
         notes += (_mixed(target, found, models),)
@@ -115,6 +117,9 @@ def combined_interval(parts: Iterable[tuple[float, Interval]]) -> Interval:
     Where one model is slower than stated, so are probably the others: it is the same device. So the ends are those
     of a sum whose parts are all off in the same direction, the widest that there can be.
     """
+    parts = list(parts)
+    if len({interval for _, interval in parts}) == 1:
+        return parts[0][1]
     known = [(seconds, interval) for seconds, interval in parts if seconds > 0]
     bounds = [interval for _, interval in known if interval is not None]
     if not known or len(bounds) < len(known):
@@ -177,10 +182,16 @@ def _pairs(found: PipelineAnalysis, models: Sequence[T]) -> Iterable[tuple[Analy
     return zip(found.analyses, models, strict=True)
 
 
-def _matched(recorded: Sequence[Path], found: PipelineAnalysis) -> Mapping[int, Path]:
+def _matched(recorded: Sequence[Path], option: str, found: PipelineAnalysis) -> Mapping[int, Path]:
     """Which of the *recorded* profiles each analysis takes."""
     matched: dict[int, Path] = {}
     files = [file for path in recorded for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    if found.pipeline.only is not None:
+        if len(files) > 1:
+            raise ProfileError(
+                f"a model has one profile on a machine, but {option} names {len(files)}; name one"
+            )
+        return dict(enumerate(files))  # `unit_times` checks that it is of this model
     for file in files:
         profile = read_profile(file)
         fitting = [

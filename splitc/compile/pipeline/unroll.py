@@ -1,16 +1,16 @@
 """A pipeline as one graph: the units of stages that run once, and each iteration of the others as one unit.
 
 Iterations share their weights. Cuts of this graph are those of the pipeline: between stages, between iterations,
-and inside stages that run once.
+and inside stages that run once. Where there is one model only, the graph is that of the model.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from splitc.compile.pipeline.analyse import PipelineAnalysis, peak_bytes
 from splitc.compile.pipeline.ports import renamed
-from splitc.compile.pipeline.stages import Stage
+from splitc.compile.pipeline.stages import ModelCall, Stage
 from splitc.compile.pipeline.unrolled import Origin, Unrolled
 from splitc.model.analysis import Analysis
 from splitc.model.graph import Graph, Tensor, Unit, Weight
@@ -22,6 +22,8 @@ def unroll(found: PipelineAnalysis) -> Unrolled:
     A stage that runs once is a single unit where its model has an output that none of its units makes, which no cut
     inside could tell a side to make.
     """
+    if found.pipeline.only is not None:
+        return _one_model(found, found.pipeline.only)
     made = _Unrolling(found)
     for name in found.pipeline.inputs:
         made.current[name] = made.tensor(name, name)
@@ -33,6 +35,23 @@ def unroll(found: PipelineAnalysis) -> Unrolled:
         else:
             made.whole(number, stage)
     return made.finished()
+
+
+def _one_model(found: PipelineAnalysis, call: ModelCall) -> Unrolled:
+    """The graph of the only model, its inputs and outputs under the names of the values."""
+    graph = found.analysis(0).partition.graph
+    names = {**call.outputs, **call.inputs}
+    inner: dict[tuple[int, str], str] = {}
+    for tensor in graph.tensors:
+        if tensor.name not in names:
+            name = tensor.name
+            while name in names.values():
+                name += "'"
+            inner[0, tensor.name] = name
+    values = tuple(names.get(tensor.name) or inner[0, tensor.name] for tensor in graph.tensors)
+    tensors = tuple(replace(tensor, name=value) for tensor, value in zip(graph.tensors, values, strict=True))
+    places = tuple(Origin(0, unit=number) for number in range(len(graph.units)))
+    return Unrolled(replace(graph, tensors=tensors), places, values, inner)
 
 
 def has_units(analysis: Analysis) -> bool:

@@ -12,16 +12,15 @@ from onnx import ModelProto, TensorProto, helper
 from splitc.bundle.manifest import CutEntry
 from splitc.common.cache import Cache
 from splitc.common.kinds import Direction
-from splitc.compile.compile import Compiled, CompileOptions
-from splitc.compile.emit import emit_pipeline
+from splitc.compile.compile import Compiled, CompileOptions, compile_bundle
+from splitc.compile.describe import cut_entries
+from splitc.compile.emit import emit
 from splitc.compile.pipeline.analyse import PipelineAnalysis, analyse_pipeline
-from splitc.compile.pipeline.compile import compile_pipeline
-from splitc.compile.pipeline.describe import cut_entries
 from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.times import PipelineTimes
 from splitc.compile.pipeline.unroll import unroll
 from splitc.compile.pipeline.unrolled import Unrolled
-from splitc.compile.pipeline.verify import verify_pipeline
+from splitc.compile.trial import try_cuts
 from splitc.model.analysis import AnalysisOptions
 from splitc.model.graph import Graph
 from splitc.profile.document import UnitTimes
@@ -204,14 +203,16 @@ def _times(count: int, unit_s: float) -> UnitTimes:
 
 def shipped(made: Made, cuts: Sequence[Cut]) -> tuple[CutEntry, ...]:
     """Write *cuts*, describe them, and compare every one with the whole pipeline."""
-    bundle, scratch = made.folder / "bundle", made.folder / "parts"
+    bundle = made.folder / "bundle"
     bundle.mkdir()
-    scratch.mkdir()
     cut_set = CutSet(tuple(cuts), tuple(cuts), 0.0, 0.01)
-    written, _ = emit_pipeline(made.found, made.unrolled, cut_set, bundle, scratch)
+    written, _ = emit(made.found, made.unrolled, cut_set, bundle)
     times = made_up_times(made.found, made.unrolled)
     entries = cut_entries(made.found, made.unrolled, written, times, times)
-    verified, _ = verify_pipeline(made.found, entries, bundle, lambda _: None)
+    sides = times.whole, times.whole
+    verified, _ = try_cuts(
+        made.found, made.unrolled, written, entries, bundle, *sides, Cache(None), lambda _: None
+    )
     return verified
 
 
@@ -229,4 +230,4 @@ def compiled(path: Path, folder: Path | None, *, cache: Path | None = None, **op
         cloud=str(options.pop("cloud", None) or fast_cloud(path.parent)),
         directions=options.pop("directions", ("device-first", "cloud-first")),
     )
-    return compile_pipeline(path, folder, replace(chosen, **options), Cache(cache), lambda _: None)
+    return compile_bundle(path, folder, replace(chosen, **options), Cache(cache), lambda _: None)

@@ -1,4 +1,4 @@
-"""`check_pipeline` believes nothing of a bundle: it runs the two programs of every cut."""
+"""`check_bundle` believes nothing of a bundle: it runs the two programs of every cut."""
 
 import json
 import shutil
@@ -13,10 +13,8 @@ from onnx import numpy_helper
 
 from splitc.bundle.folder import MANIFEST, Bundle, file_entry, read_bundle
 from splitc.common.errors import BundleError, ModelError, VerifyError
-from splitc.compile.check import Checked, open_to_check
+from splitc.compile.check import Checked, check_bundle, open_to_check
 from splitc.compile.limits import LimitOptions
-from splitc.compile.pipeline.check import check_pipeline, is_of_pipeline
-from tests import manifests
 from tests.compile.pipeline.making import compiled, write_diffusion, write_long
 from tests.models import WIDTH, floats, model, op
 
@@ -41,7 +39,7 @@ def folder(made: Bundle, tmp_path: Path) -> Path:
 
 
 def check(folder: Path, given: Path | None = None, *samples: Path) -> Checked:
-    return check_pipeline(open_to_check(folder), given, samples, lambda _: None)
+    return check_bundle(open_to_check(folder), given, samples, lambda _: None)
 
 
 def change(folder: Path, damage: Damage) -> None:
@@ -69,11 +67,6 @@ def test_a_good_bundle(made: Bundle, path: Path) -> None:
         "cuts were verified with 3 of the 20 iterations of stage 'denoise', a hand-over inside the loop being kept inside",
     )
     assert all(found.seeds == 3 and found.tolerance == 1e-4 for _, found in (*own.cuts, *given.cuts))
-
-
-def test_it_is_told_from_a_model(made: Bundle) -> None:
-    assert is_of_pipeline(made.manifest)
-    assert not is_of_pipeline(manifests.manifest())
 
 
 def test_given_inputs(made: Bundle, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is said of the cuts that are shipped."""
+"""A head that only converts inputs is named in the notes."""
 
 from pathlib import Path
 
