@@ -112,7 +112,7 @@ def sample(*cuts: CutEntry) -> Manifest:
     tail = TargetEntry("local", "measured", None, 0, "onnxruntime", "1.23.0", "CPU", 8, "d2" * 32)
     return Manifest(
         splitc_manifest=1,
-        generator={"splitc": "0.1.0"},
+        generator={"splitc": "0.2.0"},
         direction="device-first",
         model=ModelEntry(
             name="squeezenet",
