@@ -53,14 +53,16 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a bundle beside a route of its own.")
     parser.add_argument("bundle", type=Path, help="folder that `splitc compile` wrote")
     parser.add_argument("--port", type=int, default=8471, help="0 for any that is free")
-    parser.add_argument("--cache-dir", type=Path, default=Path("cache"), help="where prepared files are kept")
+    parser.add_argument(
+        "--cache-dir", type=Path, default=Path("~/.cache/own-server"), help="where prepared files are kept"
+    )
     given = parser.parse_args()
     parts = open_parts(
         [given.bundle],
         threads=len(os.sched_getaffinity(0)),
         max_batch=8,
         memory_limit_bytes=None,
-        cache_folder=given.cache_dir.absolute(),
+        cache_folder=given.cache_dir.expanduser().absolute(),
         say=print,
     )
     app = OwnServer(application(parts, ServerOptions()))

@@ -18,17 +18,21 @@ from tests.running import tree
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 LIMIT_S = 120.0
+
+
+def environment(path: str = "") -> dict[str, str]:
+    """That of the tests, whose home is a temporary folder; commands are looked for in *path* first."""
+    paths = [*filter(None, [path]), os.environ["PATH"]]
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": os.pathsep.join(paths)}
 
 
 def run(*words: str | Path, cwd: Path, path: str = "") -> str:
     """What a program prints; it must succeed."""
-    environment = {**ENVIRONMENT, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else ENVIRONMENT
     done = subprocess.run(
         list(map(str, words)),
         cwd=cwd,
-        env=environment,
+        env=environment(path),
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
@@ -75,9 +79,17 @@ def test_a_scheduler_of_ones_own_needs_the_standard_library_only(tiny: Tiny, tmp
 
 def test_a_server_of_ones_own_serves_a_bundle_and_its_own_route(tiny: Tiny, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / "own_server.py"), str(tiny.bundle.folder), "--port", "0"],
+        [
+            sys.executable,
+            str(EXAMPLES / "own_server.py"),
+            str(tiny.bundle.folder),
+            "--port",
+            "0",
+            "--cache-dir",
+            "cache",
+        ],
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
