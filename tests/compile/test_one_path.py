@@ -89,10 +89,12 @@ def test_each_is_verified_against_what_it_was_compiled_from(tmp_path: Path) -> N
 
 
 def test_equal_weights_are_stored_once(tmp_path: Path) -> None:
-    """Two layers with equal weights: a model's bundle holds them once, as a pipeline's does."""
+    """Layers with equal weights: a model's bundle holds them once, as a pipeline's does."""
     built = models.early_output()
-    first, second = (item for item in built.graph.initializer if len(item.raw_data) >= 1024)
-    second.raw_data = first.raw_data
+    first, *others = (item for item in built.graph.initializer if len(item.raw_data) >= 1024)
+    assert others
+    for item in others:
+        item.raw_data = first.raw_data
     (tmp_path / "source").mkdir()
     onnx.save_model(built, tmp_path / "source" / "twins.onnx")
     made = compile_here(tmp_path / "source" / "twins.onnx", tmp_path / "bundle")

@@ -13,8 +13,9 @@ from splitc.profile.targets.description import load_target, network_names, own_f
 
 @pytest.fixture(autouse=True)
 def _no_own_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs these tests may have targets of their own."""
+    """The person who runs these tests may have targets of their own, and other tests keep profiles."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> tuple[str, list[str]]:
