@@ -1,5 +1,7 @@
 """What a device installs: reading a bundle and deciding needs the standard library only."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +97,54 @@ def test_an_extra_that_is_not_installed_is_named(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{sentence}\n")
+
+
+CONTRACTS = "Imports go down this list, never up or sideways"
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "contract"),
+    [
+        ("common/errors.py", "import splitc.protocol.fields", CONTRACTS),
+        ("runtime/session.py", "import splitc.server.jobs", CONTRACTS),
+        ("server/jobs.py", "import splitc.runtime.session", CONTRACTS),
+        ("newroom/__init__.py", "import splitc.common.errors", CONTRACTS),
+        ("compile/verify.py", "import splitc.runtime.pair", "A compile runs nothing of a device or a server"),
+        (
+            "bundle/decide.py",
+            "import splitc.common.values",
+            "Reading a bundle and deciding needs the standard library only",
+        ),
+        ("runtime/pair.py", "import click", "An app needs numpy and ONNX Runtime, and nothing else"),
+        ("server/app.py", "import scipy", "Serving tails needs nothing of the compiler"),
+        ("testbed/bed.py", "import numpy", "The test bed needs the standard library only"),
+        ("solve/mincut.py", "import onnx", "The solver and the cost side hold no ONNX objects"),
+        (
+            "profile/measure/ssh.py",
+            "import splitc.profile.measure.adb",
+            "The ways of running a model know nothing of each other",
+        ),
+    ],
+    ids=lambda value: value.removesuffix(".py") if value.endswith(".py") else "",
+)
+def test_a_contract_that_is_broken_is_named(file: str, line: str, contract: str, tmp_path: Path) -> None:
+    """An import that a contract forbids, put into a copy of the package, is found there."""
+    root = Path(__file__).parents[1]
+    shutil.copytree(root / "splitc", tmp_path / "splitc", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(root / "pyproject.toml", tmp_path / "pyproject.toml")
+    broken = tmp_path / "splitc" / file
+    broken.parent.mkdir(exist_ok=True)
+    text = broken.read_text(encoding="utf-8") if broken.exists() else ""
+    broken.write_text(f"{text}\n{line}\n", encoding="utf-8")
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [lint, "--no-cache"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout
+    said = " ".join(done.stdout.split())
+    assert f"{contract} BROKEN" in said
