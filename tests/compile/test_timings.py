@@ -1,0 +1,58 @@
+"""Parts that this machine runs are timed; what several cuts share is timed once."""
+
+from pathlib import Path
+
+import pytest
+
+from splitc.bundle.manifest import Manifest
+from splitc.compile.compile import Compiled
+from tests.compile.pipeline.making import compiled, write_long
+from tests.running import tree
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_long(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def made(path: Path) -> Compiled:
+    """The cloud is this machine, the device is not."""
+    return compiled(path, path.parent / "bundle", cloud="local", cache=path.parent / "cache")
+
+
+def cloud_times(manifest: Manifest) -> dict[int, float]:
+    """Seconds of the cloud, by the iterations that it does first, of the cuts inside the loop."""
+    found = {}
+    for cut in manifest.cuts:
+        stages = (cut.head.stages or ()) if cut.is_cloud_first and cut.head is not None else ()
+        loops = [stage.loop for stage in stages if stage.loop is not None]
+        if loops and len(stages) == 2:  # the text encoder, and so many iterations
+            found[loops[0].end] = cut.cloud_s
+    return found
+
+
+def test_a_part_costs_what_its_runs_cost(made: Compiled) -> None:
+    """Every iteration runs the same files, so that a hand-over n iterations later costs n times one of them more."""
+    times = cloud_times(made.manifest)
+    assert len(times) >= 3
+    (first, first_s), *others = sorted(times.items())
+    steps = [(cloud_s - first_s) / (end - first) for end, cloud_s in others]
+    assert steps == pytest.approx([steps[0]] * len(steps), rel=1e-9)
+    assert steps[0] > 0
+
+
+def test_only_what_runs_here_is_timed(made: Compiled) -> None:
+    predicted = made.manifest.targets.device.interval
+    for cut in made.manifest.cuts:
+        if cut.cloud is not None:
+            assert cut.cloud.source == "measured"
+            assert cut.cloud.interval is not None
+            assert cut.cloud.interval[0] <= 1 <= cut.cloud.interval[1]
+        if cut.device is not None:
+            assert (cut.device.source, cut.device.interval) == ("predicted", predicted)
+
+
+def test_times_are_kept_with_the_profiles_that_they_belong_to(made: Compiled, path: Path) -> None:
+    compiled(path, path.parent / "again", cloud="local", cache=path.parent / "cache")
+    assert tree(path.parent / "again") == tree(made.folder)
