@@ -11,25 +11,14 @@ from typing import Any, Never, cast
 
 import click
 
-from splitc.cli.terminal import examples
+from splitc.cli.options import examples
 from splitc.common.errors import SplitcError
 from splitc.common.records import did_you_mean
 
-# Imported when first used: what reads models takes a second, in which Ctrl-C must already work.
-_COMMANDS = {
-    "compile": "splitc.cli.commands.compile:compile_command",
-    "inspect": "splitc.cli.commands.inspect:inspect",
-    "verify": "splitc.cli.commands.verify:verify",
-    "profile": "splitc.cli.commands.profile:profile",
-    "calibrate": "splitc.cli.commands.calibrate:calibrate_command",
-    "sample": "splitc.cli.commands.sample:sample_command",
-    "targets": "splitc.cli.commands.targets:targets",
-    "pack": "splitc.cli.commands.pack:pack_command",
-    "serve": "splitc.cli.commands.serve:serve_command",
-    "run": "splitc.cli.commands.run:run_command",
-    "demo": "splitc.cli.commands.demo:demo_command",
-    "simulate": "splitc.cli.commands.simulate:simulate_command",
-}
+_COMMANDS = (
+    *("compile", "inspect", "verify", "profile", "calibrate", "sample"),
+    *("targets", "pack", "serve", "run", "demo", "simulate"),
+)
 _EXTRAS = {"serve": "serve", "run": "serve"}  # which extra brings what a command needs, if not "compile"
 _FAILED, _MISUSED = 1, 2
 _ADVICE = {
@@ -52,15 +41,19 @@ class Guarded(click.Group):
         """Import the command."""
         if cmd_name not in _COMMANDS:
             ctx.fail(f"no such command '{cmd_name}'{did_you_mean(cmd_name, _COMMANDS)}")
-        module, name = _COMMANDS[cmd_name].split(":")
+        module = import_module(f"splitc.cli.arguments.{cmd_name}")
+        return cast(click.Command, getattr(module, f"{cmd_name}_command"))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what it needs is imported now, and may not be installed."""
         try:
-            return cast(click.Command, getattr(import_module(module), name))
+            return super().invoke(ctx)
         except ModuleNotFoundError as error:
             if error.name is None or error.name.split(".")[0] == "splitc":
                 raise
-            extra = _EXTRAS.get(cmd_name, "compile")
+            extra = _EXTRAS.get(ctx.invoked_subcommand or "", "compile")
             raise click.ClickException(
-                f"`splitc {cmd_name}` needs {error.name}; install it with `pip install 'splitc[{extra}]'`"
+                f"`splitc {ctx.invoked_subcommand}` needs {error.name}; install it with `pip install 'splitc[{extra}]'`"
             ) from error
 
     def main(

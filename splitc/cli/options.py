@@ -1,20 +1,98 @@
-"""The commands besides `compile`; each calls one function and prints what it returns."""
+"""Options that several commands share, and the record in which a command receives its arguments."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import GenericAlias
+from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 import click
 
-from splitc.cli.values import DIM, FILE, FOLDER
+from splitc.cli.values import ANY_PATH, DIM, DURATION, FILE, FOLDER
+from splitc.common.cache import default_cache_folder
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-_dims = click.option(
+T = TypeVar("T")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+dim_option = click.option(
     "--dim", "dims", multiple=True, type=DIM, help="Size of a symbolic dimension; repeatable."
 )
-_samples = click.option(
+samples_option = click.option(
     "--samples",
     multiple=True,
     type=FILE,
     help="Inputs (.npz), one array per input; repeatable.  [default: random]",
 )
-_simplify = click.option("--simplify/--no-simplify", default=True, help="Clean the graph with onnxsim first.")
-_cache = click.option(
-    "--cache-dir", type=FOLDER, help="Where measurements are kept.  [default: the user's cache folder]"
+simplify_option = click.option(
+    "--simplify/--no-simplify",
+    default=True,
+    help="Simplify the model with onnxsim first.  [default: simplify]",
 )
+cache_option = click.option(
+    "--cache-dir",
+    type=FOLDER,
+    default=default_cache_folder,
+    help="Folder for profiles, calibrations and other cached files.  [default: the user's cache folder]",
+)
+sla_option = click.option(
+    "--sla", type=DURATION, help="Target latency: use the least cloud work that meets it (100ms)."
+)
+bundles_argument = click.argument("bundles", nargs=-1, required=True, type=ANY_PATH, metavar="BUNDLE...")
+
+
+def examples(*lines: str) -> str:
+    """Return an epilog that shows *lines* as they are; the backspace tells click not to rewrap them."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def takes(record: type[T], *, epilog: str) -> Callable[[Callable[[T], None]], click.Command]:
+    """Make a click command of a function that receives its arguments as a *record*.
+
+    The options stand between this decorator and the function.
+
+    Raises:
+        TypeError: the options and the fields of the record differ in name or type.
+    """
+
+    def declare(function: Callable[[T], None]) -> click.Command:
+        command = click.command(epilog=epilog)(function)
+        differences = _differences(get_type_hints(record), {str(item.name): item for item in command.params})
+        if differences:
+            raise TypeError(f"{record.__name__} does not match the options: {'; '.join(differences)}")
+        make = cast(Callable[..., T], record)
+        command.callback = lambda **values: function(make(**values))
+        return command
+
+    return declare
+
+
+def _differences(fields: Mapping[str, object], parameters: Mapping[str, click.Parameter]) -> list[str]:
+    """What is wrong with the fields of a record, for the parameters that they receive."""
+    missing = [f"no field for {name}" for name in parameters if name not in fields]
+    unused = [f"no option for the field {name}" for name in fields if name not in parameters]
+    wrong = [
+        f"the field {name} is {fields[name]}, but should be {expected}"
+        for name, expected in ((name, _type_of(item)) for name, item in parameters.items() if name in fields)
+        if fields[name] != expected
+    ]
+    return [*missing, *unused, *wrong]
+
+
+_BUILT_IN = {type(click.STRING): str, type(click.INT): int, type(click.FLOAT): float, type(click.BOOL): bool}
+
+
+def _type_of(parameter: click.Parameter) -> Any:
+    """The type of the values that click passes for a parameter."""
+    value = _type_of_one(parameter.type)
+    if parameter.multiple or parameter.nargs == -1:
+        return GenericAlias(tuple, (value, ...))
+    may_be_absent = not parameter.required and parameter.to_info_dict()["default"] is None
+    return value | None if may_be_absent else value
+
+
+def _type_of_one(kind: click.ParamType[Any]) -> Any:
+    if isinstance(kind, click.Path):
+        return Path  # see values.py
+    if isinstance(kind, click.Choice):
+        return Literal[tuple(kind.choices)]
+    known = [value for built_in, value in _BUILT_IN.items() if isinstance(kind, built_in)]
+    return known[0] if known else get_type_hints(type(kind).convert)["return"]

@@ -55,8 +55,3 @@ def stages() -> Iterator[Callable[[str], None]]:
 
         yield begin
         finish()
-
-
-def examples(*lines: str) -> str:
-    """Return an epilog that shows *lines* as they are; the backspace tells click not to rewrap them."""
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

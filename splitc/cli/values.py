@@ -108,9 +108,18 @@ class Described(click.ParamType[str]):
     def __init__(self, name: str) -> None:
         self.name = name
 
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002 - click passes it
+        ctx: click.Context | None,  # noqa: ARG002 - as above
+    ) -> str:
+        """Return the name as it is."""
+        return str(value)
+
     def shell_complete(
         self,
-        ctx: click.Context,  # noqa: ARG002 - click passes it
+        ctx: click.Context,  # noqa: ARG002 - as above
         param: click.Parameter,  # noqa: ARG002 - as above
         incomplete: str,
     ) -> list[CompletionItem]:

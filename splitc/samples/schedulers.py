@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from splitc.common.errors import ModelError
+from splitc.samples.names import MAX_TIMES, TRAINING_STEPS
 
-TRAINING_STEPS = 1000
-MAX_TIMES = TRAINING_STEPS - 1
 GUIDANCE = 7.5
 _FIRST_BETA, _LAST_BETA = 0.00085, 0.012
 _OFFSET = 1

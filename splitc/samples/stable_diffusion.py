@@ -31,9 +31,9 @@ from splitc.samples.diffusion import (
     pipeline_folder,
     write_loop,
 )
+from splitc.samples.names import STABLE_DIFFUSION
 from splitc.samples.schedulers import Schedule
 
-NAME = "stable_diffusion"
 WIDTH_STEPS, SIZE_STEP = 8, 64
 _TOKENS, _VOCABULARY = 77, 49408
 _LATENT_CHANNELS = 4
@@ -92,7 +92,7 @@ def write_stable_diffusion(
         _export_unet(channels, side, staging / UNET)
         progress(VAE_DECODER)
         _export_vae_decoder(channels, side, staging / VAE_DECODER)
-        write_loop(staging, Diffusion(NAME, schedule, (_LATENT_CHANNELS, side, side)))
+        write_loop(staging, Diffusion(STABLE_DIFFUSION, schedule, (_LATENT_CHANNELS, side, side)))
 
 
 class TextEncoder(torch.nn.Module):

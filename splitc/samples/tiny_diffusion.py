@@ -18,10 +18,9 @@ from splitc.samples.diffusion import (
     write_model,
 )
 from splitc.samples.layers import BRANCH_GAIN, finish, port
+from splitc.samples.names import TINY_DIFFUSION, TINY_DIFFUSION_TIMES
 from splitc.samples.schedulers import Schedule, ddim
 
-NAME = "tiny_diffusion"
-TIMES = 8
 TOKENS, VOCABULARY = 32, 512
 CHANNELS, SIDE = 4, 32
 _TEXT_WIDTH = 64
@@ -37,14 +36,14 @@ _MASKED = -1e4
 
 
 def write_tiny_diffusion(
-    folder: Path, make_schedule: Callable[[int], Schedule] = ddim, times: int = TIMES
+    folder: Path, make_schedule: Callable[[int], Schedule] = ddim, times: int = TINY_DIFFUSION_TIMES
 ) -> None:
     """Write the pipeline to *folder*: the same bytes each time.
 
     Raises:
         ModelError: there is something at *folder* already, or a scheduler has no such number of iterations.
     """
-    design = Diffusion(NAME, make_schedule(times), (CHANNELS, SIDE, SIDE))
+    design = Diffusion(TINY_DIFFUSION, make_schedule(times), (CHANNELS, SIDE, SIDE))
     with pipeline_folder(folder) as staging:
         write_model(text_encoder(), staging / TEXT_ENCODER)
         write_model(unet(), staging / UNET)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitc.common.errors import ModelError
+from splitc.samples.names import MAX_TIMES
 from splitc.samples.schedulers import (
     GUIDANCE,
-    MAX_TIMES,
     SCHEDULERS,
     Schedule,
     ddim,

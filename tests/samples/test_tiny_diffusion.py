@@ -7,8 +7,9 @@ import onnx
 import pytest
 
 from splitc.common.errors import ModelError
+from splitc.samples.names import TINY_DIFFUSION_TIMES
 from splitc.samples.schedulers import SCHEDULERS
-from splitc.samples.tiny_diffusion import TIMES, write_tiny_diffusion
+from splitc.samples.tiny_diffusion import write_tiny_diffusion
 from tests.samples.pipelines import Runner, Values, request, rows
 
 
@@ -35,7 +36,7 @@ def test_is_a_pipeline(runner: Runner) -> None:
     assert set(pipeline.inputs) == {"prompt_ids", "negative_ids", "noise"}
     assert pipeline.outputs == ("image",)
     loops = [stage.loop for stage in pipeline.stages if stage.loop is not None]
-    assert [loop.times for loop in loops] == [TIMES]
+    assert [loop.times for loop in loops] == [TINY_DIFFUSION_TIMES]
     files = {path.name for path in pipeline.path.parent.glob("*.onnx")}
     assert {model.path.name for model in pipeline.models} == files
 

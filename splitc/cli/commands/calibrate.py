@@ -1,14 +1,11 @@
 """`splitc calibrate`: let a few real runs correct what is predicted for a target."""
 
-from pathlib import Path
-
 import click
 from rich.console import Console
 from rich.text import Text
 
-from splitc.cli.terminal import examples, new_table, print_json, results
-from splitc.cli.values import FILE, FOLDER, TARGET
-from splitc.common.cache import default_cache_folder
+from splitc.cli.arguments.calibrate import CalibrateArguments
+from splitc.cli.terminal import new_table, print_json, results
 from splitc.common.formatting import format_seconds, format_seconds_range
 from splitc.common.records import encode
 from splitc.profile.store import Store
@@ -17,45 +14,15 @@ from splitc.profile.targets.calibration_effect import Effect, Prediction, effect
 from splitc.profile.targets.description import Target, load_target
 
 
-@click.command(
-    "calibrate",
-    epilog=examples(
-        "splitc profile model.onnx --target pixel7 --latency 12.3ms -o run.json",
-        "splitc calibrate pixel7 --with run.json",
-        "splitc calibrate pixel7",
-        "splitc calibrate pixel7 --clear",
-    ),
-)
-@click.argument("target", type=TARGET)
-@click.argument("more", nargs=-1, type=FILE, metavar="[PROFILE]...")
-@click.option(
-    "--with", "profiles", multiple=True, type=FILE, help="A profile that `splitc profile` wrote; repeatable."
-)
-@click.option("--clear", is_flag=True, help="Forget the runs that the target is calibrated with.")
-@click.option(
-    "--cache-dir", type=FOLDER, help="Where calibrations are kept.  [default: the user's cache folder]"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def calibrate_command(
-    target: str,
-    more: tuple[Path, ...],
-    profiles: tuple[Path, ...],
-    clear: bool,
-    cache_dir: Path | None,
-    as_json: bool,
-) -> None:
-    """Correct the predictions for TARGET by runs on it: one to three make them much better.
-
-    Builds for TARGET then use the corrected predictions, for every model. Runs add up over calls; without any, show
-    those that are kept.
-    """
-    described, given = load_target(target), (*profiles, *more)
-    if clear and given:
+def run(told: CalibrateArguments) -> None:
+    """Show, extend or clear the calibration of a target."""
+    described, given = load_target(told.target), (*told.profiles, *told.more)
+    if told.clear and given:
         raise click.UsageError("--clear forgets runs and --with adds them; give one of the two")
-    store = Store(cache_dir or default_cache_folder())
-    if clear:
+    store = Store(told.cache_dir)
+    if told.clear:
         forgotten = store.forget_runs(described.name)
-        if as_json:
+        if told.as_json:
             print_json({"target": described.name, "forgotten": forgotten})
         else:
             click.echo(
@@ -67,7 +34,7 @@ def calibrate_command(
     calibration = calibrate(described, runs) if runs else None
     changes = effects(described, runs, calibration) if calibration is not None else []
     kept = store.keep_runs(described.name, runs) if given else None
-    if as_json:
+    if told.as_json:
         print_json(_facts(described, calibration, changes, notes))
         return
     _show(described, calibration, changes, results())

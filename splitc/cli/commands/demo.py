@@ -2,10 +2,8 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from statistics import median
 
-import click
 import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from splitc.bundle.folder import read_bundle
-from splitc.cli.terminal import examples, new_table, print_json, results, stages
-from splitc.cli.values import DURATION, FOLDER, NETWORK
-from splitc.common.cache import Cache, default_cache_folder
+from splitc.cli.arguments.demo import DemoArguments
+from splitc.cli.terminal import new_table, print_json, results, stages
+from splitc.common.cache import Cache
 from splitc.common.formatting import format_rate, format_seconds
 from splitc.common.records import encode
 from splitc.demo.demo import Moment, demo_bundle, run_demo
@@ -24,54 +22,24 @@ from splitc.profile.targets.description import Network, load_network
 _SHOWN = 15
 
 
-@click.command(
-    "demo",
-    epilog=examples(
-        "splitc demo", "splitc demo --network 5g --slowdown 4", "splitc demo --bundle artifacts/regnet-pixel7"
-    ),
-)
-@click.option(
-    "--bundle",
-    type=FOLDER,
-    help="What to run.  [default: a sample, RegNetY-4GF for pixel7, made at first use]",
-)
-@click.option("--network", default="lte", show_default=True, type=NETWORK, help="Which link to emulate.")
-@click.option(
-    "--slowdown",
-    default=10.0,
-    show_default=True,
-    type=click.FloatRange(1),
-    help="How many times slower than this machine the device is.",
-)
-@click.option("--seconds", "duration", default="40s", show_default=True, type=DURATION, help="How long.")
-@click.option(
-    "--cache-dir", type=FOLDER, help="Where the sample is kept.  [default: the user's cache folder]"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print every request as JSON, at the end.")
-def demo_command(
-    bundle: Path | None, network: str, slowdown: float, duration: float, cache_dir: Path | None, as_json: bool
-) -> None:
-    """Run a device and a cloud on this machine over an emulated link, and show each decision.
-
-    The link wanders as a mobile one does, and is lost for a while. Linux only; needs root or user namespaces.
-    """
-    known = load_network(network)
-    folder = cache_dir or default_cache_folder()
+def run(told: DemoArguments) -> None:
+    """Run the demo, and show each request."""
+    known = load_network(told.network)
     with stages() as progress:
         found = (
-            read_bundle(bundle)
-            if bundle is not None
-            else demo_bundle(folder / "demo", Cache(folder), progress)
+            read_bundle(told.bundle)
+            if told.bundle is not None
+            else demo_bundle(told.cache_dir / "demo", Cache(told.cache_dir), progress)
         )
-        moments = iter(run_demo(found, known, slowdown=slowdown, seconds=duration, say=progress))
+        moments = iter(run_demo(found, known, slowdown=told.slowdown, seconds=told.duration, say=progress))
         first = next(moments)
     console = results()
-    if as_json:
+    if told.as_json:
         print_json([encode(item) for item in [first, *moments]])
         return
     console.print(
         Text(
-            f"{found.manifest.model.name} on a device {slowdown:g} times slower than this machine; {_about(known)}"
+            f"{found.manifest.model.name} on a device {told.slowdown:g} times slower than this machine; {_about(known)}"
         )
     )
     shown = [first, *_watch(first, moments, console)]

@@ -7,12 +7,11 @@ import click
 from rich.text import Text
 
 from splitc.bundle.folder import read_bundle
-from splitc.cli.options import _cache, _dims, _json, _samples, _simplify
+from splitc.cli.arguments.inspect import InspectArguments
 from splitc.cli.show_bundle import bundle_facts, show_bundle
 from splitc.cli.show_pipeline import pipeline_facts, show_pipeline
-from splitc.cli.terminal import examples, new_table, print_json, results, stages
-from splitc.cli.values import ANY_PATH
-from splitc.common.cache import Cache, default_cache_folder
+from splitc.cli.terminal import new_table, print_json, results, stages
+from splitc.common.cache import Cache
 from splitc.common.formatting import format_bytes
 from splitc.common.records import encode
 from splitc.compile.pipeline.analyse import analyse_pipeline
@@ -26,56 +25,31 @@ _SHOWN_READERS = 3
 _SHOWN_PLACES = 12
 
 
-@click.command(
-    epilog=examples(
-        "splitc inspect model.onnx --tensors",
-        "splitc inspect pipeline.toml",
-        "splitc inspect artifacts/model-pixel7",
-    )
-)
-@click.argument("path", type=ANY_PATH, metavar="MODEL|BUNDLE")
-@_dims
-@_samples
-@_simplify
-@_cache
-@click.option(
-    "--tensors",
-    is_flag=True,
-    help="List every tensor that could cross, and those that cannot; of a pipeline, every place to cut.",
-)
-@_json
-def inspect(
-    path: Path,
-    dims: tuple[tuple[str, int], ...],
-    samples: tuple[Path, ...],
-    simplify: bool,
-    cache_dir: Path | None,
-    tensors: bool,
-    as_json: bool,
-) -> None:
-    """Show where a model or a pipeline (.toml) could be cut and where not, or what a bundle holds."""
+def run(told: InspectArguments) -> None:
+    """Show where a model or pipeline can be cut, or what a bundle contains."""
+    path = told.path
     if path.is_dir():
         manifest = read_bundle(path).manifest
-        if as_json:
+        if told.as_json:
             print_json(bundle_facts(manifest))
         else:
             show_bundle(manifest, results())
         return
-    options = AnalysisOptions(dict(dims), samples, simplify)
-    cache = Cache(cache_dir or default_cache_folder())
+    options = AnalysisOptions(dict(told.dims), told.samples, told.simplify)
+    cache = Cache(told.cache_dir)
     with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         progress("Loading")
         found = analyse_pipeline(load_pipeline(path), options, Path(folder), cache, progress)
     if found.pipeline.only is not None:
         (model,) = found.analyses
-        if as_json:
+        if told.as_json:
             print_json(_analysis_facts(model))
         else:
-            _show_analysis(model, tensors=tensors)
-    elif as_json:
+            _show_analysis(model, tensors=told.tensors)
+    elif told.as_json:
         print_json(pipeline_facts(found, unroll(found)))
     else:
-        show_pipeline(found, unroll(found), results(), tensors=tensors)
+        show_pipeline(found, unroll(found), results(), tensors=told.tensors)
 
 
 def _analysis_facts(found: Analysis) -> dict[str, object]:

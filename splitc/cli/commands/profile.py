@@ -2,19 +2,18 @@
 
 import itertools
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from splitc.cli.terminal import examples, new_table, print_json, results, stages
-from splitc.cli.values import COUNTS, DIMS, DURATION, FILE, FOLDER, TARGET
-from splitc.common.cache import Cache, default_cache_folder
+from splitc.cli.arguments.profile import ProfileArguments
+from splitc.cli.terminal import new_table, print_json, results, stages
+from splitc.common.cache import Cache
 from splitc.common.errors import ProfileError
 from splitc.common.formatting import format_seconds, format_seconds_range
 from splitc.common.records import encode
@@ -42,74 +41,16 @@ _SHOWN_OPS = 4
 _HOT = 1.1
 
 
-@click.command(
-    epilog=examples(
-        "splitc profile model.onnx",
-        "splitc profile model.onnx --target ssh://pi@raspberrypi --as raspberrypi4 --threads 1,4",
-        "splitc profile model.onnx --target pixel7 --adb",
-        "splitc profile model.onnx --target pixel7 --browser",
-        "splitc profile model.onnx --target pixel7 --import trace.json --threads 4",
-        "splitc profile model.onnx --target pixel7 --latency 12.3ms",
-    )
-)
-@click.argument("model", type=FILE)
-@click.option(
-    "--target",
-    default="local",
-    show_default=True,
-    type=TARGET,
-    help="Which machine: a target's name or .toml file, or ssh://[user@]host[:port] for any board with Python and ONNX "
-    "Runtime.",
-)
-@click.option("--as", "name", type=TARGET, help="Which target the board behind ssh:// is.")
-@click.option("--python", default="python3", show_default=True, help="Which Python to run on that board.")
-@click.option("--adb", is_flag=True, help="Run on an Android phone that is attached to this machine.")
-@click.option("--serial", help="Which phone, if several are attached.")
-@click.option(
-    "--program",
-    type=FILE,
-    help="onnxruntime_perf_test for that phone.  [default: the one in /data/local/tmp there]",
-)
-@click.option("--browser", is_flag=True, help="Run in a browser on the device that opens a page served here.")
-@click.option(
-    "--port", type=click.IntRange(1, 65535), help="Where to serve that page.  [default: any free port]"
-)
-@click.option(
-    "--import",
-    "trace",
-    type=FILE,
-    help="Take a trace that ONNX Runtime wrote there (enable_profiling), or what a program of profilers/ printed there.",
-)
-@click.option(
-    "--latency", type=DURATION, help="Take one number, when only that is known: the whole model's time."
-)
-@click.option(
-    "--threads", type=COUNTS, default="", metavar="N[,N...]", help="Threads.  [default: the target's]"
-)
-@click.option("--runs", type=click.IntRange(1), help="Timed runs.  [default: what a stable median needs]")
-@click.option(
-    "--dim", "dims", multiple=True, type=DIMS, help="Sizes of a symbolic dimension (seq=128,256); repeatable."
-)
-@click.option("--samples", type=FILE, help="Inputs (.npz), one array per input.  [default: random]")
-@click.option(
-    "--simplify/--no-simplify", default=True, help="Clean the graph with onnxsim first.  [default: on]"
-)
-@click.option("-o", "--output", type=FILE, help="Also write the profile here (.json), to commit or pass on.")
-@click.option("--cache-dir", type=FOLDER, help="Where profiles are kept.  [default: the user's cache folder]")
-@click.option("--json", "as_json", is_flag=True, help="Print the profile as JSON.")
-def profile(model: Path, output: Path | None, cache_dir: Path | None, as_json: bool, **given: Any) -> None:
-    """Time MODEL on a target and keep the profile, so that builds for this target use it.
-
-    The model is simplified first, as `splitc compile` cuts it. Profiles are kept for each number of threads and each
-    size of the inputs; a newer one takes the place of an older one.
-    """
+def run(told: ProfileArguments) -> None:
+    """Record a profile, and show it."""
+    model, output = told.model, told.output
     if model.suffix == DESCRIPTION:
         raise click.UsageError(f"{model} is a pipeline; profile its models one by one: {_models_of(model)}")
-    options = _options(given)
-    cache = Cache(cache_dir or default_cache_folder())
+    options = _options(told)
+    cache = Cache(told.cache_dir)
     with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         recorded = record(model, options, Path(folder), cache, progress, _writer(output))
-    if as_json:
+    if told.as_json:
         print_json(encode(recorded.profile))
         return
     console = results()
@@ -130,73 +71,77 @@ def _models_of(pipeline: Path) -> str:
     return ", ".join(dict.fromkeys(step.model for step in steps))
 
 
-def _options(given: Mapping[str, Any]) -> RecordOptions:
-    way = _way(given)
-    target = _described(given)
-    name = target.name if target is not None else _host_name(given["target"])
+def _options(told: ProfileArguments) -> RecordOptions:
+    way = _way(told)
+    target = _described(told)
+    name = target.name if target is not None else _host_name(told.target)
     if isinstance(way, Here):
         _check_here(name, target)
     elif target is not None and target.machine == "this":
         raise click.UsageError(
             f"target '{name}' is this machine, which is measured; name the device with --target"
         )
-    sizings = _sizings(given["dims"])
-    _check_fits(way, given, len(sizings))
+    sizings = _sizings(told.dims)
+    _check_fits(way, told, len(sizings))
     return RecordOptions(
         way=way,
         name=name,
         target=target,
-        described_as=given["name"] or given["target"],
+        described_as=told.name or told.target,
         sizings=sizings,
-        samples=(given["samples"],) if given["samples"] else (),
-        simplify=given["simplify"],
-        threads=given["threads"],
-        runs=given["runs"],
+        samples=(told.samples,) if told.samples else (),
+        simplify=told.simplify,
+        threads=told.threads,
+        runs=told.runs,
     )
 
 
-def _way(given: Mapping[str, Any]) -> Way:
+def _way(told: ProfileArguments) -> Way:
     """The one way that is asked for; the options of another way are a mistake."""
-    target: str = given["target"]
+    target = told.target
     ways: dict[str, Way] = {}
     if target.startswith(_SSH):
-        ways[f"--target {_SSH}..."] = OverSsh(target.removeprefix(_SSH).rstrip("/"), given["python"])
-    if given["adb"]:
-        ways["--adb"] = OverAdb(given["serial"], given["program"])
-    if given["browser"]:
-        ways["--browser"] = InBrowser(given["port"] or 0)
-    if given["trace"] is not None:
-        ways["--import"] = Imported(given["trace"])
-    if given["latency"] is not None:
-        ways["--latency"] = WholeOnly(given["latency"])
+        ways[f"--target {_SSH}..."] = OverSsh(target.removeprefix(_SSH).rstrip("/"), told.python)
+    if told.adb:
+        ways["--adb"] = OverAdb(told.serial, told.program)
+    if told.browser:
+        ways["--browser"] = InBrowser(told.port or 0)
+    if told.trace is not None:
+        ways["--import"] = Imported(told.trace)
+    if told.latency is not None:
+        ways["--latency"] = WholeOnly(told.latency)
     if len(ways) > 1:
         one, other, *_ = ways
         raise click.UsageError(f"{one} and {other} are two ways to obtain a profile; give one of them")
-    for option, way in (("serial", "adb"), ("program", "adb"), ("port", "browser")):
-        if given[option] is not None and not given[way]:
-            raise click.UsageError(f"--{option} is for --{way}")
-    if given["name"] is not None and not target.startswith(_SSH):
+    for option, value, way, chosen in (
+        ("--serial", told.serial, "--adb", told.adb),
+        ("--program", told.program, "--adb", told.adb),
+        ("--port", told.port, "--browser", told.browser),
+    ):
+        if value is not None and not chosen:
+            raise click.UsageError(f"{option} is for {way}")
+    if told.name is not None and not target.startswith(_SSH):
         raise click.UsageError(f"--as is for --target {_SSH}...; without it, --target is the target's name")
     return next(iter(ways.values()), Here())
 
 
-def _check_fits(way: Way, given: Mapping[str, Any], sizings: int) -> None:
-    if given["samples"] and sizings > 1:
+def _check_fits(way: Way, told: ProfileArguments, sizings: int) -> None:
+    if told.samples and sizings > 1:
         raise click.UsageError("--samples is of one size; give one size for each --dim")
     if isinstance(way, Imported | WholeOnly):
         known = "--import" if isinstance(way, Imported) else "--latency"
-        if given["runs"] is not None:
+        if told.runs is not None:
             raise click.UsageError(f"--runs has no meaning with {known}: nothing is run")
         if sizings > 1:
             raise click.UsageError(f"{known} is of one size; give one size for each --dim")
-    if isinstance(way, WholeOnly) and len(given["threads"]) > 1:
+    if isinstance(way, WholeOnly) and len(told.threads) > 1:
         raise click.UsageError("--latency is of one number of threads; give one with --threads")
 
 
-def _described(given: Mapping[str, Any]) -> Target | None:
-    if given["name"] is not None:
-        return load_target(given["name"])
-    return None if given["target"].startswith(_SSH) else load_target(given["target"])
+def _described(told: ProfileArguments) -> Target | None:
+    if told.name is not None:
+        return load_target(told.name)
+    return None if told.target.startswith(_SSH) else load_target(told.target)
 
 
 def _host_name(target: str) -> str:

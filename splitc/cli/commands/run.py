@@ -22,8 +22,9 @@ from rich.text import Text
 
 from splitc.bundle.decide import Conditions
 from splitc.bundle.manifest import Manifest
-from splitc.cli.terminal import examples, new_table, print_json, results
-from splitc.cli.values import ANY_PATH, DURATION, FILE, NETWORK, token_in
+from splitc.cli.arguments.run import RunArguments
+from splitc.cli.terminal import new_table, print_json, results
+from splitc.cli.values import token_in
 from splitc.common.errors import DeadlineExceeded, InputError, ProtocolError, TransportError
 from splitc.common.formatting import format_rate, format_seconds
 from splitc.common.records import encode
@@ -50,89 +51,33 @@ class _Row:
     p95_s: float
 
 
-class _Named(click.ParamType[tuple[str, Path]]):
-    """NAME=FILE of an input."""
-
-    name = "NAME=FILE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Path]:
-        """Parse into the input's name and the file."""
-        name, _, path = str(value).rpartition("=")
-        if not name or not path:
-            self.fail(f"{value!r} is not NAME=FILE, such as image=photo.npy", param, ctx)
-        return name, Path(path)
-
-
-@click.command(
-    "run",
-    epilog=examples(
-        "splitc run artifacts/regnet-pixel7 --server http://cloud:8000 --input image=photo.npy",
-        "splitc run app.zip --server http://cloud:8000 --repeat 100 --sla 100ms",
-        "splitc run artifacts/regnet-pixel7 --cut c1 --server http://cloud:8000",
-    ),
-)
-@click.argument("bundle", type=ANY_PATH)
-@click.option("--server", metavar="URL", help="Where tails are served.  [default: run on the device alone]")
-@click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    type=_Named(),
-    help="Value of an input (.npy); repeatable.  [default: random]",
-)
-@click.option("-o", "--output", type=FILE, help="Write the outputs here (.npz).")
-@click.option("--repeat", default=1, show_default=True, type=click.IntRange(1), help="How many requests.")
-@click.option("--sla", type=DURATION, help="Target latency: the least cloud work that meets it (100ms).")
-@click.option("--deadline", type=DURATION, help="When to give a request up (2s).")
-@click.option(
-    "--cut", default="auto", show_default=True, help="Which cut to use; auto lets the scheduler choose."
-)
-@click.option("--wait", type=DURATION, help="Wait until the server is ready, at most so long (60s).")
-@click.option("--network", type=NETWORK, help="What to expect of the network before anything is seen of it.")
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    help="Threads of a head.  [default: the target's, if there are as many cores]",
-)
-@click.option("--token-file", type=FILE, help="File with the token that the server wants.")
-@click.option("--ca-file", type=FILE, help="Certificates to trust (.pem).  [default: the system's]")
-@click.option("--json", "as_json", is_flag=True, help="Print every request as JSON.")
-def run_command(
-    bundle: Path,
-    inputs: tuple[tuple[str, Path], ...],
-    output: Path | None,
-    repeat: int,
-    as_json: bool,
-    **given: Any,
-) -> None:
-    """Run BUNDLE (a folder or a packed .zip) against a server, as an app would."""
-    start, token = _start(given["network"]), token_in(given["token_file"])
-    if given["wait"] is not None:
-        _await(given["server"], token, given["ca_file"], given["wait"])
+def run(told: RunArguments) -> None:
+    """Run a bundle, and show the requests."""
+    start, token = _start(told.network), token_in(told.token_file)
+    if told.wait is not None:
+        _await(told.server, token, told.ca_file, told.wait)
     with Session(
-        bundle,
-        server=given["server"],
+        told.bundle,
+        server=told.server,
         token=token,
-        ca_file=given["ca_file"],
-        threads=given["threads"],
+        ca_file=told.ca_file,
+        threads=told.threads,
         start=start,
-        sla_s=given["sla"],
-        deadline_s=given["deadline"],
-        cut=None if given["cut"] == "auto" else given["cut"],
+        sla_s=told.sla,
+        deadline_s=told.deadline,
+        cut=None if told.cut == "auto" else told.cut,
     ) as session:
-        if given["server"] is None:
-            _check_alone(session.manifest, given["cut"])
-        feeds = _feeds(session.manifest, inputs)
-        outcomes = list(_requests(session, feeds, repeat))
+        if told.server is None:
+            _check_alone(session.manifest, told.cut)
+        feeds = _feeds(session.manifest, told.inputs)
+        outcomes = list(_requests(session, feeds, told.repeat))
         seen = session.conditions()
-    if output is not None:
-        np.savez(output, **outcomes[-1].outputs)
-    if as_json:
+    if told.output is not None:
+        np.savez(told.output, **outcomes[-1].outputs)
+    if told.as_json:
         print_json({"requests": [_facts(item) for item in outcomes], "conditions": encode(seen)})
     else:
-        _show(outcomes, seen, output, results())
+        _show(outcomes, seen, told.output, results())
 
 
 def _requests(session: Session, feeds: Mapping[str, Array], repeat: int) -> Iterator[Outcome]:

@@ -3,16 +3,14 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 
 from splitc.bundle.folder import Bundle, read_bundle
-from splitc.cli.terminal import examples, new_table, print_json, results
-from splitc.cli.values import ANY_PATH, DURATION, FILE, FOLDER
-from splitc.common.cache import default_cache_folder
+from splitc.cli.arguments.simulate import SimulateArguments
+from splitc.cli.terminal import new_table, print_json, results
 from splitc.common.errors import TargetError
 from splitc.common.formatting import format_seconds
 from splitc.common.records import encode
@@ -42,93 +40,46 @@ class _Results:
     outcomes: tuple[SimulationOutcome, ...]
 
 
-@click.command(
-    "simulate",
-    epilog=examples(
-        "splitc simulate artifacts/regnet-pixel7 --fleet fleet.toml --compare --report fleet.html",
-        "splitc simulate bundles/* --fleet fleet.toml --policy price --policy fixed:c1 --sla 500ms",
-        "splitc simulate artifacts/regnet-pixel7 --fleet million.toml --fluid",
-    ),
-)
-@click.argument("bundles", nargs=-1, required=True, type=ANY_PATH, metavar="BUNDLE...")
-@click.option("--fleet", "fleet_path", required=True, type=FILE, help="Devices, networks and cloud (.toml).")
-@click.option(
-    "--policy",
-    "names",
-    multiple=True,
-    metavar="NAME",
-    help=f"How devices choose: {', '.join(POLICIES)}, fixed:CUT or least-cloud:SHARE (of the target that is aimed at); "
-    "repeatable.  [default: least-cloud]",
-)
-@click.option("--compare", is_flag=True, help="All policies.")
-@click.option("--sla", type=DURATION, help="Target latency of every class (500ms).  [default: the fleet's]")
-@click.option("--trace", type=FILE, help="Recorded link (mahimahi, .up; .down beside it) for all devices.")
-@click.option("--jobs", type=click.IntRange(1), help="Simulate the first so many jobs only.")
-@click.option("--fluid", is_flag=True, help="Approximate without events: for millions of devices.")
-@click.option("--report", "report_path", type=FILE, help="Write a report with plots (.html).")
-@click.option(
-    "--threads",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Of a run, where batches are measured here.",
-)
-@click.option(
-    "--cache-dir", type=FOLDER, help="Where measured batches are kept.  [default: the user's cache]"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def simulate_command(
-    bundles: tuple[Path, ...],
-    fleet_path: Path,
-    names: tuple[str, ...],
-    compare: bool,
-    sla: float | None,
-    trace: Path | None,
-    jobs: int | None,
-    fluid: bool,
-    report_path: Path | None,
-    threads: int,
-    cache_dir: Path | None,
-    as_json: bool,
-) -> None:
-    """Simulate the devices of a fleet, each with the BUNDLE for it, and the cloud that they share."""
-    fleet = read_fleet(fleet_path)
-    if sla is not None:
-        fleet = replace(fleet, classes=tuple(replace(item, sla_s=sla) for item in fleet.classes))
-    scenario = _scenario(fleet, [read_bundle(path) for path in bundles], trace, threads, cache_dir)
-    wanted = dict.fromkeys([*names, *(POLICIES if compare else ())]) or ("least-cloud",)
+def run(told: SimulateArguments) -> None:
+    """Simulate a fleet, and show the policies side by side."""
+    fleet = read_fleet(told.fleet)
+    if told.sla is not None:
+        fleet = replace(fleet, classes=tuple(replace(item, sla_s=told.sla) for item in fleet.classes))
+    scenario = _scenario(fleet, [read_bundle(path) for path in told.bundles], told)
+    wanted = dict.fromkeys([*told.policies, *(POLICIES if told.compare else ())]) or ("least-cloud",)
     cases = usual_cases(scenario)
     policies = [policy(name, cases) for name in wanted]
-    if fluid and jobs is not None:
+    if told.fluid and told.jobs is not None:
         raise click.UsageError("--jobs is for events, of which --fluid has none")
-    found = _plan(scenario, policies) if fluid else _simulate(scenario, policies, jobs)
-    if report_path is not None:
-        report_path.write_text(render(scenario, found.summaries, found.outcomes), encoding="utf-8")
-    if as_json:
+    found = _plan(scenario, policies) if told.fluid else _simulate(scenario, policies, told.jobs)
+    if told.report is not None:
+        told.report.write_text(render(scenario, found.summaries, found.outcomes), encoding="utf-8")
+    if told.as_json:
         print_json({"policies": [encode(item) for item in found.summaries]})
         return
     _show(found.summaries, results())
-    if report_path is not None:
-        click.echo(f"wrote {report_path}")
+    if told.report is not None:
+        click.echo(f"wrote {told.report}")
 
 
 # --- before ---
 
 
-def _scenario(
-    fleet: Fleet, bundles: Sequence[Bundle], trace: Path | None, threads: int, cache_dir: Path | None
-) -> Scenario:
+def _scenario(fleet: Fleet, bundles: Sequence[Bundle], told: SimulateArguments) -> Scenario:
     used = match(fleet, bundles)
     distinct = tuple(dict.fromkeys(bundle.folder for bundle in used))
     needed = [next(bundle for bundle in used if bundle.folder == folder) for folder in distinct]
     if fleet.cloud.batch == "measured":
-        folder = cache_dir or default_cache_folder()
         curves = measured_curves(
-            fleet.cloud, needed, threads, folder, lambda text: click.echo(f"{text} ...", err=True)
+            fleet.cloud,
+            needed,
+            told.threads,
+            told.cache_dir,
+            lambda text: click.echo(f"{text} ...", err=True),
         )
     else:
         curves = described_curves(fleet.cloud, needed)
-    return Scenario(fleet, tuple(bundle.manifest for bundle in used), load_links(fleet, trace), curves)
+    return Scenario(fleet, tuple(bundle.manifest for bundle in used), load_links(fleet, told.trace), curves)
 
 
 # --- the work ---

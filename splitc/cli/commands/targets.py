@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 from rich.table import Table
 from rich.text import Text
 
-from splitc.cli.terminal import examples, new_table, print_json, results
-from splitc.cli.values import FOLDER
-from splitc.common.cache import default_cache_folder
+from splitc.cli.arguments.targets import CHECK, TargetsArguments
+from splitc.cli.terminal import new_table, print_json, results
 from splitc.common.errors import TargetError
 from splitc.common.formatting import format_bytes, format_rate, format_seconds, format_si
 from splitc.common.records import encode
@@ -29,57 +27,26 @@ from splitc.profile.targets.description import (
     network_names,
     network_paths,
     own_folder,
-    target_names,
     target_paths,
 )
 from splitc.profile.targets.quantity import Quantity, Spread
 
-_CHECK = "check"
 _FAILED = 1
 
 
-class _Words(click.ParamType[str]):
-    """A name, or `check` and files; completes both in the shell."""
-
-    name = "words"
-
-    def shell_complete(
-        self,
-        ctx: click.Context,
-        param: click.Parameter,  # noqa: ARG002 - click passes it
-        incomplete: str,
-    ) -> list[CompletionItem]:
-        """Offer files after `check`, else names."""
-        if _CHECK in (ctx.params.get("words") or ()):
-            return [CompletionItem(incomplete, type="file")]
-        names = (*target_names(), *network_names(), _CHECK)
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
-
-
-@click.command(epilog=examples("splitc targets", "splitc targets pixel7", "splitc targets check board.toml"))
-@click.argument("words", nargs=-1, type=_Words(), metavar="[NAME | check FILE...]")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option(
-    "--cache-dir",
-    type=FOLDER,
-    help="Where profiles and calibrations are kept.  [default: the user's cache folder]",
-)
-@click.pass_context
-def targets(ctx: click.Context, words: tuple[str, ...], as_json: bool, cache_dir: Path | None) -> None:
-    """List machines and networks, or show one in full with the source of each number.
-
-    With `check`, tell all that is wrong with descriptions (.toml) of your own. A NAME may be such a
-    file too.
-    """
-    store = Store(cache_dir or default_cache_folder())
+def run(told: TargetsArguments) -> None:
+    """List, show or check descriptions of machines and networks."""
+    store = Store(told.cache_dir)
+    words, as_json = told.words, told.as_json
     if not words:
         _list(store, as_json=as_json)
-    elif words[0] == _CHECK:
+    elif words[0] == CHECK:
         if len(words) == 1:
             raise click.UsageError("check needs a FILE, such as board.toml")
         checked = [check_description(Path(word)) for word in words[1:]]
         _tell(checked, store, as_json=as_json)
-        ctx.exit(_FAILED if any(item.mistakes for item in checked) else 0)
+        if any(item.mistakes for item in checked):
+            raise click.exceptions.Exit(_FAILED)
     elif len(words) > 1:
         raise click.UsageError(f"one NAME at a time; '{words[1]}' is one too many")
     else:

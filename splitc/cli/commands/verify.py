@@ -1,41 +1,24 @@
 """`splitc verify`: check a bundle."""
 
-from pathlib import Path
-
 import click
 from rich.text import Text
 
-from splitc.cli.options import _json, _samples
-from splitc.cli.terminal import examples, print_json, results, stages
-from splitc.cli.values import ANY_PATH, FILE
+from splitc.cli.arguments.verify import VerifyArguments
+from splitc.cli.terminal import print_json, results, stages
 from splitc.common.records import encode
 from splitc.compile.check import check_bundle, open_to_check
 
 
-@click.command(
-    epilog=examples(
-        "splitc verify artifacts/model-pixel7 --model model.onnx",
-        "splitc verify artifacts/pipeline-pixel7 --model pipeline.toml",
-    )
-)
-@click.argument("bundle", type=ANY_PATH)
-@click.option(
-    "--model",
-    type=FILE,
-    help="Compare with this model, or pipeline (.toml).  [default: the bundle's all-head or all-tail cut]",
-)
-@_samples
-@_json
-def verify(bundle: Path, model: Path | None, samples: tuple[Path, ...], as_json: bool) -> None:
-    """Check a bundle's files, run every cut, and compare with the whole model."""
+def run(told: VerifyArguments) -> None:
+    """Check a bundle, and show how far each cut is from the whole model."""
     with stages() as progress:
         progress("Checking files")
-        opened = open_to_check(bundle)
-        checked = check_bundle(opened, model, samples, progress)
-    if as_json:
+        opened = open_to_check(told.bundle)
+        checked = check_bundle(opened, told.model, told.samples, progress)
+    if told.as_json:
         print_json(
             {
-                "bundle": str(bundle),
+                "bundle": str(told.bundle),
                 "against": checked.against,
                 "cuts": {key: encode(value) for key, value in checked.cuts},
                 "notes": list(checked.notes),

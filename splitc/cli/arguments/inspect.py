@@ -1,0 +1,56 @@
+"""What `splitc inspect` takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from splitc.cli.options import (
+    cache_option,
+    dim_option,
+    examples,
+    json_option,
+    samples_option,
+    simplify_option,
+    takes,
+)
+from splitc.cli.values import ANY_PATH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectArguments:
+    """The arguments of `splitc inspect`."""
+
+    path: Path
+    dims: tuple[tuple[str, int], ...]
+    samples: tuple[Path, ...]
+    simplify: bool
+    cache_dir: Path
+    tensors: bool
+    as_json: bool
+
+
+@takes(
+    InspectArguments,
+    epilog=examples(
+        "splitc inspect model.onnx --tensors",
+        "splitc inspect pipeline.toml",
+        "splitc inspect artifacts/model-pixel7",
+    ),
+)
+@click.argument("path", type=ANY_PATH, metavar="MODEL|BUNDLE")
+@dim_option
+@samples_option
+@simplify_option
+@cache_option
+@click.option(
+    "--tensors",
+    is_flag=True,
+    help="List every tensor that can cross, and those that cannot; for a pipeline, every place to cut.",
+)
+@json_option
+def inspect_command(told: InspectArguments) -> None:
+    """Show where a model or a pipeline (.toml) can be cut and where not, or what a bundle contains."""
+    from splitc.cli.commands.inspect import run
+
+    run(told)

@@ -1,0 +1,147 @@
+"""What `splitc serve` takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from splitc.cli.options import bundles_argument, cache_option, examples, takes
+from splitc.cli.values import BYTES, DURATION, FILE
+
+# Above this share of a machine's time, queues grow quickly.
+DEFAULT_UTILISATION = 0.85
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeArguments:
+    """The arguments of `splitc serve`."""
+
+    bundles: tuple[Path, ...]
+    host: str
+    port: int
+    token_file: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    threads: int | None
+    max_batch: int
+    max_queue: int
+    is_priced: bool
+    utilisation: float | None
+    memory_limit: int | None
+    max_request: int | None
+    drain: float
+    cache_dir: Path
+    on_ray: bool
+    replicas: tuple[int, int] | None
+    as_json: bool
+    verbose: bool
+
+
+class _Replicas(click.ParamType[tuple[int, int]]):
+    """N or MIN..MAX replicas."""
+
+    name = "N|MIN..MAX"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Parse into the least and the most."""
+        least, dots, most = str(value).partition("..")
+        words = (least, most if dots else least)
+        if not all(word.isdecimal() and int(word) > 0 for word in words) or int(words[0]) > int(words[1]):
+            self.fail(f"{value!r} is no number of replicas; write it like 2, or like 1..4", param, ctx)
+        return int(words[0]), int(words[1])
+
+
+@takes(
+    ServeArguments,
+    epilog=examples(
+        "splitc serve artifacts/regnet-pixel7",
+        "splitc serve cloud.zip --host 0.0.0.0 --token-file token --tls-cert cert.pem --tls-key key.pem",
+        "splitc serve artifacts/regnet-pixel7 --price --utilisation 0.8",
+        "splitc serve artifacts/regnet-pixel7 --ray --replicas 1..4 --threads 2",
+        "curl http://127.0.0.1:8000/v2/health/ready",
+    ),
+)
+@bundles_argument
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all addresses."
+)
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 for any free port.",
+)
+@click.option("--token-file", type=FILE, help="File with a token; requests without it are refused.")
+@click.option("--tls-cert", type=FILE, help="Certificate chain (.pem), for https.")
+@click.option("--tls-key", type=FILE, help="Private key of the certificate (.pem).")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads for the file that runs (with --ray: in each replica).  [default: all cores, shared by the replicas]",
+)
+@click.option(
+    "--max-batch",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Maximum number of requests in a batch; batches are used where they save time.",
+)
+@click.option(
+    "--max-queue",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Maximum number of waiting requests; further requests are refused at once.",
+)
+@click.option(
+    "--price",
+    "is_priced",
+    is_flag=True,
+    help="Tell devices the price of a second of this machine, so that together they ask for as much as it can do.",
+)
+@click.option(
+    "--utilisation",
+    type=click.FloatRange(0, 1, min_open=True),
+    help=f"With --price: the share of its time that this machine should be busy.  [default: {DEFAULT_UTILISATION:g}]",
+)
+@click.option(
+    "--memory-limit",
+    type=BYTES,
+    help="Maximum memory for open files (4GB); further files are opened when a request needs them.",
+)
+@click.option(
+    "--max-request",
+    type=BYTES,
+    help="Maximum size of a request body (10MB).  [default: what the manifests allow]",
+)
+@click.option(
+    "--drain",
+    default="30s",
+    show_default=True,
+    type=DURATION,
+    help="How long requests may take to finish after SIGTERM.",
+)
+@cache_option
+@click.option(
+    "--ray",
+    "on_ray",
+    is_flag=True,
+    help="Serve with Ray Serve: on the cluster that RAY_ADDRESS names, or on this machine.",
+)
+@click.option(
+    "--replicas", type=_Replicas(), help="With --ray: the number of processes (2, or 1..4).  [default: 1]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what is served as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Log every request.")
+def serve_command(told: ServeArguments) -> None:
+    """Serve the cloud's part of each BUNDLE (a folder or a packed .zip) with the Open Inference Protocol (KServe v2).
+
+    Logs one JSON line per event to stderr. After SIGTERM or Ctrl-C, requests in progress finish first.
+    """
+    from splitc.cli.commands.serve import run
+
+    run(told)

@@ -1,0 +1,65 @@
+"""What `splitc targets` takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from splitc.cli.options import cache_option, examples, json_option, takes
+from splitc.profile.targets.description import network_names, target_names
+
+CHECK = "check"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetsArguments:
+    """The arguments of `splitc targets`."""
+
+    words: tuple[str, ...]
+    as_json: bool
+    cache_dir: Path
+
+
+class _Words(click.ParamType[str]):
+    """A name, or `check` and files; completes both in the shell."""
+
+    name = "words"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,  # noqa: ARG002 - click passes it
+        ctx: click.Context | None,  # noqa: ARG002 - as above
+    ) -> str:
+        """Return the word as it is."""
+        return str(value)
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002 - click passes it
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Offer files after `check`, else names."""
+        if CHECK in (ctx.params.get("words") or ()):
+            return [CompletionItem(incomplete, type="file")]
+        names = (*target_names(), *network_names(), CHECK)
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+@takes(
+    TargetsArguments,
+    epilog=examples("splitc targets", "splitc targets pixel7", "splitc targets check board.toml"),
+)
+@click.argument("words", nargs=-1, type=_Words(), metavar="[NAME | check FILE...]")
+@json_option
+@cache_option
+def targets_command(told: TargetsArguments) -> None:
+    """List machines and networks, or show one in full with the source of each number.
+
+    With `check`, list every mistake in your own descriptions (.toml). NAME may also be such a file.
+    """
+    from splitc.cli.commands.targets import run
+
+    run(told)

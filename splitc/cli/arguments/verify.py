@@ -1,0 +1,41 @@
+"""What `splitc verify` takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from splitc.cli.options import examples, json_option, samples_option, takes
+from splitc.cli.values import ANY_PATH, FILE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyArguments:
+    """The arguments of `splitc verify`."""
+
+    bundle: Path
+    model: Path | None
+    samples: tuple[Path, ...]
+    as_json: bool
+
+
+@takes(
+    VerifyArguments,
+    epilog=examples(
+        "splitc verify artifacts/model-pixel7 --model model.onnx",
+        "splitc verify artifacts/pipeline-pixel7 --model pipeline.toml",
+    ),
+)
+@click.argument("bundle", type=ANY_PATH)
+@click.option(
+    "--model",
+    type=FILE,
+    help="Compare with this model or pipeline (.toml).  [default: the bundle's all-head or all-tail cut]",
+)
+@samples_option
+@json_option
+def verify_command(told: VerifyArguments) -> None:
+    """Check a bundle's files, run every cut, and compare the results with the whole model's."""
+    from splitc.cli.commands.verify import run
+
+    run(told)
