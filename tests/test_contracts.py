@@ -1,15 +1,22 @@
 """What a device installs: reading a bundle and deciding needs the standard library only."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
+import click
 import pytest
+
+from splitc.cli.main import group
 
 COMPILER = {"onnx", "onnx_ir", "onnxruntime", "onnxsim", "scipy", "numpy", "ml_dtypes"}
 COMPILER |= {"click", "rich", "jinja2", "psutil", "platformdirs"}
+OF_EXTRAS = COMPILER - {"click", "platformdirs"} | {"uvicorn", "uvloop", "httptools", "prometheus_client"}
+"""What the command line imports only when a command runs; numpy and ONNX Runtime are always installed."""
 
 
 def imported(statement: str, folder: Path) -> set[str]:
@@ -28,12 +35,6 @@ def test_the_run_time_needs_no_compiler(module: str, tmp_path: Path) -> None:
     found = imported(f"import {module}", tmp_path)
     assert "splitc" in found
     assert not found.intersection(COMPILER)
-
-
-def test_the_command_line_starts_without_what_reads_models(tmp_path: Path) -> None:
-    found = imported("import splitc.cli.main", tmp_path)
-    assert "click" in found
-    assert not found.intersection({"onnx", "onnx_ir", "onnxruntime", "onnxsim", "scipy", "numpy"})
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,103 @@ def test_onnx_runtime_never_reports_home(module: str, tmp_path: Path) -> None:
     assert done.stdout == "1\n"
 
 
+def run_without(
+    hidden: Collection[str], folder: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `splitc ARGUMENTS` where no *hidden* package is installed."""
+    code = (
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {set(hidden)!r}: raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        f"sys.argv = {['splitc', *arguments]!r}\n"
+        "from splitc.__main__ import main\n"
+        "main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+USES = {
+    "compile": ["x.onnx", "--device", "pixel7"],
+    "inspect": ["x.onnx"],
+    "verify": ["x"],
+    "profile": ["x.onnx"],
+    "calibrate": ["pixel7"],
+    "sample": ["tiny_cnn"],
+    "targets": [],
+    "pack": ["x", "--side", "device", "-o", "y"],
+    "serve": ["x"],
+    "run": ["x"],
+    "demo": [],
+    "simulate": ["x", "--fleet", "y.toml"],
+}
+"""A call of each command."""
+
+
+def test_every_command_is_listed() -> None:
+    assert list(USES) == group.list_commands(click.Context(group))
+
+
+@pytest.mark.parametrize("command", [None, *USES])
+def test_help_needs_no_extra(command: str | None, tmp_path: Path) -> None:
+    """Also not numpy, which takes long to import."""
+    arguments = [command, "--help"] if command is not None else ["--help"]
+    done = run_without(OF_EXTRAS, tmp_path, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: splitc {command or '[OPTIONS] COMMAND'} ")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["splitc", ""], list(USES)),
+        (["splitc", "comp"], ["compile"]),
+        (["splitc", "compile", "--de"], ["--device", "--device-profile"]),
+        (["splitc", "compile", "m.onnx", "--device", "pixel"], ["pixel6", "pixel7", "pixel8", "pixel9"]),
+        (["splitc", "compile", "m.onnx", "--network", "lt"], ["lte"]),
+        (["splitc", "sample", "tiny"], ["tiny_cnn", "tiny_diffusion"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0] == "splitc" else "",
+)
+def test_completion_needs_no_extra(words: list[str], offered: list[str], tmp_path: Path) -> None:
+    done = run_without(
+        OF_EXTRAS,
+        tmp_path,
+        _SPLITC_COMPLETE="bash_complete",
+        COMP_WORDS=" ".join(words),
+        COMP_CWORD=str(len(words) - 1),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"plain,{word}" for word in offered]
+
+
+def test_a_hint_at_a_typo_needs_no_extra(tmp_path: Path) -> None:
+    done = run_without(OF_EXTRAS, tmp_path, "compil")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no such command 'compil', did you mean 'compile'?")
+
+
+@pytest.mark.parametrize("command", USES)
+def test_a_command_names_the_extra_that_it_needs(command: str, tmp_path: Path) -> None:
+    done = run_without(OF_EXTRAS - {"numpy", "onnxruntime"}, tmp_path, command, *USES[command])
+    extra = "serve" if command in ("serve", "run") else "compile"
+    assert (done.returncode, done.stdout) == (1, "")
+    told = re.fullmatch(
+        rf"error: `splitc {command}` needs (\w+); install it with `pip install 'splitc\[{extra}\]'`\n",
+        done.stderr,
+    )
+    assert told is not None, done.stderr
+    assert told[1] in OF_EXTRAS
+
+
 @pytest.mark.parametrize(
     ("missing", "command", "sentence"),
     [
@@ -83,19 +181,7 @@ def test_onnx_runtime_never_reports_home(module: str, tmp_path: Path) -> None:
 def test_an_extra_that_is_not_installed_is_named(
     missing: str, command: str, sentence: str, tmp_path: Path
 ) -> None:
-    code = (
-        "import sys\n"
-        "class Hide:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.split('.')[0] == {missing!r}: raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, Hide())\n"
-        f"sys.argv = ['splitc', {command!r}, 'x', '--help']\n"
-        "from splitc.__main__ import main\n"
-        "main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = run_without({missing}, tmp_path, command, *USES.get(command, []))
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{sentence}\n")
 
 

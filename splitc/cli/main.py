@@ -19,7 +19,6 @@ _COMMANDS = (
     *("compile", "inspect", "verify", "profile", "calibrate", "sample"),
     *("targets", "pack", "serve", "run", "demo", "simulate"),
 )
-_EXTRAS = {"serve": "serve", "run": "serve"}  # which extra brings what a command needs, if not "compile"
 _FAILED, _MISUSED = 1, 2
 _ADVICE = {
     errno.ENOSPC: "make room, or write to another place",
@@ -38,23 +37,11 @@ class Guarded(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command."""
+        """Import what the command takes; what it needs to run is imported when it runs."""
         if cmd_name not in _COMMANDS:
             ctx.fail(f"no such command '{cmd_name}'{did_you_mean(cmd_name, _COMMANDS)}")
         module = import_module(f"splitc.cli.arguments.{cmd_name}")
         return cast(click.Command, getattr(module, f"{cmd_name}_command"))
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what it needs is imported now, and may not be installed."""
-        try:
-            return super().invoke(ctx)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.split(".")[0] == "splitc":
-                raise
-            extra = _EXTRAS.get(ctx.invoked_subcommand or "", "compile")
-            raise click.ClickException(
-                f"`splitc {ctx.invoked_subcommand}` needs {error.name}; install it with `pip install 'splitc[{extra}]'`"
-            ) from error
 
     def main(
         self,

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 import click
 
+from splitc.cli.extras import needs_extra
 from splitc.cli.values import ANY_PATH, DIM, DURATION, FILE, FOLDER
 from splitc.common.cache import default_cache_folder
 
@@ -44,10 +45,13 @@ def examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
-def takes(record: type[T], *, epilog: str) -> Callable[[Callable[[T], None]], click.Command]:
+def takes(
+    record: type[T], *, epilog: str, extra: Literal["compile", "serve"] = "compile"
+) -> Callable[[Callable[[T], None]], click.Command]:
     """Make a click command of a function that receives its arguments as a *record*.
 
-    The options stand between this decorator and the function.
+    The options stand between this decorator and the function. The function imports what does the work;
+    a library that is missing then is explained by the *extra* that brings it.
 
     Raises:
         TypeError: the options and the fields of the record differ in name or type.
@@ -59,7 +63,12 @@ def takes(record: type[T], *, epilog: str) -> Callable[[Callable[[T], None]], cl
         if differences:
             raise TypeError(f"{record.__name__} does not match the options: {'; '.join(differences)}")
         make = cast(Callable[..., T], record)
-        command.callback = lambda **values: function(make(**values))
+
+        def call(**values: object) -> None:
+            with needs_extra(extra, f"splitc {command.name}"):
+                function(make(**values))
+
+        command.callback = call
         return command
 
     return declare

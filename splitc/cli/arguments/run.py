@@ -47,6 +47,7 @@ class _NamedFile(click.ParamType[tuple[str, Path]]):
 
 @takes(
     RunArguments,
+    extra="serve",
     epilog=examples(
         "splitc run artifacts/regnet-pixel7 --server http://cloud:8000 --input image=photo.npy",
         "splitc run app.zip --server http://cloud:8000 --repeat 100 --sla 100ms",

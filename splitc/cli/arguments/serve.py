@@ -56,6 +56,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
 
 @takes(
     ServeArguments,
+    extra="serve",
     epilog=examples(
         "splitc serve artifacts/regnet-pixel7",
         "splitc serve cloud.zip --host 0.0.0.0 --token-file token --tls-cert cert.pem --tls-key key.pem",

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from splitc.cli.arguments.sample import SampleArguments
+from splitc.cli.extras import needs_extra
 from splitc.cli.terminal import stages
 from splitc.common.formatting import format_bytes
 from splitc.samples.catalogue import SAMPLES, write_sample
@@ -62,15 +63,8 @@ def _write_model(name: str, path: Path) -> None:
 def _write_stable_diffusion(folder: Path, schedule: Schedule, width: float, size: int) -> None:
     with stages() as progress:
         progress("loading the networks' libraries")
-        try:
+        with needs_extra("diffusion", f"splitc sample {STABLE_DIFFUSION}"):
             from splitc.samples.stable_diffusion import write_stable_diffusion  # noqa: PLC0415 - an extra
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.split(".")[0] == "splitc":
-                raise
-            raise click.ClickException(
-                f"`splitc sample {STABLE_DIFFUSION}` needs {error.name}; "
-                "install it with `pip install 'splitc[diffusion]'`"
-            ) from error
         write_stable_diffusion(
             folder, schedule, width=width, size=size, progress=lambda file: progress(f"exporting {file}")
         )

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.table import Table
 
 from splitc.cli.arguments.serve import DEFAULT_UTILISATION, ServeArguments
+from splitc.cli.extras import needs_extra
 from splitc.cli.terminal import new_table, print_json, results, stages
 from splitc.cli.values import token_in
 from splitc.common.formatting import format_seconds
@@ -36,7 +36,8 @@ def run(told: ServeArguments) -> None:
     listen = _listen(told)
     if told.replicas is not None and not told.on_ray:
         raise click.UsageError("--replicas is for --ray; give both or none")
-    ray_serve = _ray_serve(listen) if told.on_ray else None
+    if told.on_ray:
+        _check_ray(listen)
     least, most = told.replicas or (1, 1)
     threads = told.threads or max(1, usable_cores() // most)
     cache = told.cache_dir
@@ -54,28 +55,22 @@ def run(told: ServeArguments) -> None:
     log_level = logging.DEBUG if told.verbose else logging.INFO
     log_to_stderr(log_level)
     app = application(parts, options)
-    if ray_serve is None:
+    if not told.on_ray:
         serve(app, listen, say)
         return
     del app, parts  # the replicas open their own
-    scale = ray_serve.Scale(least=least, most=most, threads=threads)
-    ray_serve.serve_on_ray(opening, options, listen, scale, log_level=log_level, say=say)
+    from splitc.server.ray.deployment import Scale, serve_on_ray  # noqa: PLC0415 - the extra 'ray'
+
+    scale = Scale(least=least, most=most, threads=threads)
+    serve_on_ray(opening, options, listen, scale, log_level=log_level, say=say)
 
 
-def _ray_serve(listen: ListenOptions) -> Any:
-    """The module that knows Ray, which takes a second to import."""
+def _check_ray(listen: ListenOptions) -> None:
+    """Refuse what Ray Serve cannot do, before the bundles are opened, which takes a while."""
     if listen.tls_cert is not None:
-        raise click.UsageError(
-            "Ray Serve speaks plain HTTP, so --tls-cert is not for --ray; put a proxy before it"
-        )
-    try:
-        return import_module("splitc.server.ray.deployment")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "splitc":
-            raise
-        raise click.ClickException(
-            f"`splitc serve --ray` needs {error.name}; install it with `pip install 'splitc[serve,ray]'`"
-        ) from error
+        raise click.UsageError("Ray Serve has no TLS; leave out --tls-cert, and put a proxy in front of it")
+    with needs_extra("serve,ray", "splitc serve --ray"):
+        import_module("splitc.server.ray.deployment")
 
 
 def _utilisation(told: ServeArguments) -> float | None:
