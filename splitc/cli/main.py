@@ -21,8 +21,8 @@ _COMMANDS = (
 )
 _FAILED, _MISUSED = 1, 2
 _ADVICE = {
-    errno.ENOSPC: "make room, or write to another place",
-    errno.EDQUOT: "make room, or write to another place",
+    errno.ENOSPC: "free some disk space, or write to another place",
+    errno.EDQUOT: "free some disk space, or write to another place",
     errno.EFBIG: "raise the limit on file sizes, or write to another place",
     errno.EACCES: "change its permissions, or choose another place",
     errno.EROFS: "choose another place",
@@ -33,7 +33,7 @@ class Guarded(click.Group):
     """A group that turns every expected failure into one sentence and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click passes it
-        """Return the names in the order in which they are needed."""
+        """Return the names in the order in which a user needs them."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -59,7 +59,7 @@ class Guarded(click.Group):
 
 
 class _Stopped(SystemExit):
-    """A signal asked the program to end; everything on the way out cleans up after itself."""
+    """A signal asked the program to end: an exit, so that everything cleans up."""
 
 
 def _exit_code(run: Callable[[], Any]) -> int:
@@ -83,7 +83,7 @@ def _exit_code(run: Callable[[], Any]) -> int:
 
 
 def _interrupted(error: BaseException) -> int:
-    """End as the signal wants; a signal while ONNX Runtime is being imported comes as an ImportError."""
+    """Report that a signal ended the program; during the import of ONNX Runtime, it arrives as an ImportError."""
     stopped = error.__cause__ if isinstance(error, ImportError) else error
     if not isinstance(stopped, _Stopped):
         raise error
@@ -92,9 +92,9 @@ def _interrupted(error: BaseException) -> int:
 
 
 def _system_failure(error: OSError) -> int:
-    if error.filename is None:  # it was stdout; the interpreter must not try again when it ends
+    if error.filename is None:  # stdout failed: the interpreter must not flush it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):  # whoever reads has seen enough
+    if isinstance(error, BrokenPipeError):  # the reader has closed the pipe
         return _FAILED
     where = f"{error.filename}: " if error.filename else ""
     advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
@@ -102,7 +102,7 @@ def _system_failure(error: OSError) -> int:
 
 
 def _fail(message: str, advice: str = "", code: int = _FAILED) -> int:
-    """Print one sentence on one line, whatever the libraries underneath had to say."""
+    """Print *message* on one line, even if a library wrote it on several."""
     click.echo(f"error: {' '.join(message.split())}{advice}", err=True)
     return code
 
@@ -118,17 +118,17 @@ def _fail(message: str, advice: str = "", code: int = _FAILED) -> int:
 )
 @click.version_option(package_name="splitc", message="splitc %(version)s")
 def group() -> None:
-    """Split an ONNX model between a phone and the cloud."""
+    """Split an ONNX model between a device and the cloud."""
 
 
 def main() -> None:
     """Start `splitc`, so that it cleans up when a terminal or a build server stops it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background job
+        if signal.getsignal(number) != signal.SIG_IGN:  # set by nohup, or for a shell's background job
             signal.signal(number, _stop)
     group(prog_name="splitc")
 
 
 def _stop(number: int, _frame: FrameType | None) -> Never:
-    """Leave, cleaning up on the way; heard again if repeated, as ONNX Runtime now and then swallows it."""
+    """Exit with cleanup. The handler stays, as ONNX Runtime sometimes swallows the first signal."""
     raise _Stopped(128 + number)

@@ -1,4 +1,4 @@
-"""What a person sees of a bundle; the same facts, as plain values, for --json."""
+"""Print a bundle for people; return the same facts as plain values for --json."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ Tensors = Sequence[TensorEntry | BoundaryEntry]
 
 
 def compiled_facts(compiled: Compiled) -> dict[str, object]:
-    """Everything that `splitc compile` tells, for a machine."""
+    """What `splitc compile --json` prints."""
     return {
         "bundle": str(compiled.folder),
         "manifest": encode(compiled.manifest),
@@ -38,7 +38,7 @@ def compiled_facts(compiled: Compiled) -> dict[str, object]:
 
 
 def bundle_facts(manifest: Manifest) -> dict[str, object]:
-    """The manifest, and of a pipeline what each side does, for a machine."""
+    """What `splitc inspect --json` prints of a bundle: the manifest and, for a pipeline, what each side runs."""
     facts = encode(manifest)
     assert isinstance(facts, dict), "a manifest is a record"
     return facts | _side_facts(manifest)
@@ -50,7 +50,7 @@ def _side_facts(manifest: Manifest) -> dict[str, object]:
 
 
 def show_compiled(compiled: Compiled, console: Console) -> None:
-    """Print the shipped cuts, what they are worth on each network, and how far to trust it."""
+    """Print the shipped cuts, what they achieve on each network, and how reliable these figures are."""
     manifest = compiled.manifest
     show_bundle(manifest, console)
     console.print(_network_table(manifest, compiled.verdicts))
@@ -63,7 +63,7 @@ def show_compiled(compiled: Compiled, console: Console) -> None:
 
 
 def show_bundle(manifest: Manifest, console: Console) -> None:
-    """Print what a bundle holds."""
+    """Print what a bundle contains."""
     model, targets = manifest.model, manifest.targets
     console.print(Text.assemble((model.name, "bold"), f": {targets.device.name} with {targets.cloud.name}"))
     console.print(
@@ -74,12 +74,12 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
     console.print()
     regret = manifest.regret
     console.print(
-        f"Inside the box the best shipped cut is at most {format_share(regret.certified)} slower than the best of all "
-        f"possible cuts (certified; {regret.frontier_cuts} are best somewhere, {regret.shipped_cuts} are shipped)."
+        f"Inside the box, the best shipped cut is at most {format_share(regret.certified)} slower than the best of all "
+        f"possible cuts (certified; {regret.frontier_cuts} cuts are best somewhere, {regret.shipped_cuts} are shipped)."
     )
     if regret.certified > regret.limit:
         console.print(
-            f"That is more than the {format_share(regret.limit)} asked for: more cuts would be needed, see --max-cuts."
+            f"That is more than the limit of {format_share(regret.limit)}; raise --max-cuts to ship more cuts."
         )
     box = manifest.box
     console.print(
@@ -95,11 +95,11 @@ def _source(target: TargetEntry) -> str:
     where = f"{target.runtime} {target.runtime_version or ''}".strip()
     text = f"{format_source(target.source, target.calibration_runs)}, {where}, {target.threads} thread{'s' if target.threads != 1 else ''}"
     if target.interval is None:
-        return f"{text}; how far real times differ is not known"
+        return f"{text}; the error of these times is not known"
     low, high = target.interval
     if target.source == "predicted":
         return f"{text}; an estimate ({_ESTIMATE}): nine of ten real times are expected between {low:.3g}x and {high:.3g}x of it"
-    if target.source == "imported":  # of a whole run alone, the parts are predicted
+    if target.source == "imported":  # only the whole run was timed; the parts are predicted
         return f"{text}; nine of ten real times are expected between {low:.3g}x and {high:.3g}x of these"
     return f"{text}; nine of ten runs took {low:.3g}x to {high:.3g}x of the median"
 
@@ -122,7 +122,7 @@ def _cut_table(manifest: Manifest) -> Table:
 
 
 def _narrow_table(*titles: str, right: tuple[str, ...], wraps: tuple[str, ...]) -> Table:
-    """A table that fits into 80 columns, where only the columns *wraps* may be broken, between words."""
+    """A table that fits into 80 columns; only the columns *wraps* may be wrapped, between words."""
     table = new_table(*titles, right=right)
     table.collapse_padding = True
     for column in table.columns:
@@ -131,7 +131,7 @@ def _narrow_table(*titles: str, right: tuple[str, ...], wraps: tuple[str, ...]) 
 
 
 def _crossing_list(manifest: Manifest) -> Table:
-    """Below the table, as names are long: what each side does of a pipeline, and what goes over the network."""
+    """What each side runs of a pipeline, and what crosses the network: below the table, as names are long."""
     told = []
     for cut in manifest.cuts:
         lines = [", then ".join(f"{side}: {stages}" for side, stages in sides(cut).items())]
@@ -145,7 +145,7 @@ def _crossing_list(manifest: Manifest) -> Table:
 
 
 def _indented(*rows: tuple[str, Text]) -> Table:
-    """Paragraphs, each beside its name."""
+    """Paragraphs, each next to its name."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -164,7 +164,7 @@ def _tensors(entries: Tensors) -> str:
 
 
 def _memory(part: PartEntry | None) -> str:
-    """Of the device: its weights, and below them the memory that it needs at once."""
+    """The weights of the device's part and, below them, its peak memory."""
     if part is None:
         return "-"
     peak = f"\n{format_bytes(part.peak_bytes)}" if part.peak_bytes is not None else ""
@@ -179,7 +179,7 @@ def _part(part: PartEntry | None) -> Text:
 
 
 def _ranged(mark: str, seconds: float | None, range_s: Range | None) -> Text:
-    """A time, and below it where nine of ten real ones lie, if that is known."""
+    """A time and, below it, the range of nine of ten real times, if known."""
     if seconds is None:
         return Text("-")
     below = ("\n" + format_seconds_range(*range_s), "dim") if range_s is not None else ""
@@ -187,7 +187,7 @@ def _ranged(mark: str, seconds: float | None, range_s: Range | None) -> Text:
 
 
 def _mark(cut: CutEntry) -> str:
-    """The sign of an estimate, if any part of the cut's latency is one."""
+    """The mark of an estimate, if any part of the cut's latency is estimated."""
     estimated = any(part.source == "predicted" for part in (cut.head, cut.tail) if part is not None)
     return _ESTIMATE if estimated else ""
 

@@ -1,4 +1,4 @@
-"""What a person sees of a pipeline before it is compiled; the same facts, as plain values, for --json."""
+"""Print a pipeline that is not compiled yet; return the same facts as plain values for --json."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ _SHOWN_INSIDE = 3
 
 
 def pipeline_facts(found: PipelineAnalysis, unrolled: Unrolled) -> dict[str, object]:
-    """Everything that `splitc inspect` tells of a pipeline, for a machine."""
+    """What `splitc inspect --json` prints of a pipeline."""
     pipeline = found.pipeline
     return {
         "pipeline": pipeline.name,
@@ -59,7 +59,7 @@ def pipeline_facts(found: PipelineAnalysis, unrolled: Unrolled) -> dict[str, obj
 
 
 def show_pipeline(found: PipelineAnalysis, unrolled: Unrolled, console: Console, *, tensors: bool) -> None:
-    """Print the stages, the values that pass between them, and the places to cut; all of these with *tensors*."""
+    """Print the stages, the values that pass between them, and the best places to cut; with *tensors*, all places."""
     pipeline = found.pipeline
     weights = format_bytes(sum(model.weight_bytes() for model in pipeline.models))
     console.print(
@@ -74,13 +74,11 @@ def show_pipeline(found: PipelineAnalysis, unrolled: Unrolled, console: Console,
     console.print(_value_table(found))
     every = places(found, unrolled)
     told = every if tensors else tuple(_notable(every))
-    console.print(
-        "places to cut, in running order, and what a request sends and receives if it is cut there:"
-    )
+    console.print("places to cut, in order of execution, and what a request sends and receives there:")
     console.print(_place_table(told))
     if len(told) < len(every):
         console.print(
-            f"{len(every) - len(told)} more places inside stages; --tensors lists all of them", style="dim"
+            f"{len(every) - len(told)} more places inside stages; list them with --tensors", style="dim"
         )
 
 
@@ -131,7 +129,7 @@ def _exchanged(traffic: Traffic | None) -> str:
 
 
 def _notable(every: Sequence[Place]) -> Iterable[Place]:
-    """All hand-overs, and of each stage the few places inside with the least traffic."""
+    """All hand-overs and, of each stage, the few places inside it with the least traffic."""
     inside: Counter[str] = Counter()
     chosen = {id(place) for place in every if place.unit is None}
     for place in sorted((place for place in every if place.unit is not None), key=_traffic):
@@ -146,11 +144,11 @@ def _traffic(place: Place) -> float:
     return min((item.uplink_bytes + item.downlink_bytes for item in both if item is not None), default=0)
 
 
-# --- what the pipeline says of a stage, a value ---
+# --- facts about stages and values ---
 
 
 def _units(found: PipelineAnalysis, number: int) -> int | None:
-    """How many units a stage has that is cut inside."""
+    """The number of units of a stage; None if it is never cut inside."""
     if found.pipeline.stages[number].loop is not None or not has_units(found.analysis(number)):
         return None
     return len(found.analysis(number).partition.graph.units)
@@ -162,7 +160,7 @@ def _weight_bytes(stage: Stage) -> int:
 
 
 def _takes(stage: Stage) -> list[str]:
-    """The values that a stage reads of those made before it."""
+    """The values from earlier stages that a stage reads."""
     begins = list(stage.loop.carry.values()) if stage.loop is not None else []
     own = stage.made() | set((*stage.loop.carry, *stage.loop.each) if stage.loop is not None else ())
     read = [value for call in stage.calls for value in call.inputs.values()]
@@ -174,7 +172,7 @@ def _maker(stages: Iterable[Stage], value: str) -> str | None:
 
 
 def _readers(found: PipelineAnalysis, value: str) -> list[str]:
-    """Stages that take the value from before them, that carry it, or else the output."""
+    """The stages that read or carry the value, and 'output' if it is an output."""
     stages = found.pipeline.stages
     readers = [
         stage.name
@@ -185,7 +183,7 @@ def _readers(found: PipelineAnalysis, value: str) -> list[str]:
 
 
 def _passing(found: PipelineAnalysis) -> list[tuple[str, Size]]:
-    """The values that somebody else than the iteration that makes them reads."""
+    """The values that are read outside the iteration that makes them."""
     return [(name, size) for name, size in found.sizes.items() if _readers(found, name)]
 
 

@@ -1,4 +1,4 @@
-"""Where words go: results to stdout, progress and errors to stderr."""
+"""Output: results go to stdout, progress and errors to stderr."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ from rich.table import Table
 
 
 def results() -> Console:
-    """A console for what the user asked for; wide enough for a table when the output is a file."""
-    console = Console(highlight=False, markup=False)  # names may hold brackets
+    """A console for results; if the output is a file, wide enough for a table."""
+    console = Console(highlight=False, markup=False)  # names may contain brackets
     return console if console.is_terminal else Console(highlight=False, markup=False, width=140)
 
 
 def new_table(*titles: str, right: tuple[str, ...] = ()) -> Table:
-    """Return a plain table; columns named in *right* are aligned there, long words are folded."""
+    """Return a plain table; the columns *right* are right-aligned, and long words are folded."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for title in titles:
         table.add_column(title, justify="right" if title in right else "left", overflow="fold")
@@ -32,7 +32,7 @@ def print_json(value: object) -> None:
 
 @contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
-    """Show each stage with its elapsed time: live on a terminal, one plain line each elsewhere."""
+    """Show each stage: with its elapsed time on a terminal, as a plain line elsewhere."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield lambda text: click.echo(f"{text} ...", err=True)

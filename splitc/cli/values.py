@@ -37,7 +37,7 @@ class QuantityType(click.ParamType[float]):
         if not 0 < number < math.inf:
             units = ", ".join(unit for unit in self.units if unit)
             self.fail(
-                f"{value!r} is no {self.name}; write it like {self.example} (units: {units})", param, ctx
+                f"invalid {self.name} {value!r}; write it like {self.example} (units: {units})", param, ctx
             )
         return number
 
@@ -66,19 +66,19 @@ class Dim(click.ParamType[tuple[str, int]]):
 
 
 class CountsType(click.ParamType[tuple[int, ...]]):
-    """Positive numbers with commas between; nothing for none."""
+    """Positive whole numbers, separated by commas; may be empty."""
 
     name = "N[,N...]"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        """Parse; a number that is there twice counts once."""
+        """Parse; a repeated number counts once."""
         if isinstance(value, tuple):
             return value
         words = [word.strip() for word in str(value).split(",")] if str(value).strip() else []
         if not all(word.isdecimal() and int(word) > 0 for word in words):
-            self.fail(f"{value!r} is no list of numbers of at least 1, such as 1,4", param, ctx)
+            self.fail(f"{value!r} is not a list of positive whole numbers, such as 1,4", param, ctx)
         return tuple(dict.fromkeys(int(word) for word in words))
 
 
@@ -102,7 +102,7 @@ class Dims(click.ParamType[tuple[str, tuple[int, ...]]]):
 class Described(click.ParamType[str]):
     """A shipped target or network, or a .toml file; completes names in the shell.
 
-    The name stays as it is, since loading it explains what is wrong with it.
+    A wrong name is explained when the target is loaded.
     """
 
     def __init__(self, name: str) -> None:
@@ -129,19 +129,21 @@ class Described(click.ParamType[str]):
 
 
 def token_in(path: Path | None) -> str | None:
-    """Return the token in the file *path*, without the end of its line; None without a file.
+    """Return the token in the file *path*, without the line break; None if there is no path.
 
     Raises:
-        InputError: it cannot be read, or holds no token.
+        InputError: the file cannot be read, or is empty.
     """
     if path is None:
         return None
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the token cannot be read from it: {error}") from error
+        raise InputError(f"{path}: cannot read the token: {error}") from error
     if not token:
-        raise InputError(f"{path}: is empty, but should hold a token; make one with `openssl rand -hex 32`")
+        raise InputError(
+            f"{path}: the file is empty, but should contain a token; create one with `openssl rand -hex 32`"
+        )
     return token
 
 

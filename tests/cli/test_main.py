@@ -1,4 +1,4 @@
-"""Every failure is one sentence and an exit code, and leaves nothing behind."""
+"""Every failure gives one sentence and an exit code, and leaves no files behind."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ from tests.running import LAUNCH, Done, fast_cloud, hear_interrupts, save_tiny, 
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Done:
-    """Run a command in this process; it ends as a process would."""
+    """Run a command in this process; it must exit."""
     with pytest.raises(SystemExit) as ended:
         group.main([str(argument) for argument in arguments], prog_name="splitc")
     said = capsys.readouterr()
@@ -47,10 +47,10 @@ def assert_sentence(done: Done, code: int, *words: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--sla", "100parsecs"], ["'100parsecs' is no duration; write it like 100ms"]),
-        (["--sla", "-1s"], ["is no duration"]),
-        (["--max-payload", "3furlongs"], ["is no size; write it like 2.5MB"]),
-        (["--max-energy", "nan"], ["'nan' is no energy; write it like 0.2J"]),
+        (["--sla", "100parsecs"], ["invalid duration '100parsecs'; write it like 100ms"]),
+        (["--sla", "-1s"], ["invalid duration '-1s'"]),
+        (["--max-payload", "3furlongs"], ["invalid size '3furlongs'; write it like 2.5MB"]),
+        (["--max-energy", "nan"], ["invalid energy 'nan'; write it like 0.2J"]),
         (["--dim", "batch"], ["is not NAME=SIZE"]),
         (["--dim", "batch=0"], ["is not NAME=SIZE"]),
         (["--max-cuts", "1"], ["--max-cuts"]),
@@ -190,7 +190,7 @@ def test_bad_input(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_failed_compile_leaves_the_older_bundle(
+def test_a_failed_compile_keeps_the_older_bundle(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(tiny.bundle.folder, tmp_path / "b")
@@ -203,7 +203,7 @@ def test_a_failed_compile_leaves_the_older_bundle(
 
 
 @pytest.mark.parametrize("place", ["folder", "file/b", "/proc/b"])
-def test_an_output_that_cannot_be(
+def test_an_output_folder_that_cannot_be_used(
     place: str, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -216,7 +216,7 @@ def test_an_output_that_cannot_be(
 
 
 def test_a_full_disk(tiny: Tiny, tmp_path: Path) -> None:
-    """A limit on file sizes fails in the middle of weights.bin, as a full disk does."""
+    """A limit on file sizes stops the write of weights.bin halfway, as a full disk does."""
     done = splitc(
         *(
             "compile",
@@ -243,7 +243,7 @@ def test_a_full_or_closed_stdout(tmp_path: Path) -> None:
         )
     assert (done.returncode, done.stderr) == (
         1,
-        "error: No space left on device; make room, or write to another place\n",
+        "error: No space left on device; free some disk space, or write to another place\n",
     )
     read, write = os.pipe()
     os.close(read)
@@ -288,7 +288,7 @@ def test_killed_at_any_moment(number: signal.Signals, tiny: Tiny, tmp_path: Path
             process.send_signal(number)
             _, said = process.communicate(timeout=30)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what it had started and could not stop
+            os.killpg(process.pid, signal.SIGKILL)  # child processes that it could not stop
         out = tmp_path / "out"
         present = {path.name for path in out.iterdir()} if out.is_dir() else set()
         if "b" in present:
@@ -302,7 +302,7 @@ def test_killed_at_any_moment(number: signal.Signals, tiny: Tiny, tmp_path: Path
         assert hashlib.sha256(tiny.model.read_bytes()).hexdigest() == digest
 
 
-def test_leftovers_of_a_killed_compile_go_with_the_next(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_next_compile_removes_what_a_killed_one_left(tiny: Tiny, tmp_path: Path) -> None:
     with start(tiny, tmp_path) as process:
         assert process.stderr is not None
         for line in process.stderr:

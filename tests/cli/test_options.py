@@ -42,7 +42,7 @@ def declared(options: dict[str, Any], record: dict[str, Any]) -> click.Command:
     return takes(made, epilog="")(command)
 
 
-def test_a_record_of_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_kind_of_option_reaches_the_record(capsys: pytest.CaptureFixture[str]) -> None:
     command = declared(
         {name: option for name, (option, _) in OPTIONS.items()},
         {name: kind for name, (_, kind) in OPTIONS.items()},
@@ -101,6 +101,7 @@ def test_every_command_takes_a_record(name: str) -> None:
     record = getattr(module, f"{name.capitalize()}Arguments")
     assert [field.name for field in fields(record)] == [item.name for item in command.params]
     assert "Any" not in str(get_type_hints(record))
+    assert not command.get_short_help_str(65).endswith("..."), "`splitc --help` must show the whole sentence"
 
 
 def test_names_of_samples_are_those_that_can_be_made() -> None:

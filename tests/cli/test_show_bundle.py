@@ -1,4 +1,4 @@
-"""What a person sees never shows an estimate as a measurement."""
+"""An estimate is never shown as a measurement."""
 
 from dataclasses import replace
 from io import StringIO
@@ -26,7 +26,7 @@ def printed(manifest: Manifest, width: int = 200) -> str:
 
 
 def shown(manifest: Manifest) -> dict[str, str]:
-    """The first line that begins with each word: those of cuts are the rows of the table."""
+    """The first line that begins with each word; for cuts, that is their row of the table."""
     lines = [line for line in printed(manifest).splitlines() if line.strip()]
     return {line.split()[0]: line for line in reversed(lines)}
 
@@ -53,12 +53,12 @@ def with_sources(head: Source, tail: Source) -> Manifest:
         ("measured", "measured", {"c0": 0, "c1": 0, "c2": 0, "wifi": 0}),
     ],
 )
-def test_estimates_bear_their_mark(head: Source, tail: Source, marks: dict[str, int]) -> None:
+def test_estimates_are_marked(head: Source, tail: Source, marks: dict[str, int]) -> None:
     lines = shown(with_sources(head, tail))
     assert {key: lines[key].count("~") for key in marks} == marks
 
 
-def test_every_time_has_the_range_of_real_ones_below_it() -> None:
+def test_every_time_has_its_range_below_it() -> None:
     out = printed(manifests.manifest())
     for cut in manifests.CUTS:
         for part in (cut.head, cut.tail):
@@ -67,19 +67,19 @@ def test_every_time_has_the_range_of_real_ones_below_it() -> None:
                 assert format_seconds_range(low * part.latency_s, high * part.latency_s) in out
 
 
-def test_a_time_of_unknown_spread_says_so() -> None:
+def test_an_unknown_error_is_stated() -> None:
     once = replace(manifests.MEASURED, interval=None)
-    assert "how far real times differ is not known" in printed(manifests.manifest(tail=once))
+    assert "the error of these times is not known" in printed(manifests.manifest(tail=once))
 
 
-def test_what_was_imported_is_not_called_a_run() -> None:
+def test_imported_times_are_not_called_runs() -> None:
     head = replace(manifests.MEASURED, source="imported", interval=(0.5, 2.0))
     assert "nine of ten real times are expected between 0.5x and 2x of these" in printed(
         manifests.manifest(head=head)
     )
 
 
-def test_what_was_not_run_says_so() -> None:
+def test_a_cut_that_was_not_run_is_shown_as_such() -> None:
     manifest = manifests.manifest([replace(cut, check=None) for cut in manifests.CUTS])
     assert "not run" in shown(manifest)["c1"]
 
@@ -90,7 +90,7 @@ def test_names_are_not_markup() -> None:
     assert "net[bold]:" in lines
 
 
-def test_what_goes_over_the_network_stands_below_the_table() -> None:
+def test_crossing_tensors_are_listed_below_the_table() -> None:
     cuts = (*manifests.CUTS, manifests.cloud_first("c3", head_s=0.01, tail_s=0.05, up=12, down=48))
     out = printed(manifests.manifest(cuts))
     assert "\n c1 up: b float32[1, n]" in out
@@ -98,7 +98,7 @@ def test_what_goes_over_the_network_stands_below_the_table() -> None:
     assert out.partition("\n c3 up: x")[2].splitlines()[1].strip() == "down: b float32[1, n]"
 
 
-def test_a_pipeline_tells_what_each_side_does() -> None:
+def test_a_pipeline_shows_what_each_side_runs() -> None:
     manifest = manifests.manifest([manifests.staged("c0", first=3, times=8)])
     assert "\n c0 device: text, denoise 1-3, then cloud: denoise 4-8" in printed(manifest)
     assert bundle_facts(manifest)["sides"] == {"c0": {"device": "text, denoise 1-3", "cloud": "denoise 4-8"}}
@@ -107,7 +107,7 @@ def test_a_pipeline_tells_what_each_side_does() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_tables_fit_into_a_terminal(width: int) -> None:
-    """The longest of everything: no column is lost, and no number or kind is broken."""
+    """With the longest values, no column is lost, and no number or kind is wrapped."""
     cuts = [
         replace(cut, uplink_bytes=888_000_000, downlink_bytes=888_000_000)
         for cut in (*manifests.CUTS, manifests.cloud_first("c3", head_s=123.0, tail_s=0.0777))

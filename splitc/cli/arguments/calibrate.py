@@ -39,10 +39,10 @@ class CalibrateArguments:
 @cache_option
 @json_option
 def calibrate_command(told: CalibrateArguments) -> None:
-    """Correct the predictions for TARGET with runs on it: one to three make them much better.
+    """Correct the predictions for TARGET with measured runs.
 
-    Builds for TARGET then use the corrected predictions, for every model. Each call adds its runs to those of earlier
-    calls; without any, show the runs that are kept.
+    One to three runs make the predictions much better, for every model. Each call adds its runs to those of earlier
+    calls; without any, the runs so far are shown.
     """
     from splitc.cli.commands.calibrate import run
 

@@ -142,9 +142,10 @@ class CompileArguments:
 )
 @json_option
 def compile_command(told: CompileArguments) -> None:
-    """Split MODEL for a device: write heads, tails, weights and a manifest.
+    """Split MODEL between a device and the cloud, and write a bundle.
 
-    MODEL is an ONNX file, or a .toml file that describes a pipeline of models.
+    MODEL is an ONNX file, or a .toml file that describes a pipeline of models. A bundle is a folder with heads, tails,
+    their weights, a manifest and a report.
     """
     from splitc.cli.commands.compile import run
 

@@ -46,9 +46,9 @@ class DemoArguments:
 @cache_option
 @json_option
 def demo_command(told: DemoArguments) -> None:
-    """Run a device and a cloud on this machine over an emulated network, and show each decision.
+    """Run a device and a cloud on this machine; show each decision.
 
-    The link varies as a mobile link does, and is lost for a while. Linux only; needs root or user namespaces.
+    The emulated link varies as a mobile link does, and is lost for a while. Linux only; needs root or user namespaces.
     """
     from splitc.cli.commands.demo import run
 

@@ -50,7 +50,10 @@ class InspectArguments:
 )
 @json_option
 def inspect_command(told: InspectArguments) -> None:
-    """Show where a model or a pipeline (.toml) can be cut and where not, or what a bundle contains."""
+    """Show where a model can be cut, or what a bundle contains.
+
+    MODEL is an ONNX file, or a .toml file that describes a pipeline of models.
+    """
     from splitc.cli.commands.inspect import run
 
     run(told)

@@ -47,7 +47,10 @@ class PackArguments:
     "-o", "--output", required=True, type=ANY_PATH, help="A .zip file or a folder; for triton, a folder."
 )
 def pack_command(told: PackArguments) -> None:
-    """Pack what one side needs of BUNDLE: its models, the weights they use, and the manifest."""
+    """Pack what the device or the cloud needs of BUNDLE.
+
+    That is the models of one side, the weights they use, and the manifest.
+    """
     from splitc.cli.commands.pack import run
 
     run(told)

@@ -94,7 +94,7 @@ class ProfileArguments:
 @cache_option
 @json_option
 def profile_command(told: ProfileArguments) -> None:
-    """Time MODEL on a target and keep the profile, so that builds for this target use it.
+    """Time MODEL on a target, and keep the profile for later builds.
 
     The model is simplified first, as `splitc compile` does. One profile is kept for each number of threads and each size
     of the inputs; a new profile replaces the old one.

@@ -85,7 +85,10 @@ class _NamedFile(click.ParamType[tuple[str, Path]]):
 @click.option("--ca-file", type=FILE, help="Certificates to trust (.pem).  [default: the system's]")
 @json_option
 def run_command(told: RunArguments) -> None:
-    """Run BUNDLE (a folder or a packed .zip) against a server, as an app does."""
+    """Run BUNDLE as an app does, with or without a server.
+
+    A BUNDLE is a folder or a packed .zip.
+    """
     from splitc.cli.commands.run import run
 
     run(told)

@@ -50,7 +50,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
         least, dots, most = str(value).partition("..")
         words = (least, most if dots else least)
         if not all(word.isdecimal() and int(word) > 0 for word in words) or int(words[0]) > int(words[1]):
-            self.fail(f"{value!r} is no number of replicas; write it like 2, or like 1..4", param, ctx)
+            self.fail(f"{value!r} is not a number of replicas; write it like 2 or 1..4", param, ctx)
         return int(words[0]), int(words[1])
 
 
@@ -82,7 +82,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
 @click.option(
     "--threads",
     type=click.IntRange(1),
-    help="Threads for the file that runs (with --ray: in each replica).  [default: all cores, shared by the replicas]",
+    help="Threads of a run (with --ray: in each replica).  [default: all cores, divided among the replicas]",
 )
 @click.option(
     "--max-batch",
@@ -102,7 +102,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
     "--price",
     "is_priced",
     is_flag=True,
-    help="Tell devices the price of a second of this machine, so that together they ask for as much as it can do.",
+    help="Publish a price for this machine's time that keeps the load of all devices within its capacity.",
 )
 @click.option(
     "--utilisation",
@@ -139,9 +139,10 @@ class _Replicas(click.ParamType[tuple[int, int]]):
 @click.option("--json", "as_json", is_flag=True, help="Print what is served as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Log every request.")
 def serve_command(told: ServeArguments) -> None:
-    """Serve the cloud's part of each BUNDLE (a folder or a packed .zip) with the Open Inference Protocol (KServe v2).
+    """Serve the cloud's part of each BUNDLE to devices.
 
-    Logs one JSON line per event to stderr. After SIGTERM or Ctrl-C, requests in progress finish first.
+    A BUNDLE is a folder or a packed .zip. The server speaks the Open Inference Protocol (KServe v2), and logs one JSON line
+    per event to stderr. After SIGTERM or Ctrl-C, requests in progress finish first.
     """
     from splitc.cli.commands.serve import run
 

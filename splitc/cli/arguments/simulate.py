@@ -64,7 +64,10 @@ class SimulateArguments:
 @cache_option
 @json_option
 def simulate_command(told: SimulateArguments) -> None:
-    """Simulate the devices of a fleet, each with the BUNDLE for it, and the cloud that they share."""
+    """Simulate a fleet of devices that share one cloud.
+
+    Each class of devices in the fleet uses the BUNDLE that was built for its target and model.
+    """
     from splitc.cli.commands.simulate import run
 
     run(told)

@@ -56,9 +56,10 @@ class _Words(click.ParamType[str]):
 @json_option
 @cache_option
 def targets_command(told: TargetsArguments) -> None:
-    """List machines and networks, or show one in full with the source of each number.
+    """List machines and networks, show one, or check a description.
 
-    With `check`, list every mistake in your own descriptions (.toml). NAME may also be such a file.
+    NAME is shown in full, with the source of each number; it may also be a .toml file. `check` lists every mistake in
+    your own descriptions.
     """
     from splitc.cli.commands.targets import run
 

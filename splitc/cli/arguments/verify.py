@@ -35,7 +35,7 @@ class VerifyArguments:
 @samples_option
 @json_option
 def verify_command(told: VerifyArguments) -> None:
-    """Check a bundle's files, run every cut, and compare the results with the whole model's."""
+    """Check a bundle's files, and every cut against the whole model."""
     from splitc.cli.commands.verify import run
 
     run(told)

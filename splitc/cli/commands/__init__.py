@@ -1,1 +1,1 @@
-"""The verbs, one file each."""
+"""What each command does, one file per verb; imported when the command runs."""

@@ -1,4 +1,4 @@
-"""`splitc calibrate`: let a few real runs correct what is predicted for a target."""
+"""`splitc calibrate`: correct the predictions for a target with a few real runs."""
 
 import click
 from rich.console import Console
@@ -18,7 +18,7 @@ def run(told: CalibrateArguments) -> None:
     """Show, extend or clear the calibration of a target."""
     described, given = load_target(told.target), (*told.profiles, *told.more)
     if told.clear and given:
-        raise click.UsageError("--clear forgets runs and --with adds them; give one of the two")
+        raise click.UsageError("--clear removes runs and --with adds them; give only one of them")
     store = Store(told.cache_dir)
     if told.clear:
         forgotten = store.forget_runs(described.name)
@@ -58,8 +58,8 @@ def _facts(
 def _show(target: Target, calibration: Calibration | None, changes: list[Effect], console: Console) -> None:
     if calibration is None:
         console.print(
-            f"{target.name} is not calibrated; record a run with `splitc profile MODEL --target {target.name} ... -o FILE` "
-            f"and give it: `splitc calibrate {target.name} --with FILE`"
+            f"{target.name} is not calibrated; record a run with `splitc profile MODEL --target {target.name} ... -o FILE`, "
+            f"then add it with `splitc calibrate {target.name} --with FILE`"
         )
         return
     console.print(f"{target.name} is calibrated with {len(changes)} run{'s' if len(changes) != 1 else ''}")
@@ -76,7 +76,7 @@ def _show(target: Target, calibration: Calibration | None, changes: list[Effect]
     console.print(table)
     words = [f"{item.term} {item.scale:.2f}x" for item in rescaled(target, calibration)]
     console.print(
-        f"times of each kind of work, against those predicted before: {', '.join(words) or 'unchanged'}"
+        f"predicted times of each kind of work, relative to before: {', '.join(words) or 'unchanged'}"
     )
 
 

@@ -1,4 +1,4 @@
-"""`splitc demo`: watch the scheduler decide."""
+"""`splitc demo`: run both sides on this machine, and show each decision."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -54,7 +54,7 @@ def _about(network: Network) -> str:
 
 
 def _watch(first: Moment, moments: Iterable[Moment], console: Console) -> list[Moment]:
-    """Show each request as it ends: in place on a terminal, else a line each."""
+    """Show each request as it ends: in a table on a terminal, else one line each."""
     if not console.is_terminal:
         console.print(_line(first))
         seen = []
@@ -67,7 +67,7 @@ def _watch(first: Moment, moments: Iterable[Moment], console: Console) -> list[M
         for item in moments:
             rows.append(item)
             seen.append(item)
-            live.update(Group(_table(rows), Text("Ctrl-C ends it")))
+            live.update(Group(_table(rows), Text("Ctrl-C to stop")))
     return seen
 
 
@@ -100,7 +100,7 @@ def _line(item: Moment) -> Text:
 
 
 def _sum_up(moments: Sequence[Moment], console: Console) -> None:
-    console.print(Text(f"{len(moments)} requests, none without an answer"))
+    console.print(Text(f"{len(moments)} requests, all answered"))
     for finished, where in (("cloud", "in the cloud"), ("device", "on the device")):
         took = [item.request.latency_s for item in moments if item.request.finished == finished]
         if took:
@@ -113,4 +113,4 @@ def _sum_up(moments: Sequence[Moment], console: Console) -> None:
     saved = sum(item.request.fallback is not None for item in moments)
     if saved:
         times = f"{saved} times" if saved != 1 else "once"
-        console.print(Text(f"{times} the device finished what the cloud did not"))
+        console.print(Text(f"{times}, the device finished a request because the cloud did not"))

@@ -1,4 +1,4 @@
-"""`splitc inspect`: where a model or pipeline could be cut, or what a bundle holds."""
+"""`splitc inspect`: show where a model or pipeline can be cut, or what a bundle contains."""
 
 import tempfile
 from pathlib import Path
@@ -79,13 +79,13 @@ def _show_analysis(found: Analysis, *, tensors: bool) -> None:
     )
     inner = [tensor for tensor in graph.tensors if tensor.consumers]
     console.print(
-        f"{len(inner)} tensors could cross; {len(partition.fused)} vanish inside fusions of ONNX Runtime; "
-        f"{len(partition.unknown)} have no known size or are not numbers"
+        f"{len(inner)} tensors can cross; ONNX Runtime fuses away {len(partition.fused)}; "
+        f"{len(partition.unknown)} have an unknown size or are not numeric"
     )
     for note in found.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     for name in partition.unknown:
-        console.print(Text(f"cannot cross: {name}: its size is unknown, or it is not a tensor of numbers"))
+        console.print(Text(f"cannot cross: {name}: its size is unknown, or it is not numeric"))
     if tensors:
         _show_tensors(found)
         for name in partition.fused:
@@ -112,14 +112,14 @@ def _show_tensors(found: Analysis) -> None:
 
 
 def _show_places(graph: Graph) -> None:
-    """List the places in running order with the smallest payloads, in that order."""
+    """List the places with the smallest payloads, in order of execution."""
     payloads = [
         (sum(graph.tensors[index].nbytes or 0 for index in crossing), count, crossing)
         for count in range(len(graph.units))
         if (crossing := boundary(graph, frozenset(range(count))))
     ]
     console = results()
-    console.print("places with the smallest payloads, in running order (every tensor with --tensors):")
+    console.print("places with the smallest payloads, in order of execution (all tensors: --tensors):")
     table = new_table("after unit", "of", "payload", "tensors", right=("of", "payload"))
     for payload, count, crossing in sorted(sorted(payloads)[:_SHOWN_PLACES], key=lambda place: place[1]):
         names = [graph.tensors[index].name for index in crossing[:_SHOWN_READERS]]

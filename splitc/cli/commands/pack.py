@@ -1,4 +1,4 @@
-"""`splitc pack`: what one side needs of a bundle, and nothing else."""
+"""`splitc pack`: write only what one side needs of a bundle."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def run(told: PackArguments) -> None:
 
 
 def _size_bytes(path: Path) -> int:
-    """Bytes on disk: files that share their content by hard links count once."""
+    """Bytes on disk; hard links to the same file count once."""
     files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
     return sum(
         {(stat.st_dev, stat.st_ino): stat.st_size for stat in (item.stat() for item in files)}.values()

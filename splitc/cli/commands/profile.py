@@ -1,4 +1,4 @@
-"""`splitc profile`: time a model on a target, or take over what somebody else timed there."""
+"""`splitc profile`: time a model on a target, or import times that were measured there."""
 
 import itertools
 import tempfile
@@ -63,7 +63,7 @@ def _writer(output: Path | None) -> Callable[[Profile], None]:
     return lambda profile: write_profile(profile, output) if output is not None else None
 
 
-# --- what was asked for ---
+# --- from arguments to options ---
 
 
 def _models_of(pipeline: Path) -> str:
@@ -79,7 +79,7 @@ def _options(told: ProfileArguments) -> RecordOptions:
         _check_here(name, target)
     elif target is not None and target.machine == "this":
         raise click.UsageError(
-            f"target '{name}' is this machine, which is measured; name the device with --target"
+            f"target '{name}' is this machine, which can be measured directly; name another device with --target"
         )
     sizings = _sizings(told.dims)
     _check_fits(way, told, len(sizings))
@@ -97,7 +97,11 @@ def _options(told: ProfileArguments) -> RecordOptions:
 
 
 def _way(told: ProfileArguments) -> Way:
-    """The one way that is asked for; the options of another way are a mistake."""
+    """The way that the options ask for.
+
+    Raises:
+        UsageError: the options belong to different ways.
+    """
     target = told.target
     ways: dict[str, Way] = {}
     if target.startswith(_SSH):
@@ -112,30 +116,30 @@ def _way(told: ProfileArguments) -> Way:
         ways["--latency"] = WholeOnly(told.latency)
     if len(ways) > 1:
         one, other, *_ = ways
-        raise click.UsageError(f"{one} and {other} are two ways to obtain a profile; give one of them")
+        raise click.UsageError(f"{one} and {other} are two ways to obtain a profile; give only one of them")
     for option, value, way, chosen in (
         ("--serial", told.serial, "--adb", told.adb),
         ("--program", told.program, "--adb", told.adb),
         ("--port", told.port, "--browser", told.browser),
     ):
         if value is not None and not chosen:
-            raise click.UsageError(f"{option} is for {way}")
+            raise click.UsageError(f"{option} needs {way}")
     if told.name is not None and not target.startswith(_SSH):
-        raise click.UsageError(f"--as is for --target {_SSH}...; without it, --target is the target's name")
+        raise click.UsageError(f"--as needs --target {_SSH}...; otherwise give the target's name as --target")
     return next(iter(ways.values()), Here())
 
 
 def _check_fits(way: Way, told: ProfileArguments, sizings: int) -> None:
     if told.samples and sizings > 1:
-        raise click.UsageError("--samples is of one size; give one size for each --dim")
+        raise click.UsageError("--samples has a single size; give one size for each --dim")
     if isinstance(way, Imported | WholeOnly):
         known = "--import" if isinstance(way, Imported) else "--latency"
         if told.runs is not None:
-            raise click.UsageError(f"--runs has no meaning with {known}: nothing is run")
+            raise click.UsageError(f"--runs cannot be used with {known}, which runs nothing")
         if sizings > 1:
-            raise click.UsageError(f"{known} is of one size; give one size for each --dim")
+            raise click.UsageError(f"{known} is for a single size; give one size for each --dim")
     if isinstance(way, WholeOnly) and len(told.threads) > 1:
-        raise click.UsageError("--latency is of one number of threads; give one with --threads")
+        raise click.UsageError("--latency is for a single number of threads; give one with --threads")
 
 
 def _described(told: ProfileArguments) -> Target | None:
@@ -153,7 +157,7 @@ def _check_here(name: str, target: Target | None) -> None:
     if target is not None and target.machine != "this":
         raise ProfileError(
             f"target '{name}' is not this machine; reach it with --target ssh://HOST --as {name}, --adb or --browser, or "
-            f"run {shipped('profilers') / PROGRAM} on it and give what it prints with --import"
+            f"run {shipped('profilers') / PROGRAM} on it and import its output with --import"
         )
 
 
@@ -165,7 +169,7 @@ def _sizings(dims: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[dict[str, i
     )
 
 
-# --- what came of it ---
+# --- the result ---
 
 
 def _show(recorded: Recorded, console: Console) -> None:
@@ -184,7 +188,7 @@ def _show(recorded: Recorded, console: Console) -> None:
             console.print(
                 _note(
                     f"with {_threads(measured)} the last third of the runs was {100 * (drift - 1):.0f} % slower than the "
-                    "first: the machine grew hot, or was busy with something else"
+                    "first: the machine became hot, or was busy with other work"
                 )
             )
     for note in (*found.notes, *recorded.notes):
@@ -242,7 +246,7 @@ def _outcome(model: Path, options: RecordOptions, recorded: Recorded, output: Pa
         lines.append(f"`splitc compile {model} {side} {options.described_as}` now uses it")
     elif options.target is None:
         lines.append(
-            f"'{options.name}' is no target: say which one it is with --as NAME, or use a file that -o wrote with "
-            "`splitc compile --device NAME --device-profile FILE`"
+            f"'{options.name}' is not a known target (`splitc targets` lists them); name the target with --as NAME, or write a "
+            "file with -o and use it with `splitc compile --device NAME --device-profile FILE`"
         )
     return lines

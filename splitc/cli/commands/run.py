@@ -1,4 +1,4 @@
-"""`splitc run`: run a bundle as an app would, and show what the scheduler chose and how long it took."""
+"""`splitc run`: run a bundle as an app does, and show which cuts were chosen and how long they took."""
 
 import contextlib
 import math
@@ -41,7 +41,7 @@ _PAUSE_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What is told of the requests that one cut was chosen for."""
+    """A summary of the requests that used one cut."""
 
     cut: str
     requests: int
@@ -88,12 +88,12 @@ def _requests(session: Session, feeds: Mapping[str, Array], repeat: int) -> Iter
         yield session.request(feeds)
 
 
-# --- what was asked for ---
+# --- from arguments to options ---
 
 
 def _check_alone(manifest: Manifest, cut: str) -> None:
     if any(entry.id == cut and entry.cloud is not None for entry in manifest.cuts):
-        raise click.UsageError(f"cut {cut} needs the cloud: add --server, or leave --cut out")
+        raise click.UsageError(f"cut {cut} needs the cloud: add --server, or leave out --cut")
 
 
 def _start(network: str | None) -> Conditions | None:
@@ -104,13 +104,13 @@ def _start(network: str | None) -> Conditions | None:
 
 
 def _await(server: str | None, token: str | None, ca_file: Path | None, patience_s: float) -> None:
-    """Return when *server* is ready.
+    """Wait until *server* is ready.
 
     Raises:
-        DeadlineExceeded: it was not in time.
+        DeadlineExceeded: it was not ready in time.
     """
     if server is None:
-        raise click.UsageError("--wait is for --server: there is nothing else to wait for")
+        raise click.UsageError("--wait needs --server")
     transport = HttpTransport(server, token=token, ca_file=ca_file)
     deadline_s = time.monotonic() + patience_s
     try:
@@ -127,7 +127,7 @@ def _await(server: str | None, token: str | None, ca_file: Path | None, patience
 
 
 def _feeds(manifest: Manifest, given: Sequence[tuple[str, Path]]) -> dict[str, Array]:
-    """The given inputs, and random ones of the manifest's sizes for all others."""
+    """The given inputs, and random values of the manifest's sizes for all others."""
     others = [
         Input(item.name, item.dtype, item.shape)
         for item in manifest.model.inputs
@@ -145,11 +145,11 @@ def _read(path: Path) -> Array:
             f"{path}: cannot be read as .npy: {error}; save one array with numpy.save"
         ) from error
     if not isinstance(value, np.ndarray):
-        raise InputError(f"{path}: holds several arrays; save one array with numpy.save")
+        raise InputError(f"{path}: contains several arrays; save one array with numpy.save")
     return value
 
 
-# --- what came of it ---
+# --- the result ---
 
 
 def _facts(outcome: Outcome) -> dict[str, object]:
@@ -168,10 +168,10 @@ def _show(outcomes: Sequence[Outcome], seen: Conditions, output: Path | None, co
     console.print(_table(outcomes))
     for reason, count in Counter(item.fallback for item in outcomes if item.fallback).most_common():
         console.print(
-            Text(f"{count} times the device finished alone: {reason}", style="yellow"), soft_wrap=True
+            Text(f"{count} times, the device finished alone: {reason}", style="yellow"), soft_wrap=True
         )
     console.print(
-        f"seen: uplink {format_rate(seen.uplink_bps)}, downlink {format_rate(seen.downlink_bps)}, round trip "
+        f"measured: uplink {format_rate(seen.uplink_bps)}, downlink {format_rate(seen.downlink_bps)}, round trip "
         f"{format_seconds(seen.rtt_s)}; device {seen.device_slowdown:.2f}x and cloud {seen.cloud_slowdown:.2f}x of the times "
         "in the manifest",
         soft_wrap=True,
@@ -203,7 +203,7 @@ def _rows(outcomes: Sequence[Outcome]) -> Iterator[_Row]:
     for cut in sorted({item.decision.cut.id for item in outcomes}):
         own = [item for item in outcomes if item.decision.cut.id == cut]
         took = [item.latency_s for item in own]
-        # No link was seen while the server is left alone.
+        # Infinite while the server is not contacted.
         predicted = [item.decision.latency_s for item in own if math.isfinite(item.decision.latency_s)]
         yield _Row(
             cut,

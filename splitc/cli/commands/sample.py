@@ -1,4 +1,4 @@
-"""`splitc sample`: models and pipelines to try splitc on."""
+"""`splitc sample`: write models and pipelines to try splitc on."""
 
 from pathlib import Path
 
@@ -50,19 +50,19 @@ def _check_options(told: SampleArguments) -> None:
         ("--size", told.size, only),
     ):
         if value is not None and told.name not in names:
-            raise click.UsageError(f"{option} is for {' and '.join(names)} only")
+            raise click.UsageError(f"{option} is only for {' and '.join(names)}")
 
 
 def _write_model(name: str, path: Path) -> None:
     if path.is_dir():
-        raise click.UsageError(f"-o {path} is a folder, but {name} is one file; name a file")
+        raise click.UsageError(f"-o {path} is a folder, but {name} is a single file; give the name of a file")
     write_sample(name, path)
     click.echo(f"wrote {path} ({format_bytes(path.stat().st_size)})")
 
 
 def _write_stable_diffusion(folder: Path, schedule: Schedule, width: float, size: int) -> None:
     with stages() as progress:
-        progress("loading the networks' libraries")
+        progress("loading PyTorch and diffusers")
         with needs_extra("diffusion", f"splitc sample {STABLE_DIFFUSION}"):
             from splitc.samples.stable_diffusion import write_stable_diffusion  # noqa: PLC0415 - an extra
         write_stable_diffusion(

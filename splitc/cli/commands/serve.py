@@ -1,4 +1,4 @@
-"""`splitc serve`: serve what the cloud does of the cuts of bundles to the devices that do the rest."""
+"""`splitc serve`: serve the cloud's part of bundles to devices."""
 
 import logging
 import sys
@@ -35,7 +35,7 @@ def run(told: ServeArguments) -> None:
     )
     listen = _listen(told)
     if told.replicas is not None and not told.on_ray:
-        raise click.UsageError("--replicas is for --ray; give both or none")
+        raise click.UsageError("--replicas needs --ray")
     if told.on_ray:
         _check_ray(listen)
     least, most = told.replicas or (1, 1)
@@ -68,20 +68,22 @@ def run(told: ServeArguments) -> None:
 def _check_ray(listen: ListenOptions) -> None:
     """Refuse what Ray Serve cannot do, before the bundles are opened, which takes a while."""
     if listen.tls_cert is not None:
-        raise click.UsageError("Ray Serve has no TLS; leave out --tls-cert, and put a proxy in front of it")
+        raise click.UsageError(
+            "--tls-cert cannot be used with --ray: Ray Serve has no TLS; put a proxy in front of it"
+        )
     with needs_extra("serve,ray", "splitc serve --ray"):
         import_module("splitc.server.ray.deployment")
 
 
 def _utilisation(told: ServeArguments) -> float | None:
     if told.utilisation is not None and not told.is_priced:
-        raise click.UsageError("--utilisation is for --price; give both or none")
+        raise click.UsageError("--utilisation needs --price")
     return (told.utilisation or DEFAULT_UTILISATION) if told.is_priced else None
 
 
 def _listen(told: ServeArguments) -> ListenOptions:
     if (told.tls_cert is None) != (told.tls_key is None):
-        raise click.UsageError("--tls-cert and --tls-key belong together; give both or none")
+        raise click.UsageError("--tls-cert and --tls-key are used together; give both or neither")
     return ListenOptions(
         host=told.host,
         port=told.port,
@@ -96,7 +98,7 @@ def _folder(path: Path, cache: Path) -> Path:
 
 
 def _sayer(parts: Sequence[ServedPart], *, as_json: bool) -> Callable[[str], None]:
-    """Returns what prints where *parts* are served, at once, also into a pipe."""
+    """Return a function that prints what is served and where, and flushes, so that a pipe sees it at once."""
     facts, table = [_facts(part) for part in parts], _table(parts)
 
     def say(url: str) -> None:
@@ -105,7 +107,7 @@ def _sayer(parts: Sequence[ServedPart], *, as_json: bool) -> Callable[[str], Non
         else:
             console = results()
             console.print(table)
-            console.print(f"serving at {url} (metrics at {url}/metrics); Ctrl-C ends it")
+            console.print(f"serving at {url} (metrics at {url}/metrics); Ctrl-C to stop")
         sys.stdout.flush()
 
     return say
@@ -129,7 +131,7 @@ def _facts(part: ServedPart) -> dict[str, object]:
 
 
 def _runs(part: ServedPart) -> tuple[tuple[File, int], ...]:
-    """The files of a part, and how often each is run."""
+    """The files of a part, and how often a request runs each of them."""
     if isinstance(part.runs, File):
         return ((part.runs, 1),)
     return tuple((file, part.runs.calls[name]) for name, file in part.runs.files.items())

@@ -1,4 +1,4 @@
-"""`splitc simulate`: what a fleet of devices would make of a cloud, policy by policy."""
+"""`splitc simulate`: compare policies for a fleet of devices that share a cloud."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -25,7 +25,7 @@ from splitc.simulate.report.summary import Group, Summary, summarise
 from splitc.simulate.scenario import Scenario, described_curves, match, measured_curves, usual_cases
 from splitc.simulate.workload import draw, expected_jobs
 
-_MOST_JOBS = 2_000_000  # of events: more take gigabytes of memory
+_MOST_JOBS = 2_000_000  # with events; more take gigabytes of memory
 _SHARES = ("device", "split", "cloud", "refused")
 _TIMES = ("median", "95th", "99th")
 
@@ -34,7 +34,7 @@ _Told = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Results:
-    """All policies; no outcomes of a fluid plan."""
+    """The results of all policies; a fluid plan has no outcomes."""
 
     summaries: tuple[Summary, ...]
     outcomes: tuple[SimulationOutcome, ...]
@@ -50,7 +50,7 @@ def run(told: SimulateArguments) -> None:
     cases = usual_cases(scenario)
     policies = [policy(name, cases) for name in wanted]
     if told.fluid and told.jobs is not None:
-        raise click.UsageError("--jobs is for events, of which --fluid has none")
+        raise click.UsageError("--jobs cannot be used with --fluid, which simulates no single jobs")
     found = _plan(scenario, policies) if told.fluid else _simulate(scenario, policies, told.jobs)
     if told.report is not None:
         told.report.write_text(render(scenario, found.summaries, found.outcomes), encoding="utf-8")
@@ -62,7 +62,7 @@ def run(told: SimulateArguments) -> None:
         click.echo(f"wrote {told.report}")
 
 
-# --- before ---
+# --- the scenario ---
 
 
 def _scenario(fleet: Fleet, bundles: Sequence[Bundle], told: SimulateArguments) -> Scenario:
@@ -82,7 +82,7 @@ def _scenario(fleet: Fleet, bundles: Sequence[Bundle], told: SimulateArguments) 
     return Scenario(fleet, tuple(bundle.manifest for bundle in used), load_links(fleet, told.trace), curves)
 
 
-# --- the work ---
+# --- the simulation ---
 
 
 def _plan(scenario: Scenario, policies: Sequence[Policy]) -> _Results:
@@ -96,14 +96,14 @@ def _simulate(scenario: Scenario, policies: Sequence[Policy], most: int | None) 
     expected = expected_jobs(scenario.fleet)
     if min(expected, most or expected) > _MOST_JOBS:
         raise TargetError(
-            f"the fleet has about {expected:.3g} jobs, and events are for {_MOST_JOBS:.2g} at most; shorten its horizon, "
-            "give --jobs, or approximate with --fluid"
+            f"the fleet has about {expected:.3g} jobs, more than the {_MOST_JOBS:.2g} that can be simulated; shorten its horizon, "
+            "limit them with --jobs, or approximate with --fluid"
         )
     workload = draw(scenario)
     if most is not None:
         workload = workload.first(most)
     if not len(workload):
-        raise TargetError("the fleet has no job within its horizon; lengthen horizon_s, or raise rate_per_s")
+        raise TargetError("the fleet has no jobs within its horizon; increase horizon_s or rate_per_s")
     found = reach(scenario, workload)
     outcomes, summaries = [], []
     with _progress() as progress:
@@ -121,7 +121,7 @@ def _progress() -> AbstractContextManager[Progress]:
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
-# --- after ---
+# --- the result ---
 
 
 def _show(summaries: Sequence[Summary], console: Console) -> None:
@@ -152,14 +152,14 @@ def _figures(group: Group) -> list[str]:
 
 
 def _sentence(item: Summary) -> str:
-    """How far a policy is from what is possible, and how far its classes are apart."""
+    """How far a policy is from the bounds, and how far apart its classes are."""
     parts = []
     if item.spread is not None and len(item.classes) > 1:
-        parts.append(f"the 95th percentiles of its classes are {item.spread:.2f}x apart")
+        parts.append(f"the 95th percentiles of its classes differ by up to {item.spread:.2f}x")
     if item.bounds is not None and item.bounds.met is not None:
-        parts.append(f"in time {_percent(item.all.met)} of at most {_percent(item.bounds.met)}")
+        parts.append(f"{_percent(item.all.met)} in time (at most {_percent(item.bounds.met)} is possible)")
     if item.bounds is not None and item.bounds.mean_s is not None:
-        mean = f"mean latency {_seconds(item.all.mean_s)} of at least {_seconds(item.bounds.mean_s)}"
+        mean = f"mean latency {_seconds(item.all.mean_s)} (at least {_seconds(item.bounds.mean_s)})"
         parts.append(mean)
     if item.turned_away:
         parts.append(f"the cloud turned {item.turned_away:.0f} requests away")

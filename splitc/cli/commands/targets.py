@@ -1,4 +1,4 @@
-"""The `targets` command: list machines and networks, show one, check a description."""
+"""`splitc targets`: list machines and networks, show one of them, or check a description."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,13 +42,13 @@ def run(told: TargetsArguments) -> None:
         _list(store, as_json=as_json)
     elif words[0] == CHECK:
         if len(words) == 1:
-            raise click.UsageError("check needs a FILE, such as board.toml")
+            raise click.UsageError("check needs a file, such as `splitc targets check board.toml`")
         checked = [check_description(Path(word)) for word in words[1:]]
         _tell(checked, store, as_json=as_json)
         if any(item.mistakes for item in checked):
             raise click.exceptions.Exit(_FAILED)
     elif len(words) > 1:
-        raise click.UsageError(f"one NAME at a time; '{words[1]}' is one too many")
+        raise click.UsageError(f"give one name at a time; '{words[1]}' is a second one")
     else:
         _show(words[0], store, as_json=as_json)
 
@@ -86,10 +86,10 @@ def _target_rows(store: Store) -> Iterator[tuple[str, ...]]:
     for name, path in target_paths().items():
         try:
             target = load_target(name)
-        except TargetError as error:  # a file of the user's own must not hide the others
+        except TargetError as error:  # a mistake in one of the user's files must not hide the others
             yield name, _MISTAKEN, "", "", _advice(error, path)
         else:
-            times = times_here(target, store).partition(":")[0]  # the reason is for the full view
+            times = times_here(target, store).partition(":")[0]  # without the reason
             yield name, target.kind, _runs_on(target), times, target.description
 
 
@@ -151,13 +151,13 @@ def _machine_facts(target: Target, store: Store) -> Iterator[tuple[str, str]]:
     yield "runs on", f"{target.runtime}, {target.provider}{threads}"
     yield "times", times_here(target, store)
     if target.descriptor is not None:
-        yield "fitted", f"{target.descriptor.coefficients}: what the runtime makes of the numbers below"
+        yield "coefficients", f"{target.descriptor.coefficients}: how fast the runtime is on this hardware"
         if target.descriptor.caveat is not None:
             yield "caveat", target.descriptor.caveat
 
 
 def _load(name: str) -> tuple[Path, Target | Network]:
-    """The machine or network of this name, or in this file, and where it is described."""
+    """The machine or network with this name, or in this file, and the file's path."""
     if name.endswith(".toml"):
         path = Path(name)
         described = check_description(path).described
@@ -245,9 +245,9 @@ def _tell(checked: list[CheckedDescription], store: Store, *, as_json: bool) -> 
 def _praise(described: Target | Network, path: Path, store: Store) -> str:
     if isinstance(described, Network):
         up, down, rtt = _rates(described)
-        return f"a network in order: {up} up, {down} down, {rtt} RTT; use it with `--network {path}`"
+        return f"the description of a network is correct: {up} up, {down} down, {rtt} RTT; use it with `--network {path}`"
     option = f"use it with `--{described.kind} {path}`"
     if described.descriptor is None:
-        return f"a {described.kind} in order, {times_here(described, store)}; {option}"
+        return f"the description of a {described.kind} is correct; times: {times_here(described, store)}; {option}"
     cores = ", ".join(f"{cluster.cores}x {cluster.core}" for cluster in described.descriptor.clusters)
-    return f"a {described.kind} in order: {cores}, times {times_here(described, store)}; {option}"
+    return f"the description of a {described.kind} is correct: {cores}, times {times_here(described, store)}; {option}"

@@ -1,4 +1,4 @@
-"""`splitc verify`: check a bundle."""
+"""`splitc verify`: check a bundle against the whole model."""
 
 import click
 from rich.text import Text
@@ -27,7 +27,7 @@ def run(told: VerifyArguments) -> None:
         return
     for key, found in checked.cuts:
         click.echo(
-            f"{key}: error {found.max_rel:.1e} of the output's scale, allowed {found.tolerance:.0e}, "
+            f"{key}: error {found.max_rel:.1e} of the output's scale (allowed: {found.tolerance:.0e}), "
             f"{found.seeds} input{'s' if found.seeds != 1 else ''}"
         )
     for note in checked.notes:

@@ -1,4 +1,4 @@
-"""`splitc compile` as a process: what a person sees, and the same for a machine."""
+"""`splitc compile` as a process: what it prints for people, and the same facts as JSON."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,9 @@ NETWORKS = ("wifi", "5g", "lte", "3g")
 def test_names_every_cut_and_every_network(tiny: Tiny) -> None:
     manifest, out = tiny.bundle.manifest, tiny.done.out
     lines = [line for line in out.splitlines() if line.strip()]
-    rows = {line.split()[0]: line for line in reversed(lines)}  # the first that begins so: that of the table
+    rows = {
+        line.split()[0]: line for line in reversed(lines)
+    }  # the first line that begins with the word: the row of the table
     assert {cut.kind for cut in manifest.cuts} == {"all-head", "split", "all-tail"}
     for cut in manifest.cuts:
         assert cut.kind in rows[cut.id]
@@ -82,7 +84,7 @@ def test_json_holds_the_same_facts(tiny: Tiny, home: Path) -> None:
         assert item["cut"] in {cut["id"] for cut in facts["manifest"]["cuts"]}
 
 
-def test_where_bundles_go_and_what_a_target_latency_does(tmp_path: Path) -> None:
+def test_the_default_folder_and_a_target_latency(tmp_path: Path) -> None:
     save_tiny("tiny_cnn", tmp_path)
     done = splitc(
         *(
@@ -112,5 +114,5 @@ def test_says_when_too_few_cuts_were_allowed(tiny: Tiny, home: Path, tmp_path: P
     few = splitc(*common, "--max-cuts", "2", "-o", "few", cwd=tmp_path)
     many = splitc(*common, "--max-cuts", "99", "-o", "many", cwd=tmp_path)
     assert (few.code, many.code) == (0, 0), few.err + many.err
-    assert "more than the 0 % asked for: more cuts would be needed, see --max-cuts" in few.out
-    assert "asked for" not in many.out
+    assert "more than the limit of 0 %; raise --max-cuts to ship more cuts" in few.out
+    assert "raise --max-cuts" not in many.out

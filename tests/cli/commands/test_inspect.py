@@ -1,4 +1,4 @@
-"""The other commands: inspect, verify."""
+"""`splitc inspect` and `splitc verify`."""
 
 import json
 from pathlib import Path
@@ -96,7 +96,7 @@ def test_inspect_a_bundle(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> Non
     assert facts == json.loads(tiny.bundle.path(MANIFEST).read_bytes())
 
 
-def test_inspect_a_folder_that_is_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_a_folder_without_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{tmp_path}: not a bundle, there is no manifest.json in it" in refused(
         capsys, "inspect", tmp_path
     )
@@ -118,7 +118,7 @@ def test_verify(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "not a bundle" in refused(capsys, "verify", tmp_path)
 
 
-def test_brackets_in_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_brackets_in_names_are_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = save_tiny("diamond", tmp_path).rename(tmp_path / "net[bold].onnx")
     assert "net[bold]" in run(capsys, "inspect", model, "--no-simplify")
 

@@ -1,4 +1,4 @@
-"""`splitc pack`: what one side needs, as a folder, a .zip, or a repository for Triton."""
+"""`splitc pack` writes what one side needs as a folder, a .zip, or a model repository for Triton."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Pipelines, as a user meets them: inspect, compile, verify, pack, serve and run, each a process."""
+"""Pipelines on the command line: inspect, compile, verify, pack, serve and run, each as a process."""
 
 import json
 import os
@@ -29,7 +29,7 @@ PIPELINE = "pipeline.toml"
 
 @dataclass(frozen=True)
 class Made:
-    """A pipeline of twenty iterations, compiled by a process for made-up machines, and what that said."""
+    """A pipeline of twenty iterations, compiled by a process for invented machines, and what the process printed."""
 
     folder: Path
     machines: tuple[str | Path, ...]
@@ -90,7 +90,7 @@ def test_the_same_bytes_twice(made: Made, tmp_path: Path) -> None:
 
 
 def test_the_same_bytes_from_recorded_profiles(made: Made, tmp_path: Path) -> None:
-    """As a build server does it, which must not measure."""
+    """On a build server, which must not measure."""
     profiles = tmp_path / "profiles"
     profiles.mkdir()
     for name in ("text", "unet", "step", "vae"):
@@ -116,7 +116,7 @@ def test_the_same_bytes_from_recorded_profiles(made: Made, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda item: item.name)
 def test_stopped_at_any_moment(number: signal.Signals, made: Made, tmp_path: Path) -> None:
-    """Nothing is left, or all of it is there."""
+    """The bundle is absent or complete."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     moments = random.Random(number)
@@ -130,7 +130,7 @@ def test_stopped_at_any_moment(number: signal.Signals, made: Made, tmp_path: Pat
             preexec_fn=hear_interrupts,
         ) as process:
             assert process.stderr is not None
-            process.stderr.readline()  # from here on it listens, however long a busy machine takes to start it
+            process.stderr.readline()  # now it handles signals; a busy machine may take long to get here
             with suppress(subprocess.TimeoutExpired):
                 process.wait(3 * moments.random())
             process.send_signal(number)
@@ -143,7 +143,7 @@ def test_stopped_at_any_moment(number: signal.Signals, made: Made, tmp_path: Pat
             assert said.splitlines()[-1] == "interrupted"
 
 
-# --- what can be wrong with it ---
+# --- mistakes ---
 
 
 def _grows(folder: Path) -> None:
@@ -188,7 +188,7 @@ def _grows(folder: Path) -> None:
     ids=["carry", "begin", "rows", "input", "output", "key", "file", "toml"],
 )
 @pytest.mark.parametrize("command", ["inspect", "compile"])
-def test_one_sentence_each(
+def test_each_mistake_gives_one_sentence(
     command: str, old: str, new: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_diffusion(tmp_path, DIFFUSION.replace(old, new))
@@ -249,7 +249,7 @@ def test_inspect_a_pipeline(made: Made, capsys: pytest.CaptureFixture[str]) -> N
 def test_all_places_are_listed_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_diffusion(tmp_path)
     short, full = (run(capsys, "inspect", path, "--no-simplify", *more) for more in ([], ["--tensors"]))
-    assert "more places inside stages; --tensors lists all of them" in short
+    assert "more places inside stages; list them with --tensors" in short
     assert len(full.splitlines()) > len(short.splitlines())
     assert "more places" not in full
 
@@ -280,7 +280,7 @@ def test_verify_as_json(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(facts["notes"]) == 1
 
 
-def test_what_was_compiled_must_be_given(made: Made, tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_needs_what_was_compiled(made: Made, tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     for bundle, other in ((made.bundle, made.folder / "vae.onnx"), (tiny.bundle, made.path)):
         done = call(capsys, "verify", bundle.folder, "--model", other)
         assert_sentence(done, 1, f"was compiled from another model than {other}; compile it again")
@@ -308,7 +308,7 @@ def image(path: Path) -> np.ndarray:
 def test_the_device_alone(
     made: Made, inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From a folder and packed."""
+    """From a folder and from a .zip."""
     pack(made.bundle.folder, "device", tmp_path / "app.zip")
     images = []
     for number, bundle in enumerate((made.bundle.folder, tmp_path / "app.zip")):
@@ -324,7 +324,7 @@ def test_random_inputs_where_none_are_given(made: Made, capsys: pytest.CaptureFi
 
 
 def test_every_cut_against_a_server(made: Made, inputs: list[str], tmp_path: Path) -> None:
-    """Both sides packed, each side a process; each cut gives the image that the device alone does."""
+    """Both sides are packed, and run in their own process; each cut gives the same image as the device alone."""
     for side in ("device", "cloud"):
         pack(made.bundle.folder, side, tmp_path / f"{side}.zip")
     want, finished = None, []

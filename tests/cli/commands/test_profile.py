@@ -1,4 +1,4 @@
-"""`splitc profile` and `splitc calibrate`: what a device told is kept, and builds use it."""
+"""`splitc profile` and `splitc calibrate`: measurements are kept, and builds use them."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ from tests.running import LAUNCH, Done, hear_interrupts, save_tiny, splitc, tree
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of our own; the default one of every command in this test."""
+    """A fresh cache folder, which every command in the test uses by default."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "splitc"
 
@@ -66,7 +66,7 @@ def kept(cache: Path) -> list[str]:
 def device_of(
     capsys: pytest.CaptureFixture[str], model: Path, device: str | Path, *options: str | Path
 ) -> dict[str, Any]:
-    """What a build for *device* says of its times."""
+    """What a build for *device* prints about its times."""
     text = run(
         capsys,
         "compile",
@@ -107,7 +107,7 @@ def test_here(model: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFi
     ]
 
 
-def test_a_build_takes_what_was_kept(model: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_build_uses_a_kept_profile(model: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = run(capsys, "profile", model, "--runs", "5")
     assert f"`splitc compile {model} --cloud local` now uses it" in text
     assert device_of(capsys, model, "local")["source"] == "measured"
@@ -152,20 +152,20 @@ def test_another_machine_says_how_to_reach_it(
         (["--adb", "--browser"], "--adb and --browser are two ways"),
         (["--import", "t.json", "--latency", "1ms"], "--import and --latency are two ways"),
         (["--target", "ssh://pi", "--adb"], "--target ssh://... and --adb are two ways"),
-        (["--serial", "X"], "--serial is for --adb"),
-        (["--program", "X"], "--program is for --adb"),
-        (["--port", "80"], "--port is for --browser"),
-        (["--as", "pixel7"], "--as is for --target ssh://..."),
-        (["--latency", "1ms"], "target 'local' is this machine, which is measured"),
-        (["--target", "pixel7", "--latency", "soon"], "'soon' is no duration; write it like 100ms"),
-        (["--target", "pixel7", "--latency", "1ms", "--runs", "3"], "--runs has no meaning with --latency"),
-        (["--target", "pixel7", "--latency", "1ms", "--threads", "1,2"], "one number of threads"),
-        (["--target", "pixel7", "--import", "t.json", "--dim", "a=1,2"], "--import is of one size"),
-        (["--samples", "s.npz", "--dim", "a=1,2"], "--samples is of one size"),
-        (["--threads", "0"], "'0' is no list of numbers of at least 1, such as 1,4"),
-        (["--threads", "two"], "is no list of numbers"),
+        (["--serial", "X"], "--serial needs --adb"),
+        (["--program", "X"], "--program needs --adb"),
+        (["--port", "80"], "--port needs --browser"),
+        (["--as", "pixel7"], "--as needs --target ssh://..."),
+        (["--latency", "1ms"], "target 'local' is this machine, which can be measured directly"),
+        (["--target", "pixel7", "--latency", "soon"], "invalid duration 'soon'; write it like 100ms"),
+        (["--target", "pixel7", "--latency", "1ms", "--runs", "3"], "--runs cannot be used with --latency"),
+        (["--target", "pixel7", "--latency", "1ms", "--threads", "1,2"], "a single number of threads"),
+        (["--target", "pixel7", "--import", "t.json", "--dim", "a=1,2"], "--import is for a single size"),
+        (["--samples", "s.npz", "--dim", "a=1,2"], "--samples has a single size"),
+        (["--threads", "0"], "'0' is not a list of positive whole numbers, such as 1,4"),
+        (["--threads", "two"], "is not a list of positive whole numbers"),
         (["--dim", "seq"], "is not NAME=SIZE"),
-        (["--dim", "seq=1,x"], "is no list of numbers"),
+        (["--dim", "seq=1,x"], "is not a list of positive whole numbers"),
         (["--dim", "seq="], "is not NAME=SIZE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -176,7 +176,9 @@ def test_wrong_usage(options: list[str], words: str, capsys: pytest.CaptureFixtu
     assert "; see `splitc profile --help`" in message
 
 
-def test_of_a_pipeline_each_model_is_profiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipeline_must_be_profiled_model_by_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pipeline = tmp_path / "two.toml"
     stages = [f'[[stage]]\nname = "{name}"\nmodel = "{name}.onnx"\n' for name in ("first", "second")]
     pipeline.write_text("\n".join(['name = "two"', 'outputs = ["y"]', *stages]), encoding="utf-8")
@@ -213,7 +215,7 @@ def test_a_trace_from_a_phone(model: Path, tmp_path: Path, capsys: pytest.Captur
 def test_a_document_from_a_board(
     model: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Printed by the program, run by hand on the model as it is."""
+    """The output of the program, run by hand on the unsimplified model."""
     program = shipped("profilers") / "onnxruntime_cpu.py"
     printed = subprocess.run(
         [LAUNCH[0], program, model, "--threads", "1,4", "--runs", "5"], capture_output=True, check=True
@@ -236,7 +238,7 @@ def test_a_document_from_a_board(
     assert "was recorded with --threads 1, 4, not 3" in message
 
 
-def test_of_another_model_nothing_is_kept(
+def test_a_profile_of_another_model_is_not_kept(
     model: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace = record(save_tiny("diamond", tmp_path), tmp_path)
@@ -250,7 +252,7 @@ def test_of_another_model_nothing_is_kept(
     assert all(name.startswith("kept/local/diamond") for name in kept(cache))
 
 
-def test_at_other_sizes_nothing_is_kept(
+def test_a_profile_at_other_sizes_is_not_kept(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = save_tiny("dynamic_batch", tmp_path)
@@ -280,7 +282,7 @@ def test_a_broken_trace(model: Path, cache: Path, tmp_path: Path, capsys: pytest
     assert kept(cache) == []
 
 
-def test_a_trace_that_tells_its_threads(
+def test_a_trace_that_states_its_threads(
     model: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace = record(model, tmp_path, threads=2)
@@ -312,7 +314,7 @@ def test_only_the_whole_is_known(
     )
     head = device_of(capsys, model, "pixel7", "--no-verify")
     assert head["source"] == "imported"
-    low, high = head["interval"]  # of the parts, which nobody timed
+    low, high = head["interval"]  # for the parts, which were not timed
     assert before["interval"][0] < low < 1 < high < before["interval"][1]
     manifest = read_bundle(tmp_path / "out").manifest
     (all_head,) = [cut for cut in manifest.cuts if cut.kind == "all-head"]
@@ -338,7 +340,7 @@ def test_one_number_does_not_replace_a_measurement(
     assert device_of(capsys, model, "pixel7", "--no-verify")["source"] == "imported"
 
 
-def test_no_cache_uses_nothing_that_was_kept(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_cache_ignores_kept_profiles(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, "profile", model, "--target", "pixel7", "--latency", "12.5ms")
     assert device_of(capsys, model, "pixel7", "--no-cache")["source"] == "predicted"
 
@@ -374,7 +376,7 @@ def test_calibrate(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert effect["measured_s"] == 0.003
     assert abs(effect["after"]["seconds"] - 0.003) < abs(effect["before"]["seconds"] - 0.003)
     assert facts["rescaled"]
-    # A newer run of the same model and threads takes the place of the older one.
+    # A newer run with the same model and threads replaces the older one.
     assert "with 1 run" in run(capsys, "calibrate", "pixel7", "--with", tmp_path / "run2.json")
     assert device_of(capsys, model, "pixel7") != first
     assert run(capsys, "calibrate", "pixel7", "--clear") == "pixel7 is not calibrated any more\n"
@@ -421,14 +423,14 @@ def test_what_cannot_calibrate(
         (tmp_path / "bad.json").write_text(json.dumps(document | change), encoding="utf-8")
         assert words in refused(capsys, "calibrate", "pixel7", "--with", tmp_path / "bad.json")
     assert "local" in refused(capsys, "calibrate", "local", "--with", tmp_path / "p.json")
-    assert "give one of the two" in refused(
+    assert "give only one of them" in refused(
         capsys, "calibrate", "pixel7", "--clear", "--with", tmp_path / "p.json", code=2
     )
     assert "cannot be read" in refused(capsys, "calibrate", "pixel7", "--with", tmp_path / "none.json")
     assert not any("calibration" in name for name in kept(cache))
 
 
-def test_a_damaged_calibration_is_no_obstacle(
+def test_a_damaged_calibration_is_ignored(
     model: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (cache / "kept" / "pixel7").mkdir(parents=True)
@@ -444,7 +446,7 @@ def test_a_damaged_calibration_is_no_obstacle(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda item: item.name)
 def test_stopped_at_any_moment(number: signal.Signals, model: Path, cache: Path, tmp_path: Path) -> None:
-    """Nothing is half-written or half-kept, and no process is left."""
+    """No file is incomplete, and no process is left."""
     moments = random.Random(7)
     output = tmp_path / "out" / "p.json"
     for _ in range(4):
@@ -464,7 +466,9 @@ def test_stopped_at_any_moment(number: signal.Signals, model: Path, cache: Path,
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         assert process.returncode in (0, 128 + number, -number), err
-        if process.returncode == 128 + number:  # else it was too early, too late, or Python swallowed it
+        if (
+            process.returncode == 128 + number
+        ):  # otherwise the signal came too early or too late, or Python swallowed it
             assert err.splitlines()[-1] == b"interrupted"
             assert b"Traceback" not in err
         files = [Path(name) for name in tree(tmp_path / "out")] if output.parent.exists() else []
@@ -489,11 +493,11 @@ def test_help_has_examples(tmp_path: Path) -> None:
         ("ssh://pi@[fe80::1%eth0]:22", "fe80::1%eth0"),
     ],
 )
-def test_a_board_is_called_after_its_host(target: str, name: str) -> None:
+def test_a_board_is_named_after_its_host(target: str, name: str) -> None:
     assert _host_name(target) == name
 
 
-def test_a_board_that_is_not_there(
+def test_an_unreachable_board(
     model: Path,
     cache: Path,
     tmp_path: Path,

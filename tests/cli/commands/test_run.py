@@ -1,4 +1,4 @@
-"""`splitc run` on the device alone; with a server it is run in tests/system."""
+"""`splitc run` on the device alone; tests/system runs it with a server."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_outputs_are_those_of_the_model(
         assert all(difference(found[key], want[key]).max_rel < 1e-4 for key in want)
 
 
-def test_json_tells_every_request(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lists_every_request(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(run(capsys, "run", tiny.bundle.folder, "--repeat", "2", "--network", "lte", "--json"))
     assert [item["finished"] for item in told["requests"]] == ["device", "device"]
     assert all(item["predicted_s"] > 0 and item["latency_s"] > 0 for item in told["requests"])
@@ -65,17 +65,17 @@ def test_json_tells_every_request(tiny: Tiny, capsys: pytest.CaptureFixture[str]
         (["--input", "picture=small.npy"], 1, ["picture"]),
         (["--input", "image=none.npy"], 1, ["none.npy"]),
         (["--input", "image=text.npy"], 1, ["text.npy", "save one array with numpy.save"]),
-        (["--input", "image=several.npz"], 1, ["several.npz", "holds several arrays"]),
+        (["--input", "image=several.npz"], 1, ["several.npz", "contains several arrays"]),
         (["--input", "image=small.npy"], 1, ["image"]),
         (["--cut", "c99"], 1, ["there is no cut 'c99'; choose one of c0"]),
-        (["--cut", "c1"], 2, ["cut c1 needs the cloud: add --server, or leave --cut out"]),
+        (["--cut", "c1"], 2, ["cut c1 needs the cloud: add --server, or leave out --cut"]),
         (["--server", "ftp://x"], 1, ["ftp"]),
-        (["--token-file", "empty"], 1, ["is empty, but should hold a token"]),
+        (["--token-file", "empty"], 1, ["the file is empty, but should contain a token"]),
         (["--network", "ltee"], 1, ["no network is called 'ltee', did you mean 'lte'?"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
 )
-def test_one_sentence_each(
+def test_each_mistake_gives_one_sentence(
     arguments: list[str],
     code: int,
     words: list[str],

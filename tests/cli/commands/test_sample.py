@@ -1,4 +1,4 @@
-"""`splitc sample` writes models and pipelines, and says what it wrote."""
+"""`splitc sample` writes models and pipelines, and reports what it wrote."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert run(capsys, "sample", "tiny_cnn") == "wrote tiny_cnn.onnx (17.6 kB)\n"
     run(capsys, "sample", "tiny_cnn", "-o", "sub/two.onnx")
     assert (tmp_path / "tiny_cnn.onnx").read_bytes() == (tmp_path / "sub" / "two.onnx").read_bytes()
-    assert "-o sub is a folder, but tiny_cnn is one file" in fails(
+    assert "-o sub is a folder, but tiny_cnn is a single file" in fails(
         capsys, 2, "sample", "tiny_cnn", "-o", "sub"
     )
 
@@ -45,10 +45,10 @@ def test_a_pipeline(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["tiny_cnn", "--steps", "3"], "--steps is for tiny_diffusion and stable_diffusion only"),
-        (["tiny_cnn", "--scheduler", "ddim"], "--scheduler is for tiny_diffusion and stable_diffusion only"),
-        (["tiny_diffusion", "--width", "0.5"], "--width is for stable_diffusion only"),
-        (["tiny_diffusion", "--size", "512"], "--size is for stable_diffusion only"),
+        (["tiny_cnn", "--steps", "3"], "--steps is only for tiny_diffusion and stable_diffusion"),
+        (["tiny_cnn", "--scheduler", "ddim"], "--scheduler is only for tiny_diffusion and stable_diffusion"),
+        (["tiny_diffusion", "--width", "0.5"], "--width is only for stable_diffusion"),
+        (["tiny_diffusion", "--size", "512"], "--size is only for stable_diffusion"),
         (["tiny_diffusion", "--steps", "1000"], "1000 is not in the range 1<=x<=999"),
         (["tiny_diffusion", "--scheduler", "pndm"], "'pndm' is not one of 'ddim', 'euler'"),
     ],

@@ -1,4 +1,4 @@
-"""`splitc serve`: what is asked for together, and what it says of itself; Ray is run in tests/server/ray/test_deployment.py."""
+"""`splitc serve`: options that conflict, and what it prints; tests/server/ray/test_deployment.py runs it with Ray."""
 
 import json
 import os
@@ -24,14 +24,17 @@ from tests.server.serving import LIMIT_S
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--replicas", "2"], "--replicas is for --ray; give both or none"),
-        (["--ray", "--replicas", "4..2"], "'4..2' is no number of replicas; write it like 2, or like 1..4"),
-        (["--ray", "--replicas", "0"], "'0' is no number of replicas"),
-        (["--ray", "--replicas", "1..2..3"], "'1..2..3' is no number of replicas"),
-        (["--utilisation", "0.5"], "--utilisation is for --price; give both or none"),
+        (["--replicas", "2"], "--replicas needs --ray"),
+        (["--ray", "--replicas", "4..2"], "'4..2' is not a number of replicas; write it like 2 or 1..4"),
+        (["--ray", "--replicas", "0"], "'0' is not a number of replicas"),
+        (["--ray", "--replicas", "1..2..3"], "'1..2..3' is not a number of replicas"),
+        (["--utilisation", "0.5"], "--utilisation needs --price"),
         (["--price", "--utilisation", "0"], "--utilisation"),
         (["--price", "--utilisation", "1.5"], "--utilisation"),
-        (["--ray", "--tls-cert", "c.pem", "--tls-key", "k.pem"], "--tls-cert is not for --ray"),
+        (
+            ["--ray", "--tls-cert", "c.pem", "--tls-key", "k.pem"],
+            "--tls-cert cannot be used with --ray",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -56,7 +59,7 @@ def test_without_ray_the_extra_is_named(tiny: Tiny, tmp_path: Path) -> None:
 
 @contextmanager
 def serving(*options: str | Path, folder: Path) -> Iterator[dict[str, Any]]:
-    """Start `splitc serve`, and give what it says of itself; its end is in good order."""
+    """Start `splitc serve`, and yield the JSON that it prints; at the end, check that it exits cleanly."""
     words = [*running.LAUNCH, "serve", *options, "--port", "0", "--json", "--cache-dir", folder / "cache"]
     process = subprocess.Popen(
         [str(word) for word in words],

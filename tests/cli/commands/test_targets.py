@@ -1,4 +1,4 @@
-"""`splitc targets`: a list, one in full, the check of a new one."""
+"""`splitc targets`: the list, a single description, and the check of a new one."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ from splitc.profile.targets.description import load_target, network_names, own_f
 
 @pytest.fixture(autouse=True)
 def _no_own_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The person who runs these tests may have targets of their own, and other tests keep profiles."""
+    """Hide the targets of the user who runs these tests, and the profiles that other tests keep."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> tuple[str, list[str]]:
-    """Run `splitc targets` in this process; return its result and the lines of its messages."""
+    """Run `splitc targets` in this process; return its output and the lines of stderr."""
     with pytest.raises(SystemExit) as ended:
         group.main(["targets", *map(str, arguments)], prog_name="splitc")
     said = capsys.readouterr()
@@ -28,7 +28,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 
 
 
 def copy_of(name: str, folder: Path, old: str = "", new: str = "", called: str = "board") -> Path:
-    """A shipped target under another name, with one change."""
+    """A copy of a shipped target with another name and one change."""
     text = (shipped("targets") / f"{name}.toml").read_text(encoding="utf-8")
     path = folder / f"{called}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", ["pixel7", "t4", "lte", "local"])
 def test_one_in_full(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A person sees every number, in its unit, with its source; a program the same."""
+    """Every number is shown with its unit and source, also as JSON."""
     text, _ = run(capsys, name)
     facts = json.loads(run(capsys, name, "--json")[0])
     assert facts["name"] == name
@@ -84,7 +84,7 @@ def test_one_in_full(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert part in words
 
 
-def test_a_target_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_target_file_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = copy_of("rk3588", tmp_path)
     assert run(capsys, path)[0].startswith("board: boards with Rockchip")
     assert f"file {path}" in " ".join(run(capsys, path)[0].split())
@@ -92,8 +92,8 @@ def test_a_target_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert said[-1].startswith("error: no target is called 'pixle7', did you mean 'pixel7'?")
 
 
-def test_ones_own_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    """What lies in it is listed, told apart, and a mistake in it does not hide the rest."""
+def test_the_folder_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
+    """The user's descriptions are listed and marked, and a mistake in one does not hide the others."""
     own = copy_of("rk3588", own_folder())
     copy_of("pixel7", own_folder(), "Google Pixel 7", "my phone", called="pixel7")
     copy_of("pixel6", own_folder(), "[descriptor]", "[descripter]", called="broken")
@@ -109,18 +109,20 @@ def test_ones_own_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert str(own) in run(capsys, "board")[0].replace("\n", "")
 
 
-def test_checking_a_good_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_a_correct_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = copy_of("rk3588", tmp_path)
     text, said = run(capsys, "check", path)
-    assert text.startswith(f"{path}: a device in order: 4x Cortex-A76, 4x Cortex-A55, times predicted")
+    assert text.startswith(
+        f"{path}: the description of a device is correct: 4x Cortex-A76, 4x Cortex-A55, times predicted"
+    )
     assert f"use it with `--device {path}`" in text
     assert said == []
     link = shipped("targets") / "networks" / "lte.toml"
-    assert "a network in order: 6.3 Mbit/s up" in run(capsys, "check", link)[0]
+    assert "the description of a network is correct: 6.3 Mbit/s up" in run(capsys, "check", link)[0]
 
 
-def test_checking_a_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line for each mistake and warning, and exit code 1; other files are checked all the same."""
+def test_check_a_file_with_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line for each mistake and warning, and exit code 1; the other files are still checked."""
     bad = copy_of("rk3588", tmp_path, "cores = 4", 'cores = "4"', called="bad")
     good = copy_of("rk3588", tmp_path, 'name = "good"', 'name = "better"', called="good")
     text, said = run(capsys, "check", bad, good, code=1)
@@ -129,14 +131,14 @@ def test_checking_a_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "error: bad.toml: descriptor.clusters[1].cores: expected an integer, found '4'",
         "warning: good.toml: name: 'better' is not the file's name, 'good', by which it is found",
     ]
-    assert text.startswith(f"{good}: a device in order")
+    assert text.startswith(f"{good}: the description of a device is correct")
     facts = json.loads(run(capsys, "check", bad, good, "--json", code=1)[0])
     assert [len(item["mistakes"]) for item in facts] == [2, 0]
     assert [len(item["warnings"]) for item in facts] == [0, 1]
     assert facts[0]["file"] == str(bad)
 
 
-def test_checking_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, said = run(capsys, "check", tmp_path / "none.toml", code=1)
     assert text == ""
     assert said == [
@@ -147,17 +149,19 @@ def test_checking_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        pytest.param(("check",), "check needs a FILE", id="no file"),
-        pytest.param(("pixel7", "t4"), "one NAME at a time; 't4' is one too many", id="two names"),
+        pytest.param(
+            ("check",), "check needs a file, such as `splitc targets check board.toml`", id="no file"
+        ),
+        pytest.param(("pixel7", "t4"), "give one name at a time; 't4' is a second one", id="two names"),
     ],
 )
-def test_wrong_use(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     _, said = run(capsys, *words, code=2)
     assert message in said[-1]
 
 
 def test_names_are_completed_in_the_shell() -> None:
-    """Names of targets and networks, the word `check`, and after it files."""
+    """Names of targets and networks, and the word `check`; after it, files."""
 
     def offered(*words: str) -> list[str]:
         complete = ShellComplete(group, {}, "splitc", "_SPLITC_COMPLETE")
