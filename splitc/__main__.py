@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Start the command line, or say what to install where only what an app needs is there."""
+    """Start the command line; if a library is missing, say what to install."""
     try:
         from splitc.cli.main import main as start  # noqa: PLC0415 - so that its absence can be explained
     except ModuleNotFoundError as error:

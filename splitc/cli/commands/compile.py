@@ -1,4 +1,4 @@
-"""`splitc compile`."""
+"""`splitc compile`: build a bundle, and show what is in it."""
 
 from splitc.cli.arguments.compile import CompileArguments
 from splitc.cli.show_bundle import compiled_facts, show_compiled
