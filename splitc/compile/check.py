@@ -20,7 +20,7 @@ from splitc.model.model import load
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What every cut was compared with, how far each was off, and what a user should know of how that was done."""
+    """What every cut was compared with, the error of each, and notes for the user on how that was done."""
 
     against: str
     cuts: tuple[tuple[str, CheckEntry], ...]
@@ -31,7 +31,7 @@ def open_to_check(folder: Path) -> Bundle:
     """Read the bundle in *folder*, and check its files.
 
     Raises:
-        BundleError: a file is damaged, or one side's are missing, or it is too large to be run here.
+        BundleError: a file is damaged, the files of one side are missing, or the bundle is too large to be run here.
     """
     bundle = read_bundle(folder)
     if bundle.manifest.side != "both":
@@ -46,7 +46,7 @@ def open_to_check(folder: Path) -> Bundle:
 
 
 def _alive_bytes(manifest: Manifest) -> int:
-    """The most that is alive at once in any part whose memory is known, weights aside."""
+    """The largest working memory of any part whose memory is known, without weights."""
     parts = [cut.device for cut in manifest.cuts]
     known = [(part.peak_bytes, part.weight_bytes) for part in parts if part is not None]
     return max((peak - weights for peak, weights in known if peak is not None), default=0)
@@ -71,7 +71,7 @@ def check_bundle(
         feeds = feeds if samples else feeds[:1]
     against = reference(whole, feeds, _tolerance(bundle, whole), threads=0)
     if against is None:
-        raise VerifyError(f"{name} gives another result each time it runs, so that nothing can be compared")
+        raise VerifyError(f"{name} gives another result each time it runs, so nothing can be compared")
     files = files_of(bundle)
     verified = verify_cuts(bundle.manifest.cuts, files, against, Runner(files.path, threads=0), progress)
     return Checked(name, tuple((item.cut.id, item.check) for item in verified), whole.notes())

@@ -42,7 +42,7 @@ class CompileOptions:
     Attributes:
         networks: names or .toml files; empty for the default box, and the standard four in the verdict.
         directions: what may come first where both sides work, the device or the cloud; empty for the device where
-            there is one model, for both where there are several.
+            there is one model, both where there are several.
         device_profiles, cloud_profiles: recorded profiles, used instead of measuring or predicting: one of a
             model, or files and folders with those of a pipeline's models.
     """
@@ -63,7 +63,7 @@ class CompileOptions:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A bundle on disk and what it is worth on each network."""
+    """A bundle on disk, and the best cut on each network."""
 
     folder: Path
     manifest: Manifest
@@ -78,7 +78,7 @@ def compile_bundle(
     The folder appears whole or not at all; what *path* names is only read.
 
     Raises:
-        SplitcError: anything in the way, in one sentence; nothing is left behind.
+        SplitcError: the compile failed, for the reason in its message; nothing is left behind.
         OSError: the disk is full or not writable; nothing is left behind.
     """
     device_target, cloud_target = load_target(options.device), load_target(options.cloud)
@@ -127,12 +127,12 @@ def compile_bundle(
 
 
 def _directions(pipeline: Pipeline) -> tuple[Direction, ...]:
-    """What is looked for unless told: of several models, the cloud may as well begin."""
+    """The default: in a pipeline of several models, the cloud may begin, too."""
     return ("device-first",) if pipeline.only is not None else ("device-first", "cloud-first")
 
 
 def costs_of(unrolled: Unrolled, device: UnitTimes, cloud: UnitTimes, energy: Energy | None) -> Costs:
-    """What the solver is told of the times on both sides."""
+    """The solver's input, from the times on both sides."""
     return Costs(
         unrolled.graph,
         device.seconds,
@@ -144,7 +144,7 @@ def costs_of(unrolled: Unrolled, device: UnitTimes, cloud: UnitTimes, energy: En
 
 
 def box_for(networks: tuple[Network, ...], device: UnitTimes) -> Box:
-    """The default box; narrowed to the links that *networks* cover, if any are given."""
+    """The default box, or the part of it that *networks* cover, if any are given."""
     box = (
         replace(Box(), device_slowdown=_PREDICTED_DEVICE_SLOWDOWN) if device.source == "predicted" else Box()
     )
@@ -159,10 +159,10 @@ def box_for(networks: tuple[Network, ...], device: UnitTimes) -> Box:
 
 
 def energy_for(target: Target, networks: tuple[Network, ...], options: CompileOptions) -> Energy | None:
-    """What a request costs the device's battery, where *options* limit that.
+    """The energy that a request costs the device, if *options* limit it.
 
     Raises:
-        TargetError: the target, or the network, does not tell.
+        TargetError: the target or the network lacks a figure that is needed.
     """
     if options.limits.max_energy_j is None:
         return None

@@ -70,7 +70,7 @@ def describe(
 
 
 def input_conversions(found: PipelineAnalysis, unrolled: Unrolled, cuts: Iterable[Cut]) -> tuple[str, ...]:
-    """Name the cuts whose head only converts inputs: their gain is one of number formats, not of splitting."""
+    """Name the cuts whose head only converts inputs: they gain from the number format, not from the split."""
     return tuple(
         f"the head of cut c{number} only converts inputs; "
         "an app that captures them in that format already saves as much with all-tail"
@@ -119,7 +119,7 @@ def _output_entry(found: PipelineAnalysis, name: str) -> TensorEntry:
 
 
 def _target_entry(times: UnitTimes) -> TargetEntry:
-    """Say where the times of one side come from."""
+    """The sources of the times of one side."""
     return TargetEntry(
         name=times.target,
         source=times.source,
@@ -211,5 +211,5 @@ def tensor_entry(tensor: Tensor) -> TensorEntry:
 
 def boundary_entry(tensor: Tensor) -> BoundaryEntry:
     """Describe a tensor that crosses."""
-    assert tensor.nbytes is not None, "the solver lets nothing of unknown size cross"
+    assert tensor.nbytes is not None, "the solver never lets a tensor of unknown size cross"
     return BoundaryEntry(tensor.name, tensor.dtype, tensor.shape, tensor.nbytes)

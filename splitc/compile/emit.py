@@ -75,7 +75,7 @@ class _Writer:
     emitters: dict[int, Emitter] = field(default_factory=dict)
 
     def stage(self, share: Share, prefix: str, cut: Cut) -> StageEntry:
-        """What a part does of a stage; files of pieces are called *prefix*-<stage>, or *prefix* of the only stage."""
+        """The share of a stage that a part runs; its file is called *prefix*-<stage>, or *prefix* if there is one stage."""
         stage = self.found.pipeline.stages[share.stage]
         if self.found.pipeline.only is not None:
             emitter = self._emitter(0)
@@ -97,7 +97,7 @@ class _Writer:
         return StageEntry(stage.name, calls, loop)
 
     def _whole_call(self, stage: Stage, call: ModelCall, number: int) -> CallEntry:
-        """A run of a whole model; its file is written when it is first needed."""
+        """The call of a whole model; its file is written when it is first needed."""
         model = self.found.analyses[number].model
         if model.sha256 not in self.whole:
             emitter = self._emitter(number)
@@ -114,7 +114,7 @@ class _Writer:
         )
 
     def _inner_part(self, share: Share, units: frozenset[int], cut: Cut) -> tuple[Emitter, PartGraph | None]:
-        """The part of a stage that is cut inside, one of several stages."""
+        """The part of one of several stages that is cut inside."""
         (number,) = self.found.calls[share.stage]
         emitter = self._emitter(number)
         is_head = units == _units_in(self.unrolled, share.stage, cut.head)
@@ -122,7 +122,7 @@ class _Writer:
         return emitter, head_part(emitter, inside) if is_head else tail_part(emitter, inside)
 
     def _piece(self, stage: int, emitter: Emitter, part: PartGraph | None, name: str) -> CallEntry:
-        """A run of *part* of the model of a stage that runs once, as a file of its own."""
+        """The call of *part* of the model of a stage that runs once; the part gets a file of its own."""
         assert part is not None, "some of its units are in it"
         (call,) = self.found.pipeline.stages[stage].calls
         used = {*self.unrolled.values, *self.found.pipeline.outputs}
@@ -159,7 +159,7 @@ class _Writer:
 
 
 def _inside(emitter: Emitter, head: frozenset[int]) -> Cut:
-    """The cut of a stage's own graph; nobody asks what it costs."""
+    """The cut of a stage's own graph; its costs are not used."""
     nothing = (0.0,) * len(emitter.graph.units)
     return make_cut(Costs(emitter.graph, nothing, nothing), head)
 
@@ -179,7 +179,7 @@ def _plain(text: str) -> str:
 
 
 def _unused(file: str, taken: Iterable[str]) -> str:
-    known = {name.lower() for name in taken}  # some disks do not tell letters by their case
+    known = {name.lower() for name in taken}  # some file systems ignore the case of letters
     while file.lower() in known:
         stem, _, ending = file.rpartition(".")
         file = f"{stem}_.{ending}"

@@ -1,9 +1,9 @@
 """Hand-overs between stages and iterations, shipped beside the cuts that are fastest somewhere.
 
 All hand-overs inside a loop send the same bytes, so latency is linear in the iteration: the fastest one is always at
-an end of the loop, and a set of fastest cuts has none inside. A target latency needs them all the same: the least
-work of the cloud that just meets it lies between (arXiv 2402.04880, section 4). They cost a bundle nothing but their
-lines in the manifest, since every model lies in it whole.
+an end of the loop, and a set of fastest cuts contains none inside. A target latency still needs them: the least cloud
+work that just meets it lies between the ends (arXiv 2402.04880, section 4). A bundle contains every model whole, so a
+hand-over adds only its lines in the manifest.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut, CutSet, make_cut, meets_budgets
 from splitc.solve.pins import device_reasons
 
-# Steps of the cloud's time, as a share of all of it, that are too small to be worth a cut.
+# A step of the cloud's time that is a smaller share of all of it is not worth a cut.
 _FINE = 0.01
 _ORDER = {"all-head": 0, "split": 1, "all-tail": 2}
 
@@ -52,7 +52,7 @@ def with_handovers(
 
 
 def _handovers(unrolled: Unrolled, costs: Costs, directions: Iterable[Direction]) -> Iterator[Cut]:
-    """Every cut before which whole stages and iterations have run, in the order of the pipeline."""
+    """Every cut between whole stages or iterations, in the order of the pipeline."""
     for end in ends(unrolled):
         for direction in directions:
             yield make_cut(costs, frozenset(range(end)), direction)
@@ -67,7 +67,7 @@ def _allowed(cut: Cut, costs: Costs, limits: Limits) -> bool:
 
 
 def _next(chosen: Sequence[Cut], left: Sequence[Cut], fine_s: float) -> Cut | None:
-    """The cut nearest to the middle of the largest step that has one inside; of about equals the least to send."""
+    """The cut nearest to the middle of the largest step that has one inside; of nearly equal ones, the one with the fewest bytes to send."""
     times_s = sorted(cut.cloud_s for cut in chosen)
     for low_s, high_s in sorted(pairwise(times_s), key=lambda step: (step[0] - step[1], step[0])):
         inside = [cut for cut in left if low_s + fine_s < cut.cloud_s < high_s - fine_s]

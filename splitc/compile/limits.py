@@ -58,7 +58,7 @@ def read_limits(options: LimitOptions, found: PipelineAnalysis, unrolled: Unroll
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """What a user may name.
+    """Names that a user may give.
 
     Attributes:
         what: the kind of name.
@@ -114,7 +114,7 @@ def _units_by_name(
 
 
 def _tensors_by_name(unrolled: Unrolled) -> dict[str, set[int]]:
-    """A value that a loop carries is several tensors."""
+    """Names of values; a value that a loop carries is several tensors."""
     names: defaultdict[str, set[int]] = defaultdict(set)
     for number, value in enumerate(unrolled.values):
         names[value].add(number)

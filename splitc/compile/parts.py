@@ -46,7 +46,7 @@ class Emitter:
 
 @dataclass(frozen=True, slots=True)
 class PartGraph:
-    """What one side of a cut computes."""
+    """The nodes, inputs and outputs of one side of a cut."""
 
     nodes: tuple[int, ...]
     inputs: tuple[str, ...]

@@ -44,7 +44,7 @@ def render(manifest: Manifest, verdicts: Sequence[Verdict], networks: Sequence[N
 
 
 def sides(cut: CutEntry) -> dict[str, str]:
-    """What each side does of a pipeline, in words, whoever begins first; nothing of a cut of one model.
+    """The stages that each side runs, in words, in running order; empty for a cut of a single model.
 
     Iterations are counted from 1.
     """
@@ -63,7 +63,7 @@ def sides(cut: CutEntry) -> dict[str, str]:
 
 
 def _stages(cuts: Sequence[CutEntry]) -> str:
-    """All stages of a pipeline, in words; nothing of a single model, or if no cut has all of them on one side."""
+    """All stages of a pipeline, in words; empty for a single model, or if no cut has all of them on one side."""
     return next((told for cut in cuts if cut.kind != "split" for told in sides(cut).values()), "")
 
 
@@ -88,7 +88,7 @@ def _sentence(verdict: Verdict) -> str:
 
 
 def _gain(verdict: Verdict) -> float | None:
-    """How many times as fast as the better of device and cloud alone; None if the bundle has neither."""
+    """How many times as fast as the better of device and cloud alone; None if the bundle has neither of them."""
     alone = [value for value in (verdict.all_head_s, verdict.all_tail_s) if value is not None]
     return min(alone) / verdict.decision.latency_s if alone else None
 

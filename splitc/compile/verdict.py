@@ -1,4 +1,4 @@
-"""What a bundle is worth on usual networks: which cut wins, and against what."""
+"""The best cut of a bundle on usual networks, and how it compares with all-head and all-tail."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from splitc.bundle.decide import Conditions, Decision, decide, latency_s
 from splitc.bundle.manifest import CutEntry, Manifest
 from splitc.profile.targets.description import Network
 
-_FAR_OFF = 100.0  # no prediction is wrong by more; then there is nothing to warn of
+_FAR_OFF = 100.0  # no prediction is wrong by more: beyond this there is nothing to warn about
 
 
 Range = tuple[float, float]
@@ -20,8 +20,8 @@ class Verdict:
 
     Attributes:
         all_head_s, all_tail_s: the two unsplit choices; None where the bundle lacks one.
-        range_s, all_head_range_s, all_tail_range_s: of the chosen cut and of these two; None where
-            nothing is known of how far their times may be off.
+        range_s, all_head_range_s, all_tail_range_s: of the chosen cut and of these two; None if no
+            interval is known for their times.
         holds_to: how many times slower than its predicted times the device may be before another cut is
             faster; None if nothing is predicted, if it never happens, or if a target latency decides.
     """
@@ -60,7 +60,7 @@ class Verdict:
 
 
 def typical(network: Network) -> Conditions:
-    """The usual conditions on *network*, nobody waiting in the cloud."""
+    """The typical conditions on *network*, with an empty queue in the cloud."""
     return Conditions(network.uplink_bps.typical, network.downlink_bps.typical, network.rtt_s.typical)
 
 
@@ -88,7 +88,7 @@ def _judge(manifest: Manifest, network: Network, sla_s: float | None) -> Verdict
 
 
 def _holds_to(manifest: Manifest, decision: Decision) -> float | None:
-    """Latency grows linearly with the device's slowdown: find where the first line of less work on it crosses."""
+    """The smallest device slowdown at which a cut with less work on the device is faster; latency is linear in it."""
     if decision.cut.device is None or manifest.targets.device.source != "predicted":
         return None
     crossings = []

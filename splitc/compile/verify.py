@@ -56,7 +56,7 @@ def tolerance(dtypes: Iterable[str | None], operators: Iterable[str] = ()) -> fl
 
 
 def reference(whole: Whole, feeds: Sequence[Feeds], allowed: float, threads: int) -> Reference | None:
-    """Run *whole* on each of *feeds*; None if it gives another result each time, so that nothing can be compared.
+    """Run *whole* on each of *feeds*; None if it gives another result each time, so nothing can be compared.
 
     *allowed* is the tolerance of every comparison with it.
 

@@ -17,7 +17,7 @@ _ITERATIONS = 3
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where the ONNX file lies that a stage names, and what reads an array that a loop names."""
+    """Finds the ONNX files that stages name, and reads the arrays that loops name."""
 
     path: Callable[[str], Path]
     array: ReadArray
@@ -41,10 +41,10 @@ class Whole:
     files: Files
 
     def notes(self) -> tuple[str, ...]:
-        """What is left out when cuts are compared with it, a sentence each."""
+        """What a comparison with it leaves out, a sentence each."""
         return tuple(
             f"cuts were verified with {_ITERATIONS} of the {times} iterations of stage '{stage}', "
-            "a hand-over inside the loop being kept inside"
+            "a hand-over inside the loop stays inside"
             for stage, times in self.times.items()
             if times > _ITERATIONS
         )
@@ -99,12 +99,12 @@ def _times(stages: Iterable[StageEntry]) -> dict[str, int]:
 
 
 def files_of(bundle: Bundle) -> Files:
-    """Those of a finished bundle."""
+    """The files of a finished bundle."""
     return Files(bundle.path, lambda file: read_array(bundle, file))
 
 
 def files_in(folder: Path) -> Files:
-    """Those of a bundle that is being written."""
+    """The files of a bundle that is being written."""
     return Files(
         lambda file: folder / file, lambda file: np.asarray(np.load(folder / file, allow_pickle=False))
     )

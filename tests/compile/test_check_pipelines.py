@@ -64,7 +64,7 @@ def test_a_good_bundle(made: Bundle, path: Path) -> None:
     assert given.against == str(path)
     assert own.notes == given.notes
     assert own.notes == (
-        "cuts were verified with 3 of the 20 iterations of stage 'denoise', a hand-over inside the loop being kept inside",
+        "cuts were verified with 3 of the 20 iterations of stage 'denoise', a hand-over inside the loop stays inside",
     )
     assert all(found.seeds == 3 and found.tolerance == 1e-4 for _, found in (*own.cuts, *given.cuts))
 

@@ -87,7 +87,7 @@ def inside(bundle: Bundle) -> CutEntry:
 def test_every_cut_is_checked_and_what_was_shortened_is_told(long_bundle: Bundle) -> None:
     assert all(cut.check is not None and cut.check.seeds == 3 for cut in long_bundle.manifest.cuts)
     assert (
-        "cuts were verified with 3 of the 20 iterations of stage 'denoise', a hand-over inside the loop being kept inside"
+        "cuts were verified with 3 of the 20 iterations of stage 'denoise', a hand-over inside the loop stays inside"
     ) in long_bundle.manifest.notes
 
 

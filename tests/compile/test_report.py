@@ -192,7 +192,7 @@ def test_the_order_is_fixed() -> None:
         "On each network",
         "The 5 shipped cuts",
         "Where the numbers come from",
-        "What the cuts were chosen for",
+        "Conditions that the cuts were chosen for",
         "Notes",
         "The model",
         "Files",
@@ -332,7 +332,7 @@ def test_a_certificate_beyond_the_limit_is_not_hidden() -> None:
     assert "3.01 % longer" in page(beyond).text
     assert "more than the 1 % asked for" in page(beyond).text
     perfect = replace(manifest, regret=replace(manifest.regret, certified=0.0))
-    assert "no other cuts would be faster anywhere in the box" in page(perfect).text
+    assert "no other cut would be faster anywhere in the box" in page(perfect).text
 
 
 def test_the_winners_share_the_axis() -> None:

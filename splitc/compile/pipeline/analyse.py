@@ -1,8 +1,8 @@
-"""What can be said of a pipeline before anything is timed: the units of its models, and how large values are.
+"""What is known of a pipeline before anything is timed: the units of its models, and the sizes of its values.
 
-Sizes follow from the values that come in: every model runs once, in the order of the pipeline and of every loop
-the first iteration, on what the ones before it made. So each is also sized, simplified, profiled and timed on inputs
-as it will get them.
+Sizes follow from the inputs: every model runs once, in the order of the pipeline (of a loop, only the first iteration),
+on what the models before it made. So each model is sized, simplified, profiled and timed on inputs like those that it
+gets in use.
 """
 
 from collections.abc import Mapping
@@ -111,7 +111,7 @@ def _one_model(
     cache: Cache,
     progress: Progress,
 ) -> PipelineAnalysis:
-    """Where nobody else reads what the model makes, its own analysis says everything."""
+    """The analysis of the only model is that of the whole pipeline."""
     found = analyse_model(call.model, options, folder, cache, progress, call.inputs)
     values = {**call.outputs, **call.inputs}
     return PipelineAnalysis(
@@ -136,7 +136,7 @@ def peak_bytes(graph: Graph) -> int:
 
 @dataclass(slots=True)
 class _Walk:
-    """The first iteration of everything, and what it has shown so far."""
+    """A run of everything (of loops, the first iteration), and what it has shown so far."""
 
     pipeline: Pipeline
     options: AnalysisOptions
@@ -187,8 +187,8 @@ class _Walk:
             size = self.analyses[key].sizes[name]
             if size.dtype is None:
                 raise ModelError(
-                    f"{self.pipeline.path}: stage '{stage.name}': '{name}' of {call.model.path.name} is no tensor of "
-                    "numbers; stages exchange such tensors only"
+                    f"{self.pipeline.path}: stage '{stage.name}': '{name}' of {call.model.path.name} is not a "
+                    "numeric tensor; stages can exchange numeric tensors only"
                 )
             shape = renamed(size.shape, dim_names)
             self.values[value] = made[name]
@@ -235,7 +235,7 @@ class _Walk:
     def _bound(self, stage: Stage, call: ModelCall, feeds: Feeds) -> dict[str, int]:
         """The model's symbolic dimensions, from the values that it takes.
 
-        Rows of an array are as wide as whoever wrote them wanted: they decide only where no value does.
+        Rows of arrays decide only where no value does: their author chose their width.
         """
         rows = stage.loop.each if stage.loop is not None else {}
         dims: dict[str, int] = {}

@@ -94,7 +94,7 @@ def _rows(path: Path, stage: StageSpec, value: str, described: str) -> Array:
     except FileNotFoundError as error:
         raise ModelError(f"{where}: there is no file {file}; check the path") from error
     except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{where}: {file} is no array of numpy; write it with numpy.save") from error
+        raise ModelError(f"{where}: {file} is not a NumPy array; write it with numpy.save") from error
     if isinstance(loaded, np.ndarray):
         if archived:
             raise ModelError(f"{where}: {file} holds one array, not several; give its path without ':{key}'")

@@ -1,4 +1,4 @@
-"""Where a pipeline could be cut, and what would cross there."""
+"""Places where a pipeline could be cut, and what would cross there."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,11 +26,11 @@ class Place:
 
     Attributes:
         stage: the stage that was begun last.
-        first, last: of a stage that is repeated, the numbers of iterations, counted from 1, after any of which it
-            is; else None.
-        unit: the name of the last unit that has run, where that is inside the stage; else None.
+        first, last: of a stage that is repeated, the range of iterations, counted from 1, after any of which the
+            place lies; else None.
+        unit: the name of the last unit that has run, if the place is inside a stage; else None.
         crossing: the values that cross.
-        device_first, cloud_first: what is exchanged, by who begins; None where something cannot be sent.
+        device_first, cloud_first: what is exchanged if that side begins; None if something cannot be sent.
     """
 
     stage: str

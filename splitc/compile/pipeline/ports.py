@@ -1,4 +1,4 @@
-"""Tensors as models declare them, in the words of the pipeline."""
+"""Tensors as models declare them, under the names of the pipeline."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from splitc.compile.pipeline.stages import Pipeline, Stage
 
 
 def declared_inputs(pipeline: Pipeline) -> tuple[Input, ...]:
-    """What the pipeline takes, as the models declare it that read it; the strictest of them, axis by axis."""
+    """The pipeline's inputs, as the models that read them declare them; the strictest declaration, axis by axis."""
     found: dict[str, Input] = {}
     for stage in pipeline.stages:
         begins = stage.loop.carry if stage.loop is not None else {}
@@ -34,7 +34,7 @@ def _both(pipeline: Pipeline, one: Input, other: Input, stage: Stage) -> Input:
     if one.dtype != other.dtype or not fits:
         raise ModelError(
             f"{pipeline.path}: stage '{stage.name}' takes '{one.name}' as {shown(other.dtype, other.shape)}, but "
-            f"an earlier reader as {shown(one.dtype, one.shape)}"
+            f"an earlier stage takes it as {shown(one.dtype, one.shape)}"
         )
     shape = tuple(
         right if isinstance(left, str) and not isinstance(right, str) else left
@@ -49,7 +49,7 @@ def renamed(shape: tuple[int | str, ...], dim_names: Mapping[str, str]) -> tuple
 
 
 def fits(value: Value, item: Input) -> bool:
-    """Whether *value* has the type and shape that the model declares of *item*."""
+    """Whether *value* has the type and shape that the model declares for *item*."""
     return (
         isinstance(value, np.ndarray)
         and value.dtype.name == item.dtype
@@ -67,4 +67,4 @@ def described(value: npt.NDArray[Any]) -> str:
 
 def shown(dtype: str | None, shape: tuple[int | str, ...]) -> str:
     """A type and a shape, for people."""
-    return f"{dtype or 'no tensor of numbers'} [{', '.join(map(str, shape))}]"
+    return f"{dtype or 'not a numeric tensor'} [{', '.join(map(str, shape))}]"

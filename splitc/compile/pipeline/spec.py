@@ -65,22 +65,22 @@ class StageSpec:
 
     def _mistakes(self) -> Iterator[str]:
         if not _NAME.fullmatch(self.name):
-            yield f"name {self.name!r} must be letters, digits, '_', '-' and '.', and begin with no '-' or '.'"
+            yield f"name {self.name!r} must consist of letters, digits, '_', '-' and '.', and must not begin with '-' or '.'"
         if (self.model is None) == (not self.step):
             yield f"stage '{self.name}' needs either a model or [[stage.step]]"
         elif self.step and (self.inputs or self.outputs):
-            yield f"stage '{self.name}' has steps: inputs and outputs belong into them"
+            yield f"stage '{self.name}' has steps; put inputs and outputs into the steps"
         if self.times is not None and self.times < 1:
             yield f"times must be at least 1, found {self.times}"
         elif self.times is not None and not self.carry:
             yield (
-                f"stage '{self.name}' is repeated, but hands nothing from one iteration to the next; "
-                'name that with carry = { value = "what it begins as" }'
+                f"stage '{self.name}' is repeated, but no value passes from one iteration to the next; "
+                'add carry = { value = "its first value" }'
             )
         elif self.times is None and (self.carry or self.each):
-            yield f"stage '{self.name}' has carry or each, which need times = how often it is repeated"
+            yield f"stage '{self.name}' has carry or each, but not times; add times = the number of iterations"
         elif self.times is None and len(self.step) > 1:
-            yield f"stage '{self.name}' runs once, so it is one model; make a stage of each of its steps"
+            yield f"stage '{self.name}' runs once, but has several steps; make each step a stage of its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class PipelineSpec:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(
-                f"name {self.name!r} must be letters, digits, '_', '-' and '.', and begin with no '-' or '.'"
+                f"name {self.name!r} must consist of letters, digits, '_', '-' and '.', and must not begin with '-' or '.'"
             )
         if not self.stage:
             raise ValueError("there is no [[stage]]")
@@ -117,10 +117,10 @@ class PipelineSpec:
 
 
 def read_spec(path: Path) -> PipelineSpec:
-    """Read the description in the file *path*; no model is looked at.
+    """Read the description in the file *path*, but none of its models.
 
     Raises:
-        ModelError: it cannot be read, is no TOML, or describes no pipeline.
+        ModelError: it cannot be read, is not TOML, or does not describe a pipeline.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -175,7 +175,7 @@ def _mixed(target: Target, found: PipelineAnalysis, models: Sequence[UnitTimes])
     told = "; ".join(
         f"{source}: {', '.join(dict.fromkeys(names))}" for source, names in by_source.items() if names
     )
-    return f"times on {target.name} are of several kinds: {told}"
+    return f"times on {target.name} come from several sources: {told}"
 
 
 def _pairs(found: PipelineAnalysis, models: Sequence[T]) -> Iterable[tuple[Analysis, T]]:
@@ -201,7 +201,7 @@ def _matched(recorded: Sequence[Path], option: str, found: PipelineAnalysis) -> 
         ]
         if not fitting:
             raise ProfileError(
-                f"{file}: is a profile of none of the pipeline's models ({profile.model[:12]}...); "
+                f"{file}: is not a profile of any of the pipeline's models ({profile.model[:12]}...); "
                 "record one with `splitc profile`"
             )
         for number in fitting:

@@ -1,4 +1,4 @@
-"""An unrolled pipeline: its graph, and what of it the units of a part are."""
+"""An unrolled pipeline: its graph, and which stages, units and iterations the units of a part are."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Unrolled:
-    """A pipeline's graph, and the way back.
+    """A pipeline's graph, and how to map it back to stages.
 
     Attributes:
         places: what each unit is.
@@ -69,7 +69,7 @@ def ends(unrolled: Unrolled) -> list[int]:
 
 
 def shares(unrolled: Unrolled, members: Iterable[int]) -> tuple[Share, ...]:
-    """Which stages, and how much of each, the units *members* are; in order."""
+    """The stages, and how much of each, that the units *members* are; in order."""
     counts: defaultdict[int, int] = defaultdict(int)
     for place in unrolled.places:
         counts[place.stage] += 1

@@ -1,4 +1,4 @@
-"""Who makes each value of a pipeline, who reads it, and whether that works out in the order given."""
+"""Check that every value of a pipeline is made once, and before it is read."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ def given_values(path: Path, spec: PipelineSpec, stages: Sequence[Stage]) -> tup
     """Check that every value is made once and before it is read; return those that have to be given.
 
     Raises:
-        ModelError: one is not, or what is listed as inputs and outputs is something else.
+        ModelError: a value is not, or the lists of inputs and outputs do not fit the stages.
     """
     makers = _makers(path, stages)
     known = set[str]()
@@ -52,8 +52,8 @@ def refuse_useless(path: Path, spec: PipelineSpec, stages: Sequence[Stage]) -> N
         for call in reversed(stage.calls):
             if not live.intersection(call.outputs.values()):
                 raise ModelError(
-                    f"{path}: stage '{stage.name}': nothing needs what {call.model.path.name} makes "
-                    f"({', '.join(call.outputs.values())}); take it out, or name one of these in outputs"
+                    f"{path}: stage '{stage.name}': no output needs what {call.model.path.name} makes "
+                    f"({', '.join(call.outputs.values())}); remove it, or name one of these in outputs"
                 )
             live |= set(call.inputs.values())
         if stage.loop is not None:
@@ -107,8 +107,8 @@ def _makers(path: Path, stages: Sequence[Stage]) -> dict[str, Stage]:
         stray = next((other for other in stages if other is not stage and value in _read_by(other)), None)
         if stray is not None:
             raise ModelError(
-                f"{path}: stage '{stray.name}' reads '{value}', which only the iterations of stage "
-                f"'{stage.name}' have"
+                f"{path}: stage '{stray.name}' reads '{value}', which exists only in the iterations of "
+                f"stage '{stage.name}'"
             )
     return makers
 
@@ -127,11 +127,11 @@ def _check_loop(path: Path, stage: Stage, loop: Loop, made: list[str]) -> None:
                 f"{where} carries '{value}', but none of its steps reads that{did_you_mean(value, read)}"
             )
         if begin == value:
-            raise ModelError(
-                f"{where}: '{value}' begins as itself; what it begins as needs a name of its own"
-            )
+            raise ModelError(f"{where}: '{value}' begins as itself; give its first value another name")
         if begin in made or begin in loop.each:
-            raise ModelError(f"{where}: '{value}' begins as '{begin}', which only its own iterations have")
+            raise ModelError(
+                f"{where}: '{value}' begins as '{begin}', which exists only in its own iterations"
+            )
     for value in loop.each:
         if value not in read:
             raise ModelError(f"{where}: none of its steps reads '{value}' of each{did_you_mean(value, read)}")

@@ -168,7 +168,7 @@ def _grows(folder: Path) -> None:
         (
             'latents = "noise"',
             'latents = "eps"',
-            "'latents' begins as 'eps', which only its own iterations have",
+            "'latents' begins as 'eps', which exists only in its own iterations",
         ),
         ("times = 3", "times = 4", "each 'time': needs a row for each of the 4 iterations, but"),
         (

@@ -108,7 +108,7 @@ def test_sequences_cannot_be_handed_over(tmp_path: Path) -> None:
     value = onnx.helper.make_tensor_sequence_value_info("y", onnx.TensorProto.FLOAT, None)
     nodes = [op("SequenceConstruct", "prompt prompt", "y")]
     onnx.save_model(model(nodes, [floats("prompt", 2, WIDTH)], [value]), tmp_path / "source" / "text.onnx")
-    with pytest.raises(ModelError, match=r"stage 'text': 'y' of text\.onnx is no tensor of numbers"):
+    with pytest.raises(ModelError, match=r"stage 'text': 'y' of text\.onnx is not a numeric tensor"):
         analysed(path, tmp_path)
 
 

@@ -15,14 +15,18 @@ LOADING = {
     "no TOML": ('name = "diffusion"', "name = diffusion", "not a TOML file"),
     "unknown key": ("carry = {", "cary = {", "unknown key 'cary', did you mean 'carry'"),
     "no stages": (DIFFUSION, 'name = "x"\noutputs = ["y"]\nstage = []', r"there is no \[\[stage\]\]"),
-    "bad name": ('name = "vae"', 'name = "v/ae"', "name 'v/ae' must be letters"),
+    "bad name": ('name = "vae"', 'name = "v/ae"', "name 'v/ae' must consist of letters"),
     "two stages of one name": ('name = "vae"', 'name = "text"', "there are two stages called 'text'"),
     "no outputs": ('["image"]', "[]", "outputs must name at least one value"),
     "neither model nor steps": ('model = "vae.onnx"\n', "", "stage 'vae' needs either a model or"),
     "model and steps": ("times = 3", 'times = 3\nmodel = "vae.onnx"', "'denoise' needs either a model or"),
     "no iterations": ("times = 3", "times = 0", "times must be at least 1, found 0"),
-    "no carry": ('carry = { latents = "noise" }\n', "", "'denoise' is repeated, but hands nothing from one"),
-    "no times": ("times = 3\n", "", "'denoise' has carry or each, which need times"),
+    "no carry": (
+        'carry = { latents = "noise" }\n',
+        "",
+        "'denoise' is repeated, but no value passes from one iteration",
+    ),
+    "no times": ("times = 3\n", "", "'denoise' has carry or each, but not times"),
     "no such file": ('"vae.onnx"', '"vea.onnx"', "vea.onnx: no such file"),
     "unknown input": (
         'x = "latents"',
@@ -50,7 +54,7 @@ LOADING = {
     "carry that begins inside": (
         'latents = "noise"',
         'latents = "eps"',
-        "begins as 'eps', which only its own",
+        "begins as 'eps', which exists only in its own iterations",
     ),
     "each that nobody reads": (
         "each = { time",
@@ -65,7 +69,7 @@ LOADING = {
     "each that others read": (
         'x = "latents"',
         'x = "keep"',
-        "stage 'vae' reads 'keep', which only the iterations of stage 'denoise' have",
+        "stage 'vae' reads 'keep', which exists only in the iterations of stage 'denoise'",
     ),
     "each without a file": (
         '"time.npy"',
@@ -75,7 +79,7 @@ LOADING = {
     "each that is no array": (
         '"time.npy"',
         '"pipeline.toml"',
-        "each 'time': .*pipeline.toml is no array of numpy",
+        "each 'time': .*pipeline.toml is not a NumPy array",
     ),
     "each of a wrong length": (
         "times = 3",
@@ -99,11 +103,11 @@ LOADING = {
         '["imge"]',
         "no stage makes the output 'imge', did you mean 'image'",
     ),
-    "useless stage": ('["image"]', '["latents"]', "stage 'vae': nothing needs what vae.onnx makes"),
+    "useless stage": ('["image"]', '["latents"]', "stage 'vae': no output needs what vae.onnx makes"),
     "useless step": (
         'eps_negative" }\n\n[[stage.step]]',
         'other" }\n\n[[stage.step]]',
-        "nothing needs what unet.onnx",
+        "no output needs what unet.onnx",
     ),
     "input that is not listed": (
         'name = "diffusion"',
@@ -192,8 +196,6 @@ def test_two_readers_of_an_input_that_want_different_shapes_are_told(tmp_path: P
         model([op("Tanh", "prompt", "y")], [floats("prompt", 2, 3)], [floats("y", 2, 3)]),
         tmp_path / "source" / "text.onnx",
     )
-    message = (
-        r"stage 'denoise' takes 'prompt' as float32 \[2, 16\], but an earlier reader as float32 \[2, 3\]"
-    )
+    message = r"stage 'denoise' takes 'prompt' as float32 \[2, 16\], but an earlier stage takes it as float32 \[2, 3\]"
     with pytest.raises(ModelError, match=message):
         analysed(path, tmp_path)

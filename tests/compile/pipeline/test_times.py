@@ -75,7 +75,7 @@ def test_a_folder_of_profiles_is_searched(made: Made, tmp_path: Path) -> None:
     assert times.whole.source == "predicted"
     assert (
         times.whole.notes[-1]
-        == "times on slow are of several kinds: measured: unet, vae; predicted: text, step"
+        == "times on slow come from several sources: measured: unet, vae; predicted: text, step"
     )
     assert times.source(made.found, [Share(2, 0, 1)]) == "measured"
     assert times.source(made.found, [Share(1, 0, 1), Share(2, 0, 1)]) == "predicted"
@@ -84,7 +84,7 @@ def test_a_folder_of_profiles_is_searched(made: Made, tmp_path: Path) -> None:
 def test_a_profile_of_another_model_is_refused(made: Made) -> None:
     path = made.folder / "other.json"
     write_profile(profile(model="1" * 64), path)
-    with pytest.raises(ProfileError, match=r"other\.json: is a profile of none of the pipeline's models"):
+    with pytest.raises(ProfileError, match=r"other\.json: is not a profile of any of the pipeline's models"):
         timed(made, path)
 
 
