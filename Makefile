@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint bench fuzz soak clean
+.PHONY: help demo test check format lint schemas bench fuzz soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ lint: $(READY)
 format: $(READY) ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
+
+schemas: $(READY) ## write the JSON Schemas anew, after a record has changed
+	$(BIN)/python -m splitc.cli.schemas
 
 bench: $(READY) ## measure profiles, stage times, memory with a large model, run time over emulated links, a fleet against its simulation
 	$(BIN)/python benchmarks/accuracy.py

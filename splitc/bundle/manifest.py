@@ -3,25 +3,25 @@
 Read on devices: the standard library only, nothing of the compiler.
 """
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
 from splitc.common.kinds import Direction, Source
-from splitc.common.records import SPARSE
+from splitc.common.records import (
+    GIVEN,
+    NOT_EMPTY,
+    SPARSE,
+    Amount,
+    Count,
+    Forms,
+    Limit,
+    PositiveCount,
+    Sha256,
+    check,
+)
 
 VERSION = 1
-
-
-def _check_ranges(record: Any) -> None:
-    """Refuse negative amounts and malformed digests, as the JSON Schema does."""
-    for item in fields(record):
-        value = getattr(record, item.name)
-        if isinstance(value, int | float) and value < 0:
-            raise ValueError(f"{item.name} must not be below zero, found {value:g}")
-        if item.name.endswith("sha256") and not re.fullmatch("[0-9a-f]{64}", value):
-            raise ValueError(f"{item.name} must be 64 hexadecimal digits, found {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class TensorEntry:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
-    bytes: int | None
+    bytes: Count | None
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class BoundaryEntry:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
-    bytes: int
+    bytes: Count
     codec: Literal["raw"] = "raw"
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class ModelEntry:
     """
 
     name: str
-    sha256: str
+    sha256: Sha256
     opsets: dict[str, int]
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
@@ -69,7 +69,7 @@ class ModelEntry:
     simplified: bool
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +85,15 @@ class TargetEntry:
     name: str
     source: Source
     interval: tuple[float, float] | None
-    calibration_runs: int
+    calibration_runs: Count
     runtime: str
     runtime_version: str | None
     provider: str
-    threads: int
-    profile_sha256: str
+    threads: Count
+    profile_sha256: Sha256
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +119,13 @@ class BoxEntry:
 class RegretEntry:
     """How much slower than the best possible cut the best shipped one can be inside the box."""
 
-    limit: float
-    certified: float
-    frontier_cuts: int
-    shipped_cuts: int
+    limit: Amount
+    certified: Amount
+    frontier_cuts: Count
+    shipped_cuts: Count
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +151,14 @@ class LoopEntry:
         each: from values to .npy files, whose row i is the value in iteration i.
     """
 
-    first: int
-    end: int
+    first: Count
+    end: PositiveCount
     carry: dict[str, str]
     each: dict[str, str]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.first < self.end:
+        check(self)
+        if self.first >= self.end:
             raise ValueError(f"there are no iterations from {self.first} to {self.end}")
 
 
@@ -166,12 +167,11 @@ class StageEntry:
     """Runs of ONNX files one after the other, once or repeatedly."""
 
     name: str
-    calls: tuple[CallEntry, ...]
+    calls: Annotated[tuple[CallEntry, ...], NOT_EMPTY]
     loop: LoopEntry | None = field(default=None, metadata=SPARSE)
 
     def __post_init__(self) -> None:
-        if not self.calls:
-            raise ValueError(f"the stage {self.name!r} runs nothing")
+        check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,17 +186,19 @@ class PartEntry:
     """
 
     file: str | None
-    latency_s: float
+    latency_s: Amount
     source: Source
     interval: tuple[float, float] | None
-    weight_bytes: int
-    peak_bytes: int | None = field(default=None, metadata=SPARSE)
-    stages: tuple[StageEntry, ...] | None = field(default=None, metadata=SPARSE)
+    weight_bytes: Count
+    peak_bytes: Count | None = field(default=None, metadata=SPARSE)
+    stages: Annotated[tuple[StageEntry, ...], NOT_EMPTY] | None = field(default=None, metadata=SPARSE)
+
+    FORMS: ClassVar = Forms(
+        "either a file or stages", ({"file": GIVEN, "stages": None}, {"file": None, "stages": GIVEN})
+    )
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
-        if (self.file is None) == (self.stages is None) or self.stages == ():
-            raise ValueError("a part has either a file or stages")
+        check(self)
 
     @property
     def program(self) -> tuple[StageEntry, ...]:
@@ -218,13 +220,17 @@ def part_files(part: PartEntry) -> tuple[str, ...]:
 class CheckEntry:
     """How the composed pair differed from the whole model; `max_rel` is relative to output scale."""
 
-    seeds: int
-    max_abs: float
-    max_rel: float
-    tolerance: float
+    seeds: Count
+    max_abs: Amount
+    max_rel: Amount
+    tolerance: Amount
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        check(self)
+
+
+_DEVICE_FIRST = {"direction": "device-first", "uploads": None, "downloads": None}
+_CLOUD_FIRST = {"direction": "cloud-first", "uploads": GIVEN, "downloads": GIVEN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,23 +249,25 @@ class CutEntry:
     head: PartEntry | None
     tail: PartEntry | None
     boundary: tuple[BoundaryEntry, ...]
-    uplink_bytes: int
-    downlink_bytes: int
+    uplink_bytes: Count
+    downlink_bytes: Count
     check: CheckEntry | None
     direction: Direction = field(default="device-first", metadata=SPARSE)
     uploads: tuple[TensorEntry, ...] | None = field(default=None, metadata=SPARSE)
     downloads: tuple[TensorEntry, ...] | None = field(default=None, metadata=SPARSE)
 
+    FORMS: ClassVar = Forms(
+        "a head, a tail, uploads and downloads that belong to its kind and direction",
+        (
+            {"kind": "all-head", "head": GIVEN, "tail": None, **_DEVICE_FIRST},
+            {"kind": "split", "head": GIVEN, "tail": GIVEN, **_DEVICE_FIRST},
+            {"kind": "split", "head": GIVEN, "tail": GIVEN, **_CLOUD_FIRST},
+            {"kind": "all-tail", "head": None, "tail": GIVEN, **_DEVICE_FIRST},
+        ),
+    )
+
     def __post_init__(self) -> None:
-        _check_ranges(self)
-        has = {"all-head": (True, False), "split": (True, True), "all-tail": (False, True)}[self.kind]
-        if (self.head is not None, self.tail is not None) != has:
-            raise ValueError(f"a cut of kind {self.kind} has the wrong parts")
-        exchanged = self.uploads is not None, self.downloads is not None
-        if exchanged != (self.is_cloud_first, self.is_cloud_first):
-            raise ValueError("uploads and downloads are those of a cloud-first cut")
-        if self.is_cloud_first and self.kind != "split":
-            raise ValueError(f"a cut of kind {self.kind} has no order of cloud and device")
+        check(self)
 
     @property
     def is_cloud_first(self) -> bool:
@@ -310,11 +318,11 @@ class FileEntry:
     """A file of the bundle."""
 
     path: str
-    bytes: int
-    sha256: str
+    bytes: Count
+    sha256: Sha256
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,29 +334,26 @@ class Manifest:
         side: whose files are there; one side's only in what was packed for it. Every cut is described all the same.
     """
 
-    splitc_manifest: int
+    splitc_manifest: Annotated[int, Limit("const", VERSION, f"version {VERSION}")]
     generator: dict[str, str]
     direction: Literal["device-first", "cloud-first", "both"]
     model: ModelEntry
     targets: TargetsEntry
     box: BoxEntry
     regret: RegretEntry
-    cuts: tuple[CutEntry, ...]
+    cuts: Annotated[tuple[CutEntry, ...], NOT_EMPTY]
     files: tuple[FileEntry, ...]
     notes: tuple[str, ...] = ()
     side: Literal["both", "device", "cloud"] = "both"
 
     def __post_init__(self) -> None:
-        if self.splitc_manifest != VERSION:
-            raise ValueError(f"manifest version {self.splitc_manifest}, not {VERSION}")
+        check(self)
         listed = {entry.path for entry in self.files}
         parts = [cut.device for cut in self.cuts if self.side != "cloud"]
         parts += [cut.cloud for cut in self.cuts if self.side != "device"]
         missing = sorted({file for part in parts if part is not None for file in part_files(part)} - listed)
         if missing:
             raise ValueError(f"cuts refer to {missing[0]}, which is not among the files")
-        if not self.cuts:
-            raise ValueError("there are no cuts")
         if self.direction != direction_of(self.cuts):
             raise ValueError(
                 f"direction is {self.direction}, but that of the cuts is {direction_of(self.cuts)}"

@@ -1,21 +1,27 @@
 """Turn plain JSON or TOML values into frozen dataclasses, strictly, and back.
 
 The type hints of the dataclass are the schema: str, int, float, bool, X | None, tuple[X, ...],
-tuple[X, Y], dict[str, X], Literal, nested dataclasses. Nothing is converted, except that an
-integer is accepted where a float is expected. Only the standard library is used, because a device
-reads its manifest with this module.
+tuple[X, Y], dict[str, X], Literal, nested dataclasses, and Annotated[X, Limit(...)] where the type
+alone allows too much. Nothing is converted, except that an integer is accepted where a float is
+expected. Only the standard library is used, because a device reads its manifest with this module.
 
-A dataclass may check more in `__post_init__` and raise ValueError with a sentence for each mistake;
-each then gets the place in front.
+The class attribute `FORMS` states which values of several fields belong together. A dataclass that has
+limits or forms calls `check` in `__post_init__`, so that they also hold for records that the program
+makes itself. It may check more there and raise ValueError with a sentence for each mistake; the reader
+puts the place in front of each.
+
+`schema.py` turns the same type hints, limits and forms into a JSON Schema.
 """
 
 import difflib
 import math
+import operator
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from splitc.common.errors import SplitcError
 
@@ -25,6 +31,66 @@ _SHOWN_CHARACTERS = 57
 _SPARSE = "sparse"
 SPARSE: Mapping[str, bool] = {_SPARSE: True}
 """Metadata of a field that is not written where it has its default: readers of older records know no such key."""
+
+GIVEN: Final = object()
+"""In a form: any value but None."""
+_HOLDS: dict[str, Callable[[Any, Any], object]] = {
+    "const": operator.eq,
+    "minimum": operator.ge,
+    "exclusiveMinimum": operator.gt,
+    "minItems": lambda items, least: len(items) >= least,
+    "pattern": lambda text, pattern: re.fullmatch(pattern, text),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a value must be besides its type.
+
+    Attributes:
+        keyword, bound: as a JSON Schema states them.
+        expected: the same for people: "expected ..., found ...".
+    """
+
+    keyword: Literal["const", "minimum", "exclusiveMinimum", "minItems", "pattern"]
+    bound: int | str
+    expected: str
+
+    def holds(self, value: object) -> bool:
+        """Whether *value*, which has the right type, keeps the limit."""
+        return bool(_HOLDS[self.keyword](value, self.bound))
+
+
+NOT_EMPTY = Limit("minItems", 1, "at least one item")
+Count = Annotated[int, Limit("minimum", 0, "an integer of at least 0")]
+PositiveCount = Annotated[int, Limit("minimum", 1, "an integer of at least 1")]
+Amount = Annotated[float, Limit("minimum", 0, "a number of at least 0")]
+PositiveAmount = Annotated[float, Limit("exclusiveMinimum", 0, "a number above 0")]
+Sha256 = Annotated[str, Limit("pattern", "^[0-9a-f]{64}$", "64 hexadecimal digits")]
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """Which values of several fields go together: a record has exactly one of the forms.
+
+    Attributes:
+        expected: what all forms have in common, for people: "expected ...".
+        forms: from fields to the value that each has in this form; None, or `GIVEN` for any other value.
+    """
+
+    expected: str
+    forms: tuple[Mapping[str, object], ...]
+
+    def fit(self, record: object) -> bool:
+        """Whether *record* has one of the forms."""
+        return any(
+            all(fits(getattr(record, name), wanted) for name, wanted in form.items()) for form in self.forms
+        )
+
+
+def fits(value: object, wanted: object) -> bool:
+    """Whether *value* is the one that a form wants."""
+    return value is not None if wanted is GIVEN else value == wanted
 
 
 class RecordError(SplitcError):
@@ -79,6 +145,35 @@ def encode(instance: object) -> object:
     return instance
 
 
+def check(record: Any) -> None:
+    """Refuse *record* where a field breaks its limit, or the fields do not go together: for `__post_init__`.
+
+    Raises:
+        ValueError: with a sentence for each mistake.
+    """
+    cls: Any = type(record)  # to mypy, a type need not be hashable
+    found = _Mistakes()
+    for name, decoder in _limited_fields(cls).items():
+        found.read(decoder, getattr(record, name), name)
+    try:
+        found.tell()
+    except RecordError as error:
+        raise ValueError(*error.mistakes) from None
+    forms: Forms | None = getattr(record, "FORMS", None)
+    if forms is not None and not forms.fit(record):
+        raise ValueError(f"expected {forms.expected}")
+
+
+@cache
+def _limited_fields(cls: Any) -> dict[str, _Decoder]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {item.name: _decoder(hints[item.name]) for item in fields(cls) if _is_limited(hints[item.name])}
+
+
+def _is_limited(hint: Any) -> bool:
+    return get_origin(hint) is Annotated or any(_is_limited(part) for part in get_args(hint))
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ", did you mean 'x'?" for the known word nearest to *word*, or nothing."""
     near = _nearest(word, known)
@@ -90,9 +185,11 @@ def _nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 @cache
-def _decoder(hint: Any) -> _Decoder:  # a type hint has no narrower type than Any
+def _decoder(hint: Any) -> _Decoder:  # noqa: PLR0911 - one for each kind; a type hint is Any
     """Return the function that reads a value of type *hint*, given its path for messages."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _limited(*arguments)
     if origin is Literal:
         return _literal(arguments)
     if origin is tuple:
@@ -110,11 +207,13 @@ def _decoder(hint: Any) -> _Decoder:  # a type hint has no narrower type than An
 
 def _record(cls: Any) -> _Decoder:
     """Read a table with exactly the fields of *cls*; those with a default may be absent."""
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     decoders = {item.name: _decoder(hints[item.name]) for item in fields(cls)}
-    required = [item.name for item in fields(cls) if _is_required(item)]
+    required = [item.name for item in fields(cls) if is_required(item)]
 
     def read(value: object, path: str) -> object:
+        if isinstance(value, cls):  # `check` looks at a record that holds it
+            return value
         if not isinstance(value, dict):
             raise _mismatch(path, "a table", value)
         found = _Mistakes()
@@ -161,8 +260,22 @@ class _Mistakes:
             raise RecordError(*sentences) from self._found[0].__cause__
 
 
-def _is_required(item: Field[Any]) -> bool:
+def is_required(item: Field[Any]) -> bool:
+    """Whether the field has no default."""
     return item.default is MISSING and item.default_factory is MISSING
+
+
+def _limited(hint: Any, *limits: Limit) -> _Decoder:
+    decoder = _decoder(hint)
+
+    def read(value: object, path: str) -> object:
+        found = decoder(value, path)
+        for limit in limits:
+            if not limit.holds(found):
+                raise _mismatch(path, limit.expected, value)
+        return found
+
+    return read
 
 
 def _sequence(hint: Any) -> _Decoder:
@@ -281,6 +394,8 @@ _NAMES = {str: "text", bool: "true or false", int: "an integer", float: "a numbe
 
 
 def _hint_name(hint: Any) -> str:
+    if get_origin(hint) is Annotated:
+        return " and ".join(limit.expected for limit in get_args(hint)[1:])
     return _NAMES[hint] if hint in _NAMES else str(getattr(hint, "__name__", hint))
 
 

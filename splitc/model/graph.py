@@ -6,6 +6,8 @@ size, because `units.py` merges units across a tensor whose size cannot be known
 
 from dataclasses import dataclass
 
+from splitc.common.records import Count, check
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -52,10 +54,13 @@ class Work:
 
     op: str
     op_class: str
-    macs: int
-    read_bytes: int
-    write_bytes: int
-    weight_bytes: int
+    macs: Count
+    read_bytes: Count
+    write_bytes: Count
+    weight_bytes: Count
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,22 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Literal
+from typing import Annotated, Literal
 
 from splitc.common.errors import ProfileError
 from splitc.common.kinds import Source
-from splitc.common.records import RecordError, decode, encode
+from splitc.common.records import (
+    NOT_EMPTY,
+    Amount,
+    Count,
+    Limit,
+    PositiveAmount,
+    PositiveCount,
+    RecordError,
+    check,
+    decode,
+    encode,
+)
 from splitc.model.graph import Work
 
 VERSION = 1
@@ -35,14 +46,11 @@ class NodeTimes:
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    seconds: tuple[float, ...]
-    events: int = 1
+    seconds: Annotated[tuple[Amount, ...], NOT_EMPTY]
+    events: PositiveCount = 1
 
     def __post_init__(self) -> None:
-        if not self.seconds or min(self.seconds) < 0:
-            raise ValueError("seconds must be one or more times, none below zero")
-        if self.events < 1:
-            raise ValueError(f"events must be at least 1, found {self.events}")
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +66,16 @@ class Measurement:
         nodes: empty if only the whole is known.
     """
 
-    threads: int
-    dims: dict[str, int]
-    warmup: int
-    whole_s: tuple[float, ...]
-    profiled_whole_s: tuple[float, ...]
-    fixed_s: tuple[float, ...]
+    threads: PositiveCount
+    dims: dict[str, Count]
+    warmup: Count
+    whole_s: Annotated[tuple[PositiveAmount, ...], NOT_EMPTY]
+    profiled_whole_s: tuple[PositiveAmount, ...]
+    fixed_s: tuple[Amount, ...]
     nodes: tuple[NodeTimes, ...]
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1, found {self.threads}")
-        if self.warmup < 0:
-            raise ValueError(f"warmup must not be below zero, found {self.warmup}")
-        for name, size in self.dims.items():
-            if size < 0:
-                raise ValueError(f"the dimension '{name}' must not be below zero, found {size}")
-        if not self.whole_s:
-            raise ValueError("whole_s holds no runs")
-        if min(self.whole_s) <= 0 or min(self.profiled_whole_s, default=1.0) <= 0:
-            raise ValueError("whole_s and profiled_whole_s must be above zero")
-        if min(self.fixed_s, default=0.0) < 0:
-            raise ValueError("fixed_s must not be below zero")
+        check(self)
 
     def spread(self) -> tuple[float, float] | None:
         """The 5th and 95th percentile of whole runs over their median; None if there was one run."""
@@ -122,15 +118,10 @@ class UnitRun:
 
     name: str
     work: tuple[Work, ...]
-    seconds: tuple[float | None, ...]
+    seconds: tuple[Amount | None, ...]
 
     def __post_init__(self) -> None:
-        if any(value is not None and value < 0 for value in self.seconds):
-            raise ValueError("seconds must not be below zero")
-        if any(
-            min(item.macs, item.read_bytes, item.write_bytes, item.weight_bytes) < 0 for item in self.work
-        ):
-            raise ValueError("work must not be below zero")
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,23 +134,18 @@ class Profile:
         units: what `splitc profile` adds, so that a target can be calibrated without the model.
     """
 
-    splitc_profile: int
+    splitc_profile: Annotated[int, Limit("const", VERSION, f"version {VERSION}")]
     model: str
     source: Literal["measured", "imported"]
     runtime: str
     runtime_version: str | None
     provider: str
     machine: MachineFacts
-    measurements: tuple[Measurement, ...]
+    measurements: Annotated[tuple[Measurement, ...], NOT_EMPTY]
     units: tuple[UnitRun, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.splitc_profile != VERSION:
-            raise ValueError(
-                f"profile version {self.splitc_profile}, but this splitc reads version {VERSION}"
-            )
-        if not self.measurements:
-            raise ValueError("the profile holds no measurements")
+        check(self)
         if any(len(unit.seconds) != len(self.measurements) for unit in self.units or ()):
             raise ValueError("a unit must have one entry in seconds for each measurement")
 

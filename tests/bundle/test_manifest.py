@@ -123,14 +123,20 @@ def test_refuses_a_folder_without_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda value: value.update(cuts=[]), "there are no cuts"),
+        (lambda value: value.update(cuts=[]), "cuts: expected at least one item, found []"),
         (
             lambda value: value["cuts"][0].update(kind="all-tail"),
-            "a cut of kind all-tail has the wrong parts",
+            "cuts[0]: expected a head, a tail, uploads and downloads that belong to its kind and direction",
         ),
         (lambda value: value["cuts"][0]["head"].update(file="other.onnx"), "not among the files"),
-        (lambda value: value["cuts"][0]["head"].update(latency_s=-1.0), "latency_s must not be below zero"),
-        (lambda value: value["model"].update(sha256="abc"), "must be 64 hexadecimal digits"),
+        (
+            lambda value: value["cuts"][0]["head"].update(latency_s=-1.0),
+            "cuts[0].head.latency_s: expected a number of at least 0, found -1.0",
+        ),
+        (
+            lambda value: value["model"].update(sha256="abc"),
+            "model.sha256: expected 64 hexadecimal digits, found 'abc'",
+        ),
     ],
     ids=["no cuts", "kind", "file", "negative", "digest"],
 )

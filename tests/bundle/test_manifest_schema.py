@@ -2,10 +2,8 @@
 
 import json
 from copy import deepcopy
-from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -113,48 +111,3 @@ def test_both_agree_on_anything_anywhere(at: Place, data: st.DataObject) -> None
     new = data.draw(anything)
     value = replaced(PLAIN, at, new)
     assert is_reference(at) or is_valid(value) == is_read(value), value
-
-
-def test_schema_and_dataclasses_have_the_same_keys() -> None:
-    """Walk both at once: names, order, requirements, and types down to the leaves."""
-    seen = set()
-
-    def walk(cls: Any, schema: dict[str, Any]) -> None:
-        schema = resolve(schema)
-        hints = get_type_hints(cls)
-        known = {field.name: field for field in fields(cls)}
-        assert list(schema["properties"]) == list(known)
-        assert schema["required"] == [name for name, field in known.items() if is_required(field)]
-        assert schema["additionalProperties"] is False
-        seen.add(cls.__name__)
-        for name in known:
-            check(hints[name], resolve(schema["properties"][name]))
-
-    def check(hint: Any, schema: dict[str, Any]) -> None:
-        origin, arguments = get_origin(hint), get_args(hint)
-        if is_dataclass(hint):
-            walk(hint, schema)
-        elif origin is Literal:
-            assert schema["enum"] == list(arguments)
-        elif origin is tuple and arguments[-1] is ...:
-            assert schema["type"] == "array"
-            check(arguments[0], resolve(schema["items"]))
-        elif origin is tuple:
-            assert len(schema["prefixItems"]) == schema["minItems"] == len(arguments)
-            assert schema["items"] is False
-        elif origin is UnionType and NoneType in arguments and "anyOf" in schema:
-            assert {"type": "null"} in schema["anyOf"]
-            check(arguments[0], resolve(schema["anyOf"][0]))
-
-    def resolve(schema: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = SCHEMA["$defs"][schema["$ref"].split("/")[-1]] if "$ref" in schema else schema
-        return found
-
-    walk(Manifest, SCHEMA)
-    assert {name.lower() for name in SCHEMA["$defs"]} - {"interval"} == {
-        name.removesuffix("Entry").lower() for name in seen - {"Manifest"}
-    }
-
-
-def is_required(field: Field[Any]) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING

@@ -2,13 +2,23 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitc.common.records import RecordError, decode, encode
+from splitc.common.records import (
+    GIVEN,
+    NOT_EMPTY,
+    Count,
+    Forms,
+    RecordError,
+    Sha256,
+    check,
+    decode,
+    encode,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,3 +175,44 @@ def test_a_hint_that_is_not_supported_is_a_programming_error() -> None:
 
     with pytest.raises(TypeError, match="records cannot hold set"):
         decode(Wrong, {"items": []}, "wrong.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    counts: tuple[Count, ...]
+    digest: Sha256 | None = None
+    text: str | None = None
+    parts: Annotated[tuple[Leaf, ...], NOT_EMPTY] | None = None
+
+    FORMS: ClassVar = Forms("either text or a digest", ({"digest": GIVEN, "text": None}, {"text": GIVEN}))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"counts": [0, -1]}, "counts[1]: expected an integer of at least 0, found -1"),
+        ({"digest": "abc"}, "digest: expected 64 hexadecimal digits, found 'abc'"),
+        ({"parts": []}, "parts: expected at least one item, found []"),
+        ({"text": None}, "expected either text or a digest"),
+    ],
+    ids=str,
+)
+def test_limits_and_forms_are_checked_when_a_record_is_read(change: dict[str, object], message: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        decode(Limited, {"counts": [1], "text": "a"} | change, "file")
+    assert str(caught.value) == f"file: {message}"
+
+
+def test_limits_and_forms_are_checked_when_a_record_is_made() -> None:
+    assert Limited((1,), text="a", parts=(Leaf("x", 1, 1.0),)).counts == (1,)
+    with pytest.raises(ValueError, match=r"^expected either text or a digest$"):
+        Limited((1,))
+    with pytest.raises(ValueError, match="expected an integer of at least 0") as caught:
+        Limited((-1, 2), "abc")
+    assert caught.value.args == (
+        "counts[0]: expected an integer of at least 0, found -1",
+        "digest: expected 64 hexadecimal digits, found 'abc'",
+    )

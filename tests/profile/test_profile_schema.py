@@ -2,10 +2,8 @@
 
 import json
 from copy import deepcopy
-from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +13,7 @@ from jsonschema import Draft202012Validator
 import splitc
 from splitc.common.errors import ProfileError
 from splitc.common.records import encode
-from splitc.profile.document import Profile, decode_profile
+from splitc.profile.document import decode_profile
 from tests import profiles
 from tests.documents import Place, label, lookup, places, replaced
 
@@ -88,39 +86,3 @@ def test_both_agree_on_anything_anywhere(at: Place, data: st.DataObject) -> None
     )
     value = replaced(PLAIN, at, data.draw(anything))
     assert is_valid(value) == is_read(value), value
-
-
-def test_schema_and_dataclasses_have_the_same_keys() -> None:
-    """Walk both at once: names, order, requirements, and types down to the leaves."""
-    check_table(Profile, SCHEMA)
-
-
-def check_table(cls: Any, schema: dict[str, Any]) -> None:
-    known = {field.name: field for field in fields(cls)}
-    assert list(schema["properties"]) == list(known)
-    assert schema["required"] == [name for name, field in known.items() if field.default is MISSING]
-    assert schema["additionalProperties"] is False
-    for name, hint in get_type_hints(cls).items():
-        if name != "splitc_profile":  # a constant
-            check_value(hint, schema["properties"][name])
-
-
-def check_value(hint: Any, schema: dict[str, Any]) -> None:
-    if "$ref" in schema:
-        schema = SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")]
-    origin, arguments = get_origin(hint), get_args(hint)
-    if is_dataclass(hint):
-        check_table(hint, schema)
-    elif origin is Literal:
-        assert schema["enum"] == list(arguments)
-    elif origin is tuple:
-        assert schema["type"] == "array"
-        check_value(arguments[0], schema["items"])
-    elif origin is dict:
-        check_value(arguments[1], schema["additionalProperties"])
-    elif origin is UnionType:
-        assert arguments[1:] == (NoneType,)
-        assert schema["anyOf"][1:] == [{"type": "null"}]
-        check_value(arguments[0], schema["anyOf"][0])
-    else:
-        assert schema["type"] == {str: "string", int: "integer", float: "number"}[hint]
