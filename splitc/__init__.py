@@ -1,38 +1,67 @@
-"""splitc: split ONNX models between a device and the cloud."""
+"""splitc: split ONNX models between a device and the cloud.
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+Two packages are public: `splitc`, for apps and schedulers, and `splitc.server`, for whoever serves the
+cloud's parts in a server of their own. Each lists its names in `__all__`. All other packages and modules
+are internal and may change in any release. What other languages read is described by `schemas/*.json`.
+
+Importing `splitc` needs the standard library only; `Session` and `AsyncSession` need numpy and ONNX
+Runtime, which are imported when one of the two is first used.
+"""
+
+from typing import TYPE_CHECKING
 
 from splitc.bundle.decide import Conditions, Decision, decide
 from splitc.bundle.folder import Bundle, read_bundle
-from splitc.common.errors import SplitcError
+from splitc.bundle.manifest import CutEntry, Manifest
+from splitc.common.errors import (
+    BundleError,
+    DeadlineExceeded,
+    InputError,
+    ModelError,
+    NoFeasibleCut,
+    ProtocolError,
+    RuntimeFailure,
+    ServerRefused,
+    SplitcError,
+    TransportError,
+)
+from splitc.common.lazy import importer
 
 if TYPE_CHECKING:
+    from splitc.common.version import __version__
     from splitc.runtime.aio import AsyncSession
     from splitc.runtime.session import Outcome, Session
+else:  # hidden from type checkers, which would take any name for one of splitc's
+    __getattr__ = importer(
+        __name__,
+        {
+            "AsyncSession": "splitc.runtime.aio",
+            "Outcome": "splitc.runtime.session",
+            "Session": "splitc.runtime.session",
+            "__version__": "splitc.common.version",
+        },
+    )
 
 __all__ = [
     "AsyncSession",
     "Bundle",
+    "BundleError",
     "Conditions",
+    "CutEntry",
+    "DeadlineExceeded",
     "Decision",
+    "InputError",
+    "Manifest",
+    "ModelError",
+    "NoFeasibleCut",
     "Outcome",
+    "ProtocolError",
+    "RuntimeFailure",
+    "ServerRefused",
     "Session",
     "SplitcError",
+    "TransportError",
+    "__version__",
     "decide",
     "read_bundle",
 ]
-
-# Whoever only reads a bundle and decides needs neither numpy nor ONNX Runtime.
-_LATER = {
-    "AsyncSession": "splitc.runtime.aio",
-    "Outcome": "splitc.runtime.session",
-    "Session": "splitc.runtime.session",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what runs models when it is first used."""
-    if name not in _LATER:
-        raise AttributeError(f"module 'splitc' has no attribute '{name}'")
-    return getattr(import_module(_LATER[name]), name)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,6 +75,58 @@ def test_the_folders_come_from_the_wheel(installed: Path, tmp_path: Path) -> Non
         check=True,
     )
     assert [Path(line).parent for line in done.stdout.splitlines()] == [installed / "splitc" / "_shipped"] * 2
+
+
+PROGRAM = """
+from pathlib import Path
+
+from splitc import Conditions, Session, SplitcError, decide, read_bundle
+
+
+def run(folder: Path, url: str | None) -> str:
+    conditions = Conditions(uplink_bps=6.3e6, downlink_bps=21.3e6, rtt_s=0.084)
+    try:
+        manifest = read_bundle(folder).manifest
+        with Session(folder, server=url, start=conditions) as session:
+            outcome = session.request({}, deadline_s=0.5)
+        latency_s: float = outcome.latency_s + decide(manifest, conditions, sla_s=0.1).latency_s
+    except SplitcError as error:
+        return str(error)
+    return f"{manifest.cuts[0].id} {latency_s}"
+"""
+
+
+@pytest.fixture(scope="module")
+def foreign_python(installed: Path) -> Path:
+    """The Python of an environment that holds the wheel, and what this one holds for the rest."""
+    folder = installed.parent / "venv"
+    venv.create(folder, with_pip=False)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "all.pth").write_text(f"{installed}\n{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    return folder / "bin" / "python"
+
+
+def type_checked(program: str, python: Path, folder: Path) -> str:
+    """What `mypy --strict` says of *program*, for which *python* will run."""
+    (folder / "program.py").write_text(program, encoding="utf-8")
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--no-color-output", "--python-executable", str(python)]
+    cache = ["--cache-dir", str(python.parent / "mypy")]
+    return subprocess.run(
+        [*mypy, *cache, "program.py"], cwd=folder, capture_output=True, text=True, check=False
+    ).stdout
+
+
+@pytest.mark.skipif(find_spec("mypy") is None, reason="needs mypy; install the extra 'dev'")
+def test_programs_are_checked_against_its_types(foreign_python: Path, tmp_path: Path) -> None:
+    assert type_checked(PROGRAM, foreign_python, tmp_path).startswith("Success")
+    for right, wrong, complaint in [
+        ("rtt_s=0.084", 'rtt_s="84ms"', '"Conditions" has incompatible type "str"; expected "float"'),
+        ("Session(folder,", "Session(1,", '"Session" has incompatible type "int"'),
+        ("outcome.latency_s", "outcome.decision", "Unsupported operand types"),
+        ("import Conditions, ", "import Condition as Conditions, ", 'has no attribute "Condition"'),
+    ]:
+        assert right in PROGRAM
+        assert complaint in type_checked(PROGRAM.replace(right, wrong), foreign_python, tmp_path)
 
 
 def test_it_works_from_anywhere(installed: Path, tmp_path: Path) -> None:
