@@ -6,15 +6,40 @@ from typing import Any
 
 import splitc
 from splitc.bundle.manifest import Manifest
+from splitc.cli.facts.bundle import BundleFacts, CompileFacts
+from splitc.cli.facts.calibrate import CalibrateFacts, ClearFacts
+from splitc.cli.facts.model import ModelFacts
+from splitc.cli.facts.pipeline import PipelineFacts
+from splitc.cli.facts.run import RunFacts
+from splitc.cli.facts.serve import ServeFacts
+from splitc.cli.facts.simulate import SimulateFacts
+from splitc.cli.facts.targets import CheckedFacts, NetworkFacts, TargetFacts, TargetsFacts
+from splitc.cli.facts.verify import VerifyFacts
 from splitc.common.schema import json_schema
+from splitc.demo.demo import Moment
 from splitc.profile.document import Profile
 
 FOLDER = Path(splitc.__file__).parent / "schemas"
 SCHEMAS: dict[str, Any] = {
     "manifest": Manifest,
     "profile": Profile,
+    "compile": CompileFacts,
+    "inspect-model": ModelFacts,
+    "inspect-pipeline": PipelineFacts,
+    "inspect-bundle": BundleFacts,
+    "verify": VerifyFacts,
+    "calibrate": CalibrateFacts,
+    "calibrate-clear": ClearFacts,
+    "targets": TargetsFacts,
+    "targets-machine": TargetFacts,
+    "targets-network": NetworkFacts,
+    "targets-check": tuple[CheckedFacts, ...],
+    "serve": ServeFacts,
+    "run": RunFacts,
+    "demo": tuple[Moment, ...],
+    "simulate": SimulateFacts,
 }
-"""What each schema describes."""
+"""What each schema describes: the two kinds of files, and what each command prints with `--json`."""
 
 
 def schema_text(name: str) -> str:

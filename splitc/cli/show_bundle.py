@@ -1,4 +1,4 @@
-"""Print a bundle for people; return the same facts as plain values for --json."""
+"""Print a bundle for people."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,6 @@ from splitc.common.formatting import (
     format_share,
     format_source,
 )
-from splitc.common.records import encode
 from splitc.compile.compile import Compiled
 from splitc.compile.report import sides
 from splitc.compile.verdict import Range, Verdict
@@ -25,28 +24,6 @@ _ESTIMATE = "~"
 _SHOWN_TENSORS = 4
 
 Tensors = Sequence[TensorEntry | BoundaryEntry]
-
-
-def compiled_facts(compiled: Compiled) -> dict[str, object]:
-    """What `splitc compile --json` prints."""
-    return {
-        "bundle": str(compiled.folder),
-        "manifest": encode(compiled.manifest),
-        **_side_facts(compiled.manifest),
-        "networks": [_verdict_facts(item) for item in compiled.verdicts],
-    }
-
-
-def bundle_facts(manifest: Manifest) -> dict[str, object]:
-    """What `splitc inspect --json` prints of a bundle: the manifest and, for a pipeline, what each side runs."""
-    facts = encode(manifest)
-    assert isinstance(facts, dict), "a manifest is a record"
-    return facts | _side_facts(manifest)
-
-
-def _side_facts(manifest: Manifest) -> dict[str, object]:
-    found = {cut.id: sides(cut) for cut in manifest.cuts}
-    return {"sides": found} if any(found.values()) else {}
 
 
 def show_compiled(compiled: Compiled, console: Console) -> None:
@@ -215,24 +192,3 @@ def _network_table(manifest: Manifest, verdicts: tuple[Verdict, ...]) -> Table:
             _ranged(marks.get("all-tail", ""), item.all_tail_s, item.all_tail_range_s),
         )
     return table
-
-
-def _verdict_facts(item: Verdict) -> dict[str, object]:
-    return {
-        "network": item.network,
-        "conditions": encode(item.decision.conditions),
-        "cut": item.decision.cut.id,
-        "kind": item.decision.cut.kind,
-        "direction": item.decision.cut.direction,
-        "reason": item.decision.reason,
-        "latency_s": item.decision.latency_s,
-        "latency_range_s": list(item.range_s) if item.range_s is not None else None,
-        "all_head_s": item.all_head_s,
-        "all_head_range_s": list(item.all_head_range_s) if item.all_head_range_s is not None else None,
-        "all_tail_s": item.all_tail_s,
-        "all_tail_range_s": list(item.all_tail_range_s) if item.all_tail_range_s is not None else None,
-        "holds_to_device_slowdown": item.holds_to,
-        "sla_s": item.sla_s,
-        "meets_sla": None if item.sla_s is None else item.decision.latency_s <= item.sla_s,
-        "sentence": item.sentence(),
-    }

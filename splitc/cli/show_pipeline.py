@@ -1,4 +1,4 @@
-"""Print a pipeline that is not compiled yet; return the same facts as plain values for --json."""
+"""Print a pipeline that is not compiled yet; return the same facts as a record for --json."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from splitc.cli.facts.pipeline import PipelineFacts, StageFacts, ValueFacts
 from splitc.cli.terminal import new_table
 from splitc.common.formatting import format_bytes
-from splitc.common.records import encode
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.places import Place, Traffic, places
 from splitc.compile.pipeline.ports import shown
@@ -21,41 +21,44 @@ from splitc.model.sizes import Size
 _SHOWN_INSIDE = 3
 
 
-def pipeline_facts(found: PipelineAnalysis, unrolled: Unrolled) -> dict[str, object]:
-    """What `splitc inspect --json` prints of a pipeline."""
+def pipeline_facts(found: PipelineAnalysis, unrolled: Unrolled) -> PipelineFacts:
+    """What `splitc inspect --json` prints for a pipeline."""
     pipeline = found.pipeline
-    return {
-        "pipeline": pipeline.name,
-        "sha256": pipeline.sha256,
-        "inputs": list(pipeline.inputs),
-        "outputs": list(pipeline.outputs),
-        "stages": [
-            {
-                "name": stage.name,
-                "times": stage.loop.times if stage.loop is not None else None,
-                "models": [call.model.path.name for call in stage.calls],
-                "units": _units(found, number),
-                "weight_bytes": _weight_bytes(stage),
-                "takes": _takes(stage),
-                "makes": sorted(stage.made()),
-            }
-            for number, stage in enumerate(pipeline.stages)
-        ],
-        "values": [
-            {
-                "name": name,
-                "dtype": size.dtype,
-                "shape": list(size.shape),
-                "bytes": size.nbytes,
-                "made_by": _maker(pipeline.stages, name),
-                "read_by": _readers(found, name),
-            }
-            for name, size in _passing(found)
-        ],
-        "places": [encode(place) for place in places(found, unrolled)],
-        "dims": dict(found.dims),
-        "notes": list(found.notes),
-    }
+    return PipelineFacts(
+        pipeline=pipeline.name,
+        sha256=pipeline.sha256,
+        inputs=tuple(pipeline.inputs),
+        outputs=tuple(pipeline.outputs),
+        stages=tuple(_stage_facts(found, number) for number in range(len(pipeline.stages))),
+        values=tuple(_value_facts(found, name, size) for name, size in _passing(found)),
+        places=places(found, unrolled),
+        dims=dict(found.dims),
+        notes=found.notes,
+    )
+
+
+def _stage_facts(found: PipelineAnalysis, number: int) -> StageFacts:
+    stage = found.pipeline.stages[number]
+    return StageFacts(
+        name=stage.name,
+        times=stage.loop.times if stage.loop is not None else None,
+        models=tuple(call.model.path.name for call in stage.calls),
+        units=_units(found, number),
+        weight_bytes=_weight_bytes(stage),
+        takes=tuple(_takes(stage)),
+        makes=tuple(sorted(stage.made())),
+    )
+
+
+def _value_facts(found: PipelineAnalysis, name: str, size: Size) -> ValueFacts:
+    return ValueFacts(
+        name=name,
+        dtype=size.dtype,
+        shape=size.shape,
+        bytes=size.nbytes,
+        made_by=_maker(found.pipeline.stages, name),
+        read_by=tuple(_readers(found, name)),
+    )
 
 
 def show_pipeline(found: PipelineAnalysis, unrolled: Unrolled, console: Console, *, tensors: bool) -> None:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from splitc.common.records import encode
+
 
 def results() -> Console:
     """A console for results; if the output is a file, wide enough for a table."""
@@ -25,9 +27,9 @@ def new_table(*titles: str, right: tuple[str, ...] = ()) -> Table:
     return table
 
 
-def print_json(value: object) -> None:
-    """Print *value* as JSON on stdout."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+def print_json(record: object) -> None:
+    """Print *record*, or several of them, as JSON on stdout."""
+    click.echo(json.dumps(encode(record), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 @contextmanager

@@ -61,7 +61,10 @@ class _Maker:
     def record(self, cls: Any) -> Schema:
         """The schema of a record with exactly the fields of *cls*."""
         hints = get_type_hints(cls, include_extras=True)
-        text, texts = _descriptions(cls)
+        text, _ = _descriptions(cls)
+        texts = {
+            name: said for base in reversed(cls.__mro__) for name, said in _descriptions(base)[1].items()
+        }
         properties = {
             item.name: _described(texts.get(item.name)) | self.value(hints[item.name]) | _default(item)
             for item in fields(cls)

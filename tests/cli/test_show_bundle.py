@@ -3,14 +3,17 @@
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from splitc.bundle.manifest import Manifest
-from splitc.cli.show_bundle import bundle_facts, show_compiled
+from splitc.cli.facts.bundle import bundle_facts
+from splitc.cli.show_bundle import show_compiled
 from splitc.common.formatting import format_seconds_range
 from splitc.common.kinds import Source
+from splitc.common.records import encode
 from splitc.compile.compile import Compiled
 from splitc.compile.verdict import judge
 from splitc.profile.targets.description import load_network
@@ -101,8 +104,9 @@ def test_crossing_tensors_are_listed_below_the_table() -> None:
 def test_a_pipeline_shows_what_each_side_runs() -> None:
     manifest = manifests.manifest([manifests.staged("c0", first=3, times=8)])
     assert "\n c0 device: text, denoise 1-3, then cloud: denoise 4-8" in printed(manifest)
-    assert bundle_facts(manifest)["sides"] == {"c0": {"device": "text, denoise 1-3", "cloud": "denoise 4-8"}}
-    assert "sides" not in bundle_facts(manifests.manifest())
+    facts: Any = encode(bundle_facts(manifest))
+    assert facts["sides"] == {"c0": {"device": "text, denoise 1-3", "cloud": "denoise 4-8"}}
+    assert encode(bundle_facts(manifests.manifest())) == encode(manifests.manifest())
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -5,9 +5,9 @@ from rich.console import Console
 from rich.text import Text
 
 from splitc.cli.arguments.calibrate import CalibrateArguments
+from splitc.cli.facts.calibrate import CalibrateFacts, ClearFacts
 from splitc.cli.terminal import new_table, print_json, results
 from splitc.common.formatting import format_seconds, format_seconds_range
-from splitc.common.records import encode
 from splitc.profile.store import Store
 from splitc.profile.targets.calibration import Calibration, calibrate, joined
 from splitc.profile.targets.calibration_effect import Effect, Prediction, effects, read_runs, rescaled
@@ -23,7 +23,7 @@ def run(told: CalibrateArguments) -> None:
     if told.clear:
         forgotten = store.forget_runs(described.name)
         if told.as_json:
-            print_json({"target": described.name, "forgotten": forgotten})
+            print_json(ClearFacts(described.name, forgotten))
         else:
             click.echo(
                 f"{described.name} {'is' if forgotten else 'was'} not calibrated{' any more' * forgotten}"
@@ -46,13 +46,13 @@ def run(told: CalibrateArguments) -> None:
 
 def _facts(
     target: Target, calibration: Calibration | None, changes: list[Effect], notes: list[str]
-) -> dict[str, object]:
-    return {
-        "target": target.name,
-        "runs": [encode(item) for item in changes],
-        "rescaled": [encode(item) for item in rescaled(target, calibration)] if calibration else [],
-        "notes": [*notes, *(calibration.notes if calibration is not None else ())],
-    }
+) -> CalibrateFacts:
+    return CalibrateFacts(
+        target=target.name,
+        runs=tuple(changes),
+        rescaled=tuple(rescaled(target, calibration)) if calibration is not None else (),
+        notes=(*notes, *(calibration.notes if calibration is not None else ())),
+    )
 
 
 def _show(target: Target, calibration: Calibration | None, changes: list[Effect], console: Console) -> None:

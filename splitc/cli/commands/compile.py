@@ -1,7 +1,8 @@
 """`splitc compile`: build a bundle, and show what is in it."""
 
 from splitc.cli.arguments.compile import CompileArguments
-from splitc.cli.show_bundle import compiled_facts, show_compiled
+from splitc.cli.facts.bundle import compile_facts
+from splitc.cli.show_bundle import show_compiled
 from splitc.cli.terminal import print_json, results, stages
 from splitc.common.cache import Cache
 from splitc.common.kinds import Direction
@@ -22,7 +23,7 @@ def run(told: CompileArguments) -> None:
     with stages() as progress:
         compiled = compile_bundle(told.model, told.output, _options(told), cache, progress)
     if told.as_json:
-        print_json(compiled_facts(compiled))
+        print_json(compile_facts(compiled))
     else:
         show_compiled(compiled, results())
 

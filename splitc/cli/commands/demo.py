@@ -15,7 +15,6 @@ from splitc.cli.arguments.demo import DemoArguments
 from splitc.cli.terminal import new_table, print_json, results, stages
 from splitc.common.cache import Cache
 from splitc.common.formatting import format_rate, format_seconds
-from splitc.common.records import encode
 from splitc.demo.demo import Moment, demo_bundle, run_demo
 from splitc.profile.targets.description import Network, load_network
 
@@ -35,7 +34,7 @@ def run(told: DemoArguments) -> None:
         first = next(moments)
     console = results()
     if told.as_json:
-        print_json([encode(item) for item in [first, *moments]])
+        print_json((first, *moments))
         return
     console.print(
         Text(

@@ -8,12 +8,13 @@ from rich.text import Text
 
 from splitc.bundle.folder import read_bundle
 from splitc.cli.arguments.inspect import InspectArguments
-from splitc.cli.show_bundle import bundle_facts, show_bundle
+from splitc.cli.facts.bundle import bundle_facts
+from splitc.cli.facts.model import model_facts
+from splitc.cli.show_bundle import show_bundle
 from splitc.cli.show_pipeline import pipeline_facts, show_pipeline
 from splitc.cli.terminal import new_table, print_json, results, stages
 from splitc.common.cache import Cache
 from splitc.common.formatting import format_bytes
-from splitc.common.records import encode
 from splitc.compile.pipeline.analyse import analyse_pipeline
 from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.unroll import unroll
@@ -43,32 +44,13 @@ def run(told: InspectArguments) -> None:
     if found.pipeline.only is not None:
         (model,) = found.analyses
         if told.as_json:
-            print_json(_analysis_facts(model))
+            print_json(model_facts(model))
         else:
             _show_analysis(model, tensors=told.tensors)
     elif told.as_json:
         print_json(pipeline_facts(found, unroll(found)))
     else:
         show_pipeline(found, unroll(found), results(), tensors=told.tensors)
-
-
-def _analysis_facts(found: Analysis) -> dict[str, object]:
-    graph = found.partition.graph
-    return {
-        "model": found.original.name,
-        "sha256": found.original.sha256,
-        "nodes": len(found.sources.nodes),
-        "units": [
-            {"name": unit.name, "nodes": [found.sources.nodes[index].name for index in unit.nodes]}
-            for unit in graph.units
-        ],
-        "tensors": [encode(tensor) for tensor in graph.tensors],
-        "fused": list(found.partition.fused),
-        "unknown_size": list(found.partition.unknown),
-        "unknown_work": list(found.partition.unsized),
-        "dims": dict(found.dims),
-        "notes": list(found.notes),
-    }
 
 
 def _show_analysis(found: Analysis, *, tensors: bool) -> None:

@@ -16,7 +16,6 @@ from splitc.cli.terminal import new_table, print_json, results, stages
 from splitc.common.cache import Cache
 from splitc.common.errors import ProfileError
 from splitc.common.formatting import format_seconds, format_seconds_range
-from splitc.common.records import encode
 from splitc.common.resources import shipped
 from splitc.compile.pipeline.spec import DESCRIPTION, read_spec
 from splitc.profile.document import Measurement, Profile, write_profile
@@ -51,7 +50,7 @@ def run(told: ProfileArguments) -> None:
     with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         recorded = record(model, options, Path(folder), cache, progress, _writer(output))
     if told.as_json:
-        print_json(encode(recorded.profile))
+        print_json(recorded.profile)
         return
     console = results()
     _show(recorded, console)

@@ -23,11 +23,11 @@ from rich.text import Text
 from splitc.bundle.decide import Conditions
 from splitc.bundle.manifest import Manifest
 from splitc.cli.arguments.run import RunArguments
+from splitc.cli.facts.run import RunFacts, request_facts
 from splitc.cli.terminal import new_table, print_json, results
 from splitc.cli.values import token_in
 from splitc.common.errors import DeadlineExceeded, InputError, ProtocolError, TransportError
 from splitc.common.formatting import format_rate, format_seconds
-from splitc.common.records import encode
 from splitc.common.values import Input, random_feeds
 from splitc.profile.targets.description import load_network
 from splitc.runtime.http.transport import HttpTransport
@@ -75,7 +75,7 @@ def run(told: RunArguments) -> None:
     if told.output is not None:
         np.savez(told.output, **outcomes[-1].outputs)
     if told.as_json:
-        print_json({"requests": [_facts(item) for item in outcomes], "conditions": encode(seen)})
+        print_json(RunFacts(tuple(map(request_facts, outcomes)), seen))
     else:
         _show(outcomes, seen, told.output, results())
 
@@ -150,18 +150,6 @@ def _read(path: Path) -> Array:
 
 
 # --- the result ---
-
-
-def _facts(outcome: Outcome) -> dict[str, object]:
-    return {
-        "cut": outcome.decision.cut.id,
-        "reason": outcome.decision.reason,
-        "predicted_s": outcome.decision.latency_s if math.isfinite(outcome.decision.latency_s) else None,
-        "latency_s": outcome.latency_s,
-        "finished": outcome.finished,
-        "fallback": outcome.fallback,
-        "conditions": encode(outcome.decision.conditions),
-    }
 
 
 def _show(outcomes: Sequence[Outcome], seen: Conditions, output: Path | None, console: Console) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from splitc.cli.arguments.serve import DEFAULT_UTILISATION, ServeArguments
 from splitc.cli.extras import needs_extra
+from splitc.cli.facts.serve import FileFacts, ServedFacts, ServeFacts
 from splitc.cli.terminal import new_table, print_json, results, stages
 from splitc.cli.values import token_in
 from splitc.common.formatting import format_seconds
@@ -99,11 +100,11 @@ def _folder(path: Path, cache: Path) -> Path:
 
 def _sayer(parts: Sequence[ServedPart], *, as_json: bool) -> Callable[[str], None]:
     """Return a function that prints what is served and where, and flushes, so that a pipe sees it at once."""
-    facts, table = [_facts(part) for part in parts], _table(parts)
+    facts, table = tuple(map(_facts, parts)), _table(parts)
 
     def say(url: str) -> None:
         if as_json:
-            print_json({"url": url, "models": facts})
+            print_json(ServeFacts(url, facts))
         else:
             console = results()
             console.print(table)
@@ -113,21 +114,12 @@ def _sayer(parts: Sequence[ServedPart], *, as_json: bool) -> Callable[[str], Non
     return say
 
 
-def _facts(part: ServedPart) -> dict[str, object]:
-    return {
-        "model": part.name,
-        "bundle": part.bundle,
-        "kind": part.cut.words,
-        "runs": [
-            {
-                "file": file.name,
-                "times": times,
-                "max_batch": file.max_batch,
-                "run_s": {str(batch): seconds for batch, seconds in file.run_s},
-            }
-            for file, times in _runs(part)
-        ],
-    }
+def _facts(part: ServedPart) -> ServedFacts:
+    runs = tuple(
+        FileFacts(file.name, times, file.max_batch, {str(batch): seconds for batch, seconds in file.run_s})
+        for file, times in _runs(part)
+    )
+    return ServedFacts(part.name, part.bundle, part.cut.words, runs)
 
 
 def _runs(part: ServedPart) -> tuple[tuple[File, int], ...]:

@@ -10,10 +10,10 @@ from rich.progress import Progress
 
 from splitc.bundle.folder import Bundle, read_bundle
 from splitc.cli.arguments.simulate import SimulateArguments
+from splitc.cli.facts.simulate import SimulateFacts
 from splitc.cli.terminal import new_table, print_json, results
 from splitc.common.errors import TargetError
 from splitc.common.formatting import format_seconds
-from splitc.common.records import encode
 from splitc.simulate.bounds.fluid import phase_count, plan
 from splitc.simulate.bounds.offline import reach
 from splitc.simulate.engine import SimulationOutcome, simulate
@@ -55,7 +55,7 @@ def run(told: SimulateArguments) -> None:
     if told.report is not None:
         told.report.write_text(render(scenario, found.summaries, found.outcomes), encoding="utf-8")
     if told.as_json:
-        print_json({"policies": [encode(item) for item in found.summaries]})
+        print_json(SimulateFacts(tuple(found.summaries)))
         return
     _show(found.summaries, results())
     if told.report is not None:

@@ -2,17 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.table import Table
 from rich.text import Text
 
 from splitc.cli.arguments.targets import CHECK, TargetsArguments
+from splitc.cli.facts.targets import (
+    CheckedFacts,
+    MistakenFacts,
+    NetworkFacts,
+    TargetFacts,
+    TargetsFacts,
+    network_facts,
+    target_facts,
+)
 from splitc.cli.terminal import new_table, print_json, results
 from splitc.common.errors import TargetError
 from splitc.common.formatting import format_bytes, format_rate, format_seconds, format_si
-from splitc.common.records import encode
 from splitc.common.resources import shipped
 from splitc.profile.availability import times_here
 from splitc.profile.store import Store
@@ -55,14 +62,7 @@ def run(told: TargetsArguments) -> None:
 
 def _list(store: Store, *, as_json: bool) -> None:
     if as_json:
-        print_json(
-            {
-                "targets": [_facts(load_target(name), path, store) for name, path in target_paths().items()],
-                "networks": [
-                    _facts(load_network(name), path, store) for name, path in network_paths().items()
-                ],
-            }
-        )
+        print_json(_all_facts(store))
         return
     console = results()
     machines = new_table("name", "kind", "runs on", "times", "description")
@@ -76,6 +76,24 @@ def _list(store: Store, *, as_json: bool) -> None:
     own = [path for path in (*target_paths().values(), *network_paths().values()) if _is_own(path)]
     if own:
         click.echo(f"your own, from {own_folder()}: {', '.join(sorted(path.stem for path in own))}")
+
+
+def _all_facts(store: Store) -> TargetsFacts:
+    machines: list[TargetFacts] = []
+    links: list[NetworkFacts] = []
+    mistaken: list[MistakenFacts] = []
+    # A mistake in a file of the user's own must not hide the others.
+    for name, path in target_paths().items():
+        try:
+            machines.append(_target_facts(load_target(name), path, store))
+        except TargetError as error:
+            mistaken.append(MistakenFacts(name, str(path), str(error)))
+    for name, path in network_paths().items():
+        try:
+            links.append(network_facts(load_network(name), path))
+        except TargetError as error:
+            mistaken.append(MistakenFacts(name, str(path), str(error)))
+    return TargetsFacts(tuple(machines), tuple(links), tuple(mistaken))
 
 
 _MISTAKEN = "mistaken"
@@ -217,21 +235,17 @@ def _number(what: str, value: str, known: Quantity | Spread) -> _Row:
     return what, value, known.confidence, known.source
 
 
-def _facts(item: Target | Network, path: Path, store: Store) -> dict[str, Any]:
-    encoded = encode(item)
-    assert isinstance(encoded, dict)
-    facts = encoded | {"file": str(path)}
-    return facts | {"times": times_here(item, store)} if isinstance(item, Target) else facts
+def _facts(item: Target | Network, path: Path, store: Store) -> TargetFacts | NetworkFacts:
+    return _target_facts(item, path, store) if isinstance(item, Target) else network_facts(item, path)
+
+
+def _target_facts(target: Target, path: Path, store: Store) -> TargetFacts:
+    return target_facts(target, path, times_here(target, store))
 
 
 def _tell(checked: list[CheckedDescription], store: Store, *, as_json: bool) -> None:
     if as_json:
-        print_json(
-            [
-                {"file": str(item.path), "mistakes": list(item.mistakes), "warnings": list(item.warnings)}
-                for item in checked
-            ]
-        )
+        print_json(tuple(CheckedFacts(str(item.path), item.mistakes, item.warnings) for item in checked))
         return
     for item in checked:
         for mistake in item.mistakes:

@@ -4,8 +4,8 @@ import click
 from rich.text import Text
 
 from splitc.cli.arguments.verify import VerifyArguments
+from splitc.cli.facts.verify import VerifyFacts
 from splitc.cli.terminal import print_json, results, stages
-from splitc.common.records import encode
 from splitc.compile.check import check_bundle, open_to_check
 
 
@@ -16,14 +16,7 @@ def run(told: VerifyArguments) -> None:
         opened = open_to_check(told.bundle)
         checked = check_bundle(opened, told.model, told.samples, progress)
     if told.as_json:
-        print_json(
-            {
-                "bundle": str(told.bundle),
-                "against": checked.against,
-                "cuts": {key: encode(value) for key, value in checked.cuts},
-                "notes": list(checked.notes),
-            }
-        )
+        print_json(VerifyFacts(str(told.bundle), checked.against, dict(checked.cuts), checked.notes))
         return
     for key, found in checked.cuts:
         click.echo(

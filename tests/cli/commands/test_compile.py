@@ -9,6 +9,7 @@ from splitc.bundle.folder import read_bundle
 from splitc.common.formatting import format_seconds, format_seconds_range
 from splitc.compile.verdict import judge
 from splitc.profile.targets.description import load_network
+from tests.cli.printed import printed
 from tests.conftest import Tiny
 from tests.running import save_tiny, splitc
 
@@ -74,7 +75,7 @@ def test_json_holds_the_same_facts(tiny: Tiny, home: Path) -> None:
         cwd=folder,
     )
     assert done.code == 0, done.err
-    facts = json.loads(done.out)
+    facts = printed("compile", done.out)
     assert facts["bundle"] == "out/json"
     assert facts["manifest"] == json.loads((folder / "out" / "json" / "manifest.json").read_bytes())
     assert [item["network"] for item in facts["networks"]] == list(NETWORKS)
@@ -101,7 +102,7 @@ def test_the_default_folder_and_a_target_latency(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert done.code == 0, done.err
-    facts = json.loads(done.out)
+    facts = printed("compile", done.out)
     assert facts["bundle"] == "artifacts/tiny_cnn-pixel7"
     assert read_bundle(tmp_path / facts["bundle"]).manifest.targets.cloud.source == "predicted"
     (lte,) = facts["networks"]

@@ -1,13 +1,12 @@
 """`splitc demo` for two seconds, where a test bed can be created."""
 
-import json
-
 import pytest
 
 from splitc.cli.main import group
 from splitc.common.errors import TestBedError
 from splitc.testbed.bed import Bed
 from splitc.testbed.spec import LinkSpec, Rate
+from tests.cli.printed import printed
 from tests.cli.test_main import assert_sentence, call
 from tests.conftest import Tiny
 
@@ -34,7 +33,7 @@ def test_every_decision_is_shown(tiny: Tiny, capsys: pytest.CaptureFixture[str])
 def test_json(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["demo", "--bundle", str(tiny.bundle.folder), "--seconds", "1s", "--slowdown", "2", "--json"]
     group.main(arguments, standalone_mode=False)
-    told = json.loads(capsys.readouterr().out)
+    told = printed("demo", capsys.readouterr().out)
     assert {item["request"]["cut"] for item in told} <= {cut.id for cut in tiny.bundle.manifest.cuts}
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from splitc.bundle.folder import MANIFEST
 from splitc.cli.main import group
+from tests.cli.printed import printed
 from tests.conftest import Tiny
 from tests.running import save_tiny, splitc
 
@@ -70,7 +71,7 @@ def test_inspect_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "tiny_cnn" in short
     full = run(capsys, *options, "--tensors")
     assert "cannot cross: stem/conv: fused" in full
-    facts = json.loads(run(capsys, *options, "--json"))
+    facts = printed("inspect-model", run(capsys, *options, "--json"))
     names = {tensor["name"] for tensor in facts["tensors"]}
     assert {"image", "stem/conv/relu", "logits"} <= names
     assert all(name in full for name in names - {"logits"})
@@ -92,7 +93,7 @@ def test_inspect_a_bundle(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> Non
     text = run(capsys, "inspect", tiny.bundle.folder)
     for cut in tiny.bundle.manifest.cuts:
         assert any(line.split()[:2] == [cut.id, cut.kind] for line in text.splitlines())
-    facts = json.loads(run(capsys, "inspect", tiny.bundle.folder, "--json"))
+    facts = printed("inspect-bundle", run(capsys, "inspect", tiny.bundle.folder, "--json"))
     assert facts == json.loads(tiny.bundle.path(MANIFEST).read_bytes())
 
 
@@ -109,7 +110,7 @@ def test_verify(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert [line.split(":")[0] for line in text.splitlines()[:-1]] == [
         f"c{number}" for number in range(count)
     ]
-    facts = json.loads(run(capsys, "verify", tiny.bundle.folder, "--json"))
+    facts = printed("verify", run(capsys, "verify", tiny.bundle.folder, "--json"))
     assert len(facts["cuts"]) == count
     other = save_tiny("diamond", tmp_path)
     assert "was compiled from another model" in refused(

@@ -17,6 +17,7 @@ from splitc.bundle.folder import MANIFEST, Bundle, read_bundle
 from splitc.bundle.pack import pack
 from splitc.cli.main import group
 from splitc.compile.report import sides
+from tests.cli.printed import printed
 from tests.cli.test_main import assert_sentence, call
 from tests.compile.pipeline.making import DIFFUSION, write_diffusion, write_long
 from tests.conftest import Tiny
@@ -84,7 +85,7 @@ def test_the_same_bytes_twice(made: Made, tmp_path: Path) -> None:
     )
     assert again.code == 0, again.err
     assert tree(tmp_path / "again") == tree(made.bundle.folder)
-    facts = json.loads(again.out)
+    facts = printed("compile", again.out)
     assert facts["manifest"] == json.loads(made.bundle.path(MANIFEST).read_bytes())
     assert facts["sides"] == {cut.id: sides(cut) for cut in made.bundle.manifest.cuts}
 
@@ -233,7 +234,7 @@ def test_inspect_a_pipeline(made: Made, capsys: pytest.CaptureFixture[str]) -> N
     assert "latents float32 [2, 16] 128 B denoise denoise, vae" in rows
     assert "denoise 1 ... 19 384 B up, 320 B down 384 B up, 256 B down context, latents" in rows
     assert "denoise 20 128 B up, 320 B down 384 B up, 128 B down latents" in rows
-    facts = json.loads(run(capsys, *options, "--json"))
+    facts = printed("inspect-pipeline", run(capsys, *options, "--json"))
     assert [(stage["name"], stage["times"]) for stage in facts["stages"]] == [
         ("text", None),
         ("denoise", 20),
@@ -257,7 +258,7 @@ def test_all_places_are_listed_on_demand(tmp_path: Path, capsys: pytest.CaptureF
 def test_inspect_a_bundle(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     out = run(capsys, "inspect", made.bundle.folder)
     assert "c0 device: text, denoise 1-20, vae" in out
-    facts = json.loads(run(capsys, "inspect", made.bundle.folder, "--json"))
+    facts = printed("inspect-bundle", run(capsys, "inspect", made.bundle.folder, "--json"))
     assert facts.pop("sides") == {cut.id: sides(cut) for cut in made.bundle.manifest.cuts}
     assert facts == json.loads(made.bundle.path(MANIFEST).read_bytes())
 
@@ -275,7 +276,7 @@ def test_verify(given: bool, made: Made, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_verify_as_json(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    facts = json.loads(run(capsys, "verify", made.bundle.folder, "--json"))
+    facts = printed("verify", run(capsys, "verify", made.bundle.folder, "--json"))
     assert len(facts["cuts"]) == 8
     assert len(facts["notes"]) == 1
 
@@ -319,7 +320,7 @@ def test_the_device_alone(
 
 
 def test_random_inputs_where_none_are_given(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    told = json.loads(run(capsys, "run", made.bundle.folder, "--json"))
+    told = printed("run", run(capsys, "run", made.bundle.folder, "--json"))
     assert [item["finished"] for item in told["requests"]] == ["device"]
 
 
@@ -340,7 +341,7 @@ def test_every_cut_against_a_server(made: Made, inputs: list[str], tmp_path: Pat
                 cwd=tmp_path,
             )
             assert done.code == 0, done.err
-            (request,) = json.loads(done.out)["requests"]
+            (request,) = printed("run", done.out)["requests"]
             assert (request["cut"], request["fallback"]) == (cut.id, None)
             finished.append(request["finished"])
             want = image(out) if want is None else want

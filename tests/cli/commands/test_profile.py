@@ -20,6 +20,7 @@ from splitc.common.records import decode
 from splitc.common.resources import shipped
 from splitc.profile.document import Profile, read_profile
 from tests import models
+from tests.cli.printed import printed
 from tests.profile.test_ort_trace import record
 from tests.running import LAUNCH, Done, hear_interrupts, save_tiny, splitc, tree
 
@@ -80,7 +81,7 @@ def device_of(
         "--json",
         *options,
     )
-    head = json.loads(text)["manifest"]["targets"]["device"]
+    head = printed("compile", text)["manifest"]["targets"]["device"]
     assert isinstance(head, dict)
     return head
 
@@ -117,7 +118,7 @@ def test_a_build_uses_a_kept_profile(model: Path, cache: Path, capsys: pytest.Ca
 
 
 def test_as_json(model: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    value = json.loads(run(capsys, "profile", model, "--runs", "5", "--json"))
+    value = printed("profile", run(capsys, "profile", model, "--runs", "5", "--json"))
     (name,) = kept(cache)
     assert decode(Profile, value, "printed") == read_profile(cache / name)
 
@@ -371,7 +372,7 @@ def test_calibrate(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (first["source"], first["calibration_runs"]) == ("predicted", 1)
     assert first["interval"][1] / first["interval"][0] < before["interval"][1] / before["interval"][0]
     assert first["profile_sha256"] != before["profile_sha256"]
-    facts = json.loads(run(capsys, "calibrate", "pixel7", "--json"))
+    facts = printed("calibrate", run(capsys, "calibrate", "pixel7", "--json"))
     (effect,) = facts["runs"]
     assert effect["measured_s"] == 0.003
     assert abs(effect["after"]["seconds"] - 0.003) < abs(effect["before"]["seconds"] - 0.003)
@@ -381,6 +382,9 @@ def test_calibrate(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert device_of(capsys, model, "pixel7") != first
     assert run(capsys, "calibrate", "pixel7", "--clear") == "pixel7 is not calibrated any more\n"
     assert run(capsys, "calibrate", "pixel7", "--clear") == "pixel7 was not calibrated\n"
+    cleared = printed("calibrate-clear", run(capsys, "calibrate", "pixel7", "--clear", "--json"))
+    assert cleared == {"target": "pixel7", "forgotten": False}
+    assert printed("calibrate", run(capsys, "calibrate", "pixel7", "--json"))["runs"] == []
     assert device_of(capsys, model, "pixel7") == before
 
 
@@ -391,7 +395,8 @@ def test_several_runs_at_once_and_one_after_another(
     for path, name, threads in ((model, "a", "4"), (other, "b", "4"), (other, "c", "1")):
         latency = ("--latency", "3ms", "--threads", threads)
         run(capsys, "profile", path, "--target", "pixel7", *latency, "-o", tmp_path / f"{name}.json")
-    together = json.loads(
+    together = printed(
+        "calibrate",
         run(
             capsys,
             "calibrate",
@@ -401,13 +406,13 @@ def test_several_runs_at_once_and_one_after_another(
             tmp_path / "b.json",
             tmp_path / "c.json",
             "--json",
-        )
+        ),
     )
     assert [(item["model"], item["threads"]) for item in together["runs"]] == [("a", 4), ("b", 4), ("c", 1)]
     run(capsys, "calibrate", "pixel7", "--clear")
     for name in "abc":
         run(capsys, "calibrate", "pixel7", "--with", tmp_path / f"{name}.json")
-    assert json.loads(run(capsys, "calibrate", "pixel7", "--json")) == together
+    assert printed("calibrate", run(capsys, "calibrate", "pixel7", "--json")) == together
 
 
 def test_what_cannot_calibrate(
@@ -418,7 +423,7 @@ def test_what_cannot_calibrate(
     for change, words in (
         ({"units": None}, "pass it through `splitc profile MODEL --target pixel7 --import"),
         ({"runtime": "onnxruntime-web"}, "was recorded with onnxruntime-web"),
-        ({"splitc_profile": 7}, "version 7"),
+        ({"splitc_profile": 7}, "expected version 1, found 7"),
     ):
         (tmp_path / "bad.json").write_text(json.dumps(document | change), encoding="utf-8")
         assert words in refused(capsys, "calibrate", "pixel7", "--with", tmp_path / "bad.json")

@@ -1,6 +1,5 @@
 """`splitc run` on the device alone; tests/system runs it with a server."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from splitc.cli.main import group
 from splitc.common import ort
 from splitc.common.values import concrete_shape, difference
+from tests.cli.printed import printed
 from tests.cli.test_main import assert_sentence, call
 from tests.conftest import Tiny
 
@@ -52,7 +52,9 @@ def test_outputs_are_those_of_the_model(
 
 
 def test_json_lists_every_request(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
-    told = json.loads(run(capsys, "run", tiny.bundle.folder, "--repeat", "2", "--network", "lte", "--json"))
+    told = printed(
+        "run", run(capsys, "run", tiny.bundle.folder, "--repeat", "2", "--network", "lte", "--json")
+    )
     assert [item["finished"] for item in told["requests"]] == ["device", "device"]
     assert all(item["predicted_s"] > 0 and item["latency_s"] > 0 for item in told["requests"])
     assert told["conditions"]["uplink_bps"] == pytest.approx(6.3e6, rel=0.01)

@@ -1,6 +1,5 @@
 """`splitc serve`: options that conflict, and what it prints; tests/server/ray/test_deployment.py runs it with Ray."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from splitc.runtime.session import Session
 from tests import running
+from tests.cli.printed import printed
 from tests.cli.test_main import assert_sentence, call
 from tests.conftest import Tiny
 from tests.server.pipelines import request, write_pipeline
@@ -71,7 +71,7 @@ def serving(*options: str | Path, folder: Path) -> Iterator[dict[str, Any]]:
     try:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "}\n")
-        yield json.loads("".join([*takewhile(bool, lines), "}"]))
+        yield printed("serve", "".join([*takewhile(bool, lines), "}"]))
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_S) == 0
     finally:

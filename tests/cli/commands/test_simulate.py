@@ -1,6 +1,5 @@
 """`splitc simulate` on a small fleet, with a bundle that was really compiled."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 from splitc.cli.main import group
 from splitc.simulate.policies import POLICIES
 from splitc.testbed.traces import synthetic_trace
+from tests.cli.printed import printed
 from tests.cli.test_main import assert_sentence, call
 from tests.conftest import Tiny
 
@@ -46,7 +46,7 @@ def fleet(tmp_path: Path) -> Path:
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[Any]:
     group.main(["simulate", *map(str, arguments), "--json"], standalone_mode=False)
-    policies: list[Any] = json.loads(capsys.readouterr().out)["policies"]
+    policies: list[Any] = printed("simulate", capsys.readouterr().out)["policies"]
     return policies
 
 

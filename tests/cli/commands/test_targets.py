@@ -1,6 +1,5 @@
 """`splitc targets`: the list, a single description, and the check of a new one."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from click.shell_completion import ShellComplete
 from splitc.cli.main import group
 from splitc.common.resources import shipped
 from splitc.profile.targets.description import load_target, network_names, own_folder, target_names
+from tests.cli.printed import printed
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    facts = json.loads(run(capsys, "--json")[0])
+    facts = printed("targets", run(capsys, "--json")[0])
     assert [item["name"] for item in facts["targets"]] == list(target_names())
     assert [item["name"] for item in facts["networks"]] == list(network_names())
     assert all(Path(item["file"]).stem == item["name"] for item in facts["targets"] + facts["networks"])
@@ -59,7 +59,7 @@ def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_one_in_full(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every number is shown with its unit and source, also as JSON."""
     text, _ = run(capsys, name)
-    facts = json.loads(run(capsys, name, "--json")[0])
+    facts = printed(f"targets-{'network' if name == 'lte' else 'machine'}", run(capsys, name, "--json")[0])
     assert facts["name"] == name
     assert text.startswith(f"{name}: {facts['description']}\n")
     assert facts["file"] in text
@@ -104,6 +104,11 @@ def test_the_folder_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Google Pixel 7" not in text
     broken = text[text.index("broken") :]
     assert broken.split()[1] == "mistaken"
+    facts = printed("targets", run(capsys, "--json")[0])
+    assert {"board", "pixel7", "t4"} <= {item["name"] for item in facts["targets"]}
+    (mistaken,) = facts["mistaken"]
+    assert (mistaken["name"], mistaken["file"]) == ("broken", str(own_folder() / "broken.toml"))
+    assert "unknown key 'descripter'" in mistaken["mistake"]
     assert "unknown key 'descripter', did you mean 'descriptor'?" in " ".join(broken.split())
     assert "t4" in text
     assert str(own) in run(capsys, "board")[0].replace("\n", "")
@@ -132,7 +137,7 @@ def test_check_a_file_with_mistakes(tmp_path: Path, capsys: pytest.CaptureFixtur
         "warning: good.toml: name: 'better' is not the file's name, 'good', by which it is found",
     ]
     assert text.startswith(f"{good}: the description of a device is correct")
-    facts = json.loads(run(capsys, "check", bad, good, "--json", code=1)[0])
+    facts = printed("targets-check", run(capsys, "check", bad, good, "--json", code=1)[0])
     assert [len(item["mistakes"]) for item in facts] == [2, 0]
     assert [len(item["warnings"]) for item in facts] == [0, 1]
     assert facts[0]["file"] == str(bad)

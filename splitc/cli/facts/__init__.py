@@ -1,0 +1,1 @@
+"""The records that `--json` prints, a module per command; `schemas/` describes each of them."""
