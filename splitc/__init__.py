@@ -1,11 +1,11 @@
 """splitc: split ONNX models between a device and the cloud.
 
-Two packages are public: `splitc`, for apps and schedulers, and `splitc.server`, for whoever serves the
-cloud's parts in a server of their own. Each lists its names in `__all__`. All other packages and modules
-are internal and may change in any release. What other languages read is described by `schemas/*.json`.
+Two packages are public: `splitc`, for apps and schedulers, and `splitc.server`, for running the cloud side
+in another ASGI server. Each lists its names in `__all__`. All other packages and modules are internal and
+may change in any release. `schemas/*.json` describe the JSON that programs in other languages read.
 
-Importing `splitc` needs the standard library only; `Session` and `AsyncSession` need numpy and ONNX
-Runtime, which are imported when one of the two is first used.
+Importing `splitc` needs the standard library only. `Session` and `AsyncSession` also need numpy and ONNX
+Runtime, which are imported when either class is first used.
 """
 
 from typing import TYPE_CHECKING

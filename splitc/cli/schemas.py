@@ -15,6 +15,7 @@ from splitc.cli.facts.serve import ServeFacts
 from splitc.cli.facts.simulate import SimulateFacts
 from splitc.cli.facts.targets import CheckedFacts, NetworkFacts, TargetFacts, TargetsFacts
 from splitc.cli.facts.verify import VerifyFacts
+from splitc.cli.facts.written import WrittenFacts
 from splitc.common.schema import json_schema
 from splitc.demo.demo import Moment
 from splitc.profile.document import Profile
@@ -30,10 +31,12 @@ SCHEMAS: dict[str, Any] = {
     "verify": VerifyFacts,
     "calibrate": CalibrateFacts,
     "calibrate-clear": ClearFacts,
+    "sample": WrittenFacts,
     "targets": TargetsFacts,
     "targets-machine": TargetFacts,
     "targets-network": NetworkFacts,
     "targets-check": tuple[CheckedFacts, ...],
+    "pack": WrittenFacts,
     "serve": ServeFacts,
     "run": RunFacts,
     "demo": tuple[Moment, ...],

@@ -1,6 +1,6 @@
 """The cloud side: what it does of the cuts of bundles, served over the Open Inference Protocol v2.
 
-Public, for whoever has an ASGI server of their own: `application(open_parts(...), ServerOptions(...))`.
+Public, for use in another ASGI server: `application(open_parts(...), ServerOptions(...))`.
 """
 
 from typing import TYPE_CHECKING

@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from splitc.cli.options import examples, takes
+from splitc.cli.options import examples, json_option, takes
 from splitc.cli.values import ANY_PATH, FOLDER
 
 
@@ -18,6 +18,7 @@ class PackArguments:
     side: Literal["device", "cloud"]
     form: Literal["bundle", "triton"]
     output: Path
+    as_json: bool
 
 
 @takes(
@@ -46,6 +47,7 @@ class PackArguments:
 @click.option(
     "-o", "--output", required=True, type=ANY_PATH, help="A .zip file or a folder; for triton, a folder."
 )
+@json_option
 def pack_command(told: PackArguments) -> None:
     """Pack what the device or the cloud needs of BUNDLE.
 

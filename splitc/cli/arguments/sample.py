@@ -6,7 +6,7 @@ from typing import get_args
 
 import click
 
-from splitc.cli.options import examples, takes
+from splitc.cli.options import examples, json_option, takes
 from splitc.cli.values import ANY_PATH
 from splitc.samples.names import (
     MAX_TIMES,
@@ -31,6 +31,7 @@ class SampleArguments:
     scheduler: SchedulerName | None
     width: float | None
     size: int | None
+    as_json: bool
 
 
 @takes(
@@ -71,6 +72,7 @@ class SampleArguments:
     type=int,
     help=f"Width and height of an image in pixels, a multiple of 64.  [default: {STABLE_DIFFUSION_SIZE}]",
 )
+@json_option
 def sample_command(told: SampleArguments) -> None:
     """Write a model to try splitc on, with seeded random weights.
 

@@ -6,7 +6,8 @@ import click
 
 from splitc.bundle.pack import pack, pack_triton
 from splitc.cli.arguments.pack import PackArguments
-from splitc.cli.terminal import stages
+from splitc.cli.facts.written import WrittenFacts
+from splitc.cli.terminal import print_json, stages
 from splitc.common.formatting import format_bytes
 
 
@@ -20,7 +21,11 @@ def run(told: PackArguments) -> None:
             pack_triton(told.bundle, told.output)
         else:
             pack(told.bundle, told.side, told.output)
-    click.echo(f"wrote {told.output} ({format_bytes(_size_bytes(told.output))})")
+    nbytes = _size_bytes(told.output)
+    if told.as_json:
+        print_json(WrittenFacts(str(told.output), nbytes))
+    else:
+        click.echo(f"wrote {told.output} ({format_bytes(nbytes)})")
 
 
 def _size_bytes(path: Path) -> int:

@@ -6,7 +6,8 @@ import click
 
 from splitc.cli.arguments.sample import SampleArguments
 from splitc.cli.extras import needs_extra
-from splitc.cli.terminal import stages
+from splitc.cli.facts.written import WrittenFacts
+from splitc.cli.terminal import print_json, stages
 from splitc.common.formatting import format_bytes
 from splitc.samples.catalogue import SAMPLES, write_sample
 from splitc.samples.diffusion import PIPELINE
@@ -27,7 +28,9 @@ def run(told: SampleArguments) -> None:
     _check_options(told)
     name = told.name
     if name in SAMPLES:
-        _write_model(name, told.output or Path(f"{name}.onnx"))
+        path = told.output or Path(f"{name}.onnx")
+        _write_model(name, path)
+        _tell(told, path, path.stat().st_size, "")
         return
     folder, make_schedule = told.output or Path(name), SCHEDULERS[told.scheduler or "ddim"]
     if name == TINY_DIFFUSION:
@@ -38,7 +41,14 @@ def run(told: SampleArguments) -> None:
         size = told.size if told.size is not None else STABLE_DIFFUSION_SIZE
         _write_stable_diffusion(folder, schedule, width, size)
     nbytes = sum(path.stat().st_size for path in folder.iterdir())
-    click.echo(f"wrote {folder / PIPELINE} ({format_bytes(nbytes)} with its models)")
+    _tell(told, folder / PIPELINE, nbytes, " with its models")
+
+
+def _tell(told: SampleArguments, path: Path, nbytes: int, with_what: str) -> None:
+    if told.as_json:
+        print_json(WrittenFacts(str(path), nbytes))
+    else:
+        click.echo(f"wrote {path} ({format_bytes(nbytes)}{with_what})")
 
 
 def _check_options(told: SampleArguments) -> None:
@@ -57,7 +67,6 @@ def _write_model(name: str, path: Path) -> None:
     if path.is_dir():
         raise click.UsageError(f"-o {path} is a folder, but {name} is a single file; give the name of a file")
     write_sample(name, path)
-    click.echo(f"wrote {path} ({format_bytes(path.stat().st_size)})")
 
 
 def _write_stable_diffusion(folder: Path, schedule: Schedule, width: float, size: int) -> None:

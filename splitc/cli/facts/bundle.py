@@ -16,7 +16,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class SidesFacts:
-    """What the two machines do of a pipeline in one cut, in words; a machine that does nothing is absent."""
+    """What each machine does in one cut of a pipeline, in words; a machine that does nothing is absent."""
 
     device: str | None = field(default=None, metadata=SPARSE)
     cloud: str | None = field(default=None, metadata=SPARSE)
@@ -66,7 +66,7 @@ class CompileFacts:
 
     Attributes:
         bundle: the folder that was written.
-        sides: of a pipeline only: what the two machines do in each cut, by its id.
+        sides: what each machine does, by the id of the cut; only for a pipeline.
     """
 
     bundle: str
@@ -77,10 +77,10 @@ class CompileFacts:
 
 @dataclass(frozen=True, slots=True)
 class BundleFacts(Manifest):
-    """The manifest of a bundle and, of a pipeline, what the two machines do; bytes, seconds, bits per second.
+    """The manifest of a bundle, with `sides` for a pipeline; bytes, seconds, bits per second.
 
     Attributes:
-        sides: of a pipeline only: what the two machines do in each cut, by its id.
+        sides: what each machine does, by the id of the cut; only for a pipeline.
     """
 
     sides: dict[str, SidesFacts] | None = field(default=None, metadata=SPARSE)

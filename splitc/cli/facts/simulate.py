@@ -7,6 +7,6 @@ from splitc.simulate.report.summary import Summary
 
 @dataclass(frozen=True, slots=True)
 class SimulateFacts:
-    """What came of each policy, for the same jobs."""
+    """The result of each policy for the same jobs."""
 
     policies: tuple[Summary, ...]

@@ -36,7 +36,7 @@ class MistakenFacts:
     """A description of the user's own that cannot be used.
 
     Attributes:
-        mistake: why, in a sentence; `splitc targets check FILE` tells all of them.
+        mistake: the first reason, in a sentence; `splitc targets check FILE` prints all of them.
     """
 
     name: str
@@ -59,7 +59,7 @@ class TargetsFacts:
 
 @dataclass(frozen=True, slots=True)
 class CheckedFacts:
-    """What is wrong with a description.
+    """The result of checking a description.
 
     Attributes:
         mistakes: why it cannot be used, a sentence each.

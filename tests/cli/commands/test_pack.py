@@ -7,6 +7,7 @@ import pytest
 from splitc.bundle.folder import read_bundle
 from splitc.cli.main import group
 from splitc.runtime.unpack import unpacked
+from tests.cli.printed import printed
 from tests.cli.test_main import assert_sentence, call
 from tests.conftest import Tiny
 
@@ -19,6 +20,11 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 def test_an_app_gets_heads_only(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = run(capsys, "pack", tiny.bundle.folder, "--side", "device", "-o", tmp_path / "app.zip")
     assert text.startswith(f"wrote {tmp_path / 'app.zip'} (")
+    facts = run(
+        capsys, "pack", tiny.bundle.folder, "--side", "device", "-o", tmp_path / "again.zip", "--json"
+    )
+    size = (tmp_path / "app.zip").stat().st_size
+    assert printed("pack", facts) == {"path": str(tmp_path / "again.zip"), "bytes": size}
     packed = unpacked(tmp_path / "app.zip", tmp_path / "cache")
     names = {entry.path for entry in packed.manifest.files}
     assert not any(name.startswith("tail") or name.endswith(".html") for name in names)

@@ -7,6 +7,7 @@ import pytest
 
 from splitc.cli.main import group
 from tests.cli.commands.test_inspect import run
+from tests.cli.printed import printed
 
 EXTRA = ("torch", "diffusers", "transformers", "onnxscript")
 
@@ -21,7 +22,8 @@ def fails(capsys: pytest.CaptureFixture[str], code: int, *arguments: str | Path)
 def test_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(capsys, "sample", "tiny_cnn") == "wrote tiny_cnn.onnx (17.6 kB)\n"
-    run(capsys, "sample", "tiny_cnn", "-o", "sub/two.onnx")
+    facts = printed("sample", run(capsys, "sample", "tiny_cnn", "-o", "sub/two.onnx", "--json"))
+    assert facts == {"path": "sub/two.onnx", "bytes": (tmp_path / "tiny_cnn.onnx").stat().st_size}
     assert (tmp_path / "tiny_cnn.onnx").read_bytes() == (tmp_path / "sub" / "two.onnx").read_bytes()
     assert "-o sub is a folder, but tiny_cnn is a single file" in fails(
         capsys, 2, "sample", "tiny_cnn", "-o", "sub"
@@ -35,7 +37,10 @@ def test_a_pipeline(
     said = run(capsys, "sample", "tiny_diffusion")
     assert said.startswith("wrote tiny_diffusion/pipeline.toml (2.7")
     assert said.endswith(" MB with its models)\n")
-    run(capsys, "sample", "tiny_diffusion", "-o", "sub/td", "--steps", "20", "--scheduler", "euler")
+    options = ("--steps", "20", "--scheduler", "euler", "--json")
+    facts = printed("sample", run(capsys, "sample", "tiny_diffusion", "-o", "sub/td", *options))
+    assert facts["path"] == "sub/td/pipeline.toml"
+    assert facts["bytes"] == sum(path.stat().st_size for path in (tmp_path / "sub" / "td").iterdir())
     description = (tmp_path / "sub" / "td" / "pipeline.toml").read_text()
     assert "times = 20\n" in description
     assert "prepare.onnx" in description
