@@ -13,14 +13,13 @@ import asyncio
 import json
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from splitc.server.app import Application, application
-from splitc.server.options import ServerOptions
-from splitc.server.tails.open import open_parts
+from splitc.server import ServerOptions, application, open_parts
 
 SPLITC_PATHS = ("/v2", "/splitc/", "/metrics")
 
@@ -28,7 +27,7 @@ SPLITC_PATHS = ("/v2", "/splitc/", "/metrics")
 class OwnServer:
     """Answers `/hello` itself and hands the paths of splitc on."""
 
-    def __init__(self, splitc_app: Application) -> None:
+    def __init__(self, splitc_app: Callable[[Any, Any, Any], Awaitable[None]]) -> None:
         self._splitc = splitc_app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -11,8 +11,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from splitc import Conditions, Decision, SplitcError, decide, read_bundle
-from splitc.bundle.manifest import CutEntry, Manifest
+from splitc import Conditions, CutEntry, Decision, Manifest, SplitcError, decide, read_bundle
 
 
 @dataclass
