@@ -20,8 +20,8 @@ demo: $(READY) ## build the sample model, compile it for a phone, verify the bun
 	$(BIN)/splitc compile artifacts/regnet.onnx --device pixel7 -o artifacts/regnet-pixel7
 	$(BIN)/splitc verify artifacts/regnet-pixel7 --model artifacts/regnet.onnx
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY) ## run the tests; with FAST=1, skip those marked slow
+	$(BIN)/python -m pytest $(if $(filter 1,$(FAST)),-m "not slow")
 
 check: $(READY) lint test ## everything a commit must pass
 

@@ -13,9 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.skipif(
-    find_spec("hatchling") is None, reason="needs hatchling; install the extra 'dev'"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("hatchling") is None, reason="needs hatchling; install the extra 'dev'"),
+]
 
 
 @pytest.fixture(scope="module")

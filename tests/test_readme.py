@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 # What sets up a checkout or an environment cannot run inside one.
 EXEMPT = re.compile(r"(git|make|python3? -m venv|pip install|python3? -m pip install|\. |source |cd )")
@@ -34,6 +36,7 @@ def files() -> dict[str, str]:
     return dict(found)
 
 
+@pytest.mark.slow
 def test_every_command_runs(tmp_path: Path) -> None:
     """Each block is one shell, in which a reader may leave something running for the next lines."""
     shell = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

@@ -112,6 +112,7 @@ def but_for_digits(text: str) -> list[str]:
 
 
 @needs_data
+@pytest.mark.slow
 def test_the_fit_gives_what_is_shipped_and_documented(tmp_path: Path) -> None:
     """One long test, because the fit takes a minute: other linear algebra only changes the last digits."""
     (tmp_path / "targets").mkdir()

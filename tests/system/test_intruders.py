@@ -267,6 +267,7 @@ def test_all_of_that_was_logged_once_a_kind(guarded: Guarded, app: App) -> None:
     assert guarded.serves()
 
 
+@pytest.mark.slow
 def test_slow_clients_do_not_hinder_others_and_are_dropped(guarded: Guarded) -> None:
     assert guarded.serves()
     until(lambda: len(guarded.slow.lasted_s["head"]) == 20, "slow heads are given up")

@@ -91,6 +91,7 @@ def note(**facts: Any) -> None:
 # --- the server ---
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_started_again_under_load(app: App) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(serving(app.bundle.folder))
@@ -124,6 +125,7 @@ def test_a_server_that_hangs(app: App, deadline_s: float) -> None:
     ledger.check()
 
 
+@pytest.mark.slow
 def test_an_overloaded_server(heavy: App) -> None:
     """At least five requests come for each that it can serve; a device has an answer of its own to the others."""
     statuses: Counter[int] = Counter()
@@ -231,6 +233,7 @@ def test_every_fifth_request_stalls(app: App, server: Server, stall_s: float) ->
     assert server.is_well()
 
 
+@pytest.mark.slow
 def test_a_black_hole_in_a_real_network(app: App, tmp_path: Path) -> None:
     try:
         bed = Bed(LinkSpec(Rate(100e6), Rate(100e6), rtt_s=0.005, queue_bytes=1_000_000))
@@ -280,6 +283,7 @@ def _request_until(device: Device, where: str) -> None:
 # --- the device ---
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps(app: App, tmp_path: Path) -> None:
     """On both sides: whatever the time of day is, a second takes a second."""
     samples = app.save_samples(tmp_path / "samples.npz")
