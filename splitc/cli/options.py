@@ -1,6 +1,7 @@
 """Options that several commands share, and the record in which a command receives its arguments."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import GenericAlias
 from typing import Any, Literal, TypeVar, cast, get_type_hints
@@ -72,6 +73,14 @@ def takes(
         return command
 
     return declare
+
+
+def do(name: str, arguments: object) -> None:
+    """Import the module that does the work of the command *name*, and run it with the record *arguments*.
+
+    A static import would make a circle: the module imports the record's class.
+    """
+    import_module(f"splitc.cli.commands.{name}").run(arguments)
 
 
 def _differences(fields: Mapping[str, object], parameters: Mapping[str, click.Parameter]) -> list[str]:

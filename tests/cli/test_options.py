@@ -101,6 +101,8 @@ def test_every_command_takes_a_record(name: str) -> None:
     record = getattr(module, f"{name.capitalize()}Arguments")
     assert [field.name for field in fields(record)] == [item.name for item in command.params]
     assert "Any" not in str(get_type_hints(record))
+    run = import_module(f"splitc.cli.commands.{name}").run
+    assert get_type_hints(run) == {"arguments": record, "return": type(None)}
     assert not command.get_short_help_str(65).endswith("..."), "`splitc --help` must show the whole sentence"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from splitc.cli.options import cache_option, examples, json_option, takes
+from splitc.cli.options import cache_option, do, examples, json_option, takes
 from splitc.cli.values import FILE, TARGET
 
 
@@ -38,12 +38,10 @@ class CalibrateArguments:
 @click.option("--clear", is_flag=True, help="Forget the runs that the target is calibrated with.")
 @cache_option
 @json_option
-def calibrate_command(told: CalibrateArguments) -> None:
+def calibrate_command(arguments: CalibrateArguments) -> None:
     """Correct the predictions for TARGET with measured runs.
 
     One to three runs make the predictions much better, for every model. Each call adds its runs to those of earlier
     calls; without any, the runs so far are shown.
     """
-    from splitc.cli.commands.calibrate import run
-
-    run(told)
+    do("calibrate", arguments)

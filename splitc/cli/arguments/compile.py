@@ -9,6 +9,7 @@ import click
 from splitc.cli.options import (
     cache_option,
     dim_option,
+    do,
     examples,
     json_option,
     samples_option,
@@ -141,12 +142,10 @@ class CompileArguments:
     "--no-cache", is_flag=True, help="Ignore cached files, measure everything again, and cache nothing."
 )
 @json_option
-def compile_command(told: CompileArguments) -> None:
+def compile_command(arguments: CompileArguments) -> None:
     """Split MODEL between a device and the cloud, and write a bundle.
 
     MODEL is an ONNX file, or a .toml file that describes a pipeline of models. A bundle is a folder with heads, tails,
     their weights, a manifest and a report.
     """
-    from splitc.cli.commands.compile import run
-
-    run(told)
+    do("compile", arguments)

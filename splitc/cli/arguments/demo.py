@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from splitc.cli.options import cache_option, examples, json_option, takes
+from splitc.cli.options import cache_option, do, examples, json_option, takes
 from splitc.cli.values import DURATION, FOLDER, NETWORK
 
 
@@ -45,11 +45,9 @@ class DemoArguments:
 )
 @cache_option
 @json_option
-def demo_command(told: DemoArguments) -> None:
+def demo_command(arguments: DemoArguments) -> None:
     """Run a device and a cloud on this machine; show each decision.
 
     The emulated link varies as a mobile link does, and is lost for a while. Linux only; needs root or user namespaces.
     """
-    from splitc.cli.commands.demo import run
-
-    run(told)
+    do("demo", arguments)

@@ -8,6 +8,7 @@ import click
 from splitc.cli.options import (
     cache_option,
     dim_option,
+    do,
     examples,
     json_option,
     samples_option,
@@ -49,11 +50,9 @@ class InspectArguments:
     help="List every tensor that can cross, and those that cannot; for a pipeline, every place to cut.",
 )
 @json_option
-def inspect_command(told: InspectArguments) -> None:
+def inspect_command(arguments: InspectArguments) -> None:
     """Show where a model can be cut, or what a bundle contains.
 
     MODEL is an ONNX file, or a .toml file that describes a pipeline of models.
     """
-    from splitc.cli.commands.inspect import run
-
-    run(told)
+    do("inspect", arguments)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from splitc.cli.options import examples, json_option, takes
+from splitc.cli.options import do, examples, json_option, takes
 from splitc.cli.values import ANY_PATH, FOLDER
 
 
@@ -48,11 +48,9 @@ class PackArguments:
     "-o", "--output", required=True, type=ANY_PATH, help="A .zip file or a folder; for triton, a folder."
 )
 @json_option
-def pack_command(told: PackArguments) -> None:
+def pack_command(arguments: PackArguments) -> None:
     """Pack what the device or the cloud needs of BUNDLE.
 
     That is the models of one side, the weights they use, and the manifest.
     """
-    from splitc.cli.commands.pack import run
-
-    run(told)
+    do("pack", arguments)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from splitc.cli.options import cache_option, examples, json_option, simplify_option, takes
+from splitc.cli.options import cache_option, do, examples, json_option, simplify_option, takes
 from splitc.cli.values import COUNTS, DIMS, DURATION, FILE, TARGET
 
 
@@ -93,12 +93,10 @@ class ProfileArguments:
 @click.option("-o", "--output", type=FILE, help="Also write the profile to this file (.json).")
 @cache_option
 @json_option
-def profile_command(told: ProfileArguments) -> None:
+def profile_command(arguments: ProfileArguments) -> None:
     """Time MODEL on a target, and keep the profile for later builds.
 
     The model is simplified first, as `splitc compile` does. One profile is kept for each number of threads and each size
     of the inputs; a new profile replaces the old one.
     """
-    from splitc.cli.commands.profile import run
-
-    run(told)
+    do("profile", arguments)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from splitc.cli.options import examples, json_option, sla_option, takes
+from splitc.cli.options import do, examples, json_option, sla_option, takes
 from splitc.cli.values import ANY_PATH, DURATION, FILE, NETWORK
 
 
@@ -84,11 +84,9 @@ class _NamedFile(click.ParamType[tuple[str, Path]]):
 @click.option("--token-file", type=FILE, help="File with the token that the server requires.")
 @click.option("--ca-file", type=FILE, help="Certificates to trust (.pem).  [default: the system's]")
 @json_option
-def run_command(told: RunArguments) -> None:
+def run_command(arguments: RunArguments) -> None:
     """Run BUNDLE as an app does, with or without a server.
 
     A BUNDLE is a folder or a packed .zip.
     """
-    from splitc.cli.commands.run import run
-
-    run(told)
+    do("run", arguments)

@@ -6,7 +6,7 @@ from typing import get_args
 
 import click
 
-from splitc.cli.options import examples, json_option, takes
+from splitc.cli.options import do, examples, json_option, takes
 from splitc.cli.values import ANY_PATH
 from splitc.samples.names import (
     MAX_TIMES,
@@ -73,12 +73,10 @@ class SampleArguments:
     help=f"Width and height of an image in pixels, a multiple of 64.  [default: {STABLE_DIFFUSION_SIZE}]",
 )
 @json_option
-def sample_command(told: SampleArguments) -> None:
+def sample_command(arguments: SampleArguments) -> None:
     """Write a model to try splitc on, with seeded random weights.
 
     A single file: regnet_y_400mf, regnet_y_4gf and tiny_cnn. A folder with a pipeline.toml and the models that it runs:
     tiny_diffusion, and stable_diffusion, which needs `pip install 'splitc[diffusion]'`.
     """
-    from splitc.cli.commands.sample import run
-
-    run(told)
+    do("sample", arguments)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from splitc.cli.options import bundles_argument, cache_option, examples, takes
+from splitc.cli.options import bundles_argument, cache_option, do, examples, takes
 from splitc.cli.values import BYTES, DURATION, FILE
 
 # Above this share of a machine's time, queues grow quickly.
@@ -138,12 +138,10 @@ class _Replicas(click.ParamType[tuple[int, int]]):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what is served as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Log every request.")
-def serve_command(told: ServeArguments) -> None:
+def serve_command(arguments: ServeArguments) -> None:
     """Serve the cloud's part of each BUNDLE to devices.
 
     A BUNDLE is a folder or a packed .zip. The server speaks the Open Inference Protocol (KServe v2), and logs one JSON line
     per event to stderr. After SIGTERM or Ctrl-C, requests in progress finish first.
     """
-    from splitc.cli.commands.serve import run
-
-    run(told)
+    do("serve", arguments)

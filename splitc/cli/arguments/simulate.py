@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from splitc.cli.options import bundles_argument, cache_option, examples, json_option, takes
+from splitc.cli.options import bundles_argument, cache_option, do, examples, json_option, takes
 from splitc.cli.values import DURATION, FILE
 from splitc.simulate.policies import POLICIES
 
@@ -63,11 +63,9 @@ class SimulateArguments:
 )
 @cache_option
 @json_option
-def simulate_command(told: SimulateArguments) -> None:
+def simulate_command(arguments: SimulateArguments) -> None:
     """Simulate a fleet of devices that share one cloud.
 
     Each class of devices in the fleet uses the BUNDLE that was built for its target and model.
     """
-    from splitc.cli.commands.simulate import run
-
-    run(told)
+    do("simulate", arguments)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from splitc.cli.options import cache_option, examples, json_option, takes
+from splitc.cli.options import cache_option, do, examples, json_option, takes
 from splitc.profile.targets.description import network_names, target_names
 
 CHECK = "check"
@@ -55,12 +55,10 @@ class _Words(click.ParamType[str]):
 @click.argument("words", nargs=-1, type=_Words(), metavar="[NAME | check FILE...]")
 @json_option
 @cache_option
-def targets_command(told: TargetsArguments) -> None:
+def targets_command(arguments: TargetsArguments) -> None:
     """List machines and networks, show one, or check a description.
 
     NAME is shown in full, with the source of each number; it may also be a .toml file. `check` lists every mistake in
     your own descriptions.
     """
-    from splitc.cli.commands.targets import run
-
-    run(told)
+    do("targets", arguments)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from splitc.cli.options import examples, json_option, samples_option, takes
+from splitc.cli.options import do, examples, json_option, samples_option, takes
 from splitc.cli.values import ANY_PATH, FILE
 
 
@@ -34,8 +34,6 @@ class VerifyArguments:
 )
 @samples_option
 @json_option
-def verify_command(told: VerifyArguments) -> None:
+def verify_command(arguments: VerifyArguments) -> None:
     """Check a bundle's files, and every cut against the whole model."""
-    from splitc.cli.commands.verify import run
-
-    run(told)
+    do("verify", arguments)

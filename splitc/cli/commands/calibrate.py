@@ -14,15 +14,15 @@ from splitc.profile.targets.calibration_effect import Effect, Prediction, effect
 from splitc.profile.targets.description import Target, load_target
 
 
-def run(told: CalibrateArguments) -> None:
+def run(arguments: CalibrateArguments) -> None:
     """Show, extend or clear the calibration of a target."""
-    described, given = load_target(told.target), (*told.profiles, *told.more)
-    if told.clear and given:
+    described, given = load_target(arguments.target), (*arguments.profiles, *arguments.more)
+    if arguments.clear and given:
         raise click.UsageError("--clear removes runs and --with adds them; give only one of them")
-    store = Store(told.cache_dir)
-    if told.clear:
+    store = Store(arguments.cache_dir)
+    if arguments.clear:
         forgotten = store.forget_runs(described.name)
-        if told.as_json:
+        if arguments.as_json:
             print_json(ClearFacts(described.name, forgotten))
         else:
             click.echo(
@@ -34,7 +34,7 @@ def run(told: CalibrateArguments) -> None:
     calibration = calibrate(described, runs) if runs else None
     changes = effects(described, runs, calibration) if calibration is not None else []
     kept = store.keep_runs(described.name, runs) if given else None
-    if told.as_json:
+    if arguments.as_json:
         print_json(_facts(described, calibration, changes, notes))
         return
     _show(described, calibration, changes, results())

@@ -17,37 +17,39 @@ _DIRECTIONS: dict[str, tuple[Direction, ...]] = {
 }
 
 
-def run(told: CompileArguments) -> None:
+def run(arguments: CompileArguments) -> None:
     """Compile a model or a pipeline, and show what was built."""
-    cache = Cache(None if told.no_cache else told.cache_dir)
+    cache = Cache(None if arguments.no_cache else arguments.cache_dir)
     with stages() as progress:
-        compiled = compile_bundle(told.model, told.output, _options(told), cache, progress)
-    if told.as_json:
+        compiled = compile_bundle(arguments.model, arguments.output, _options(arguments), cache, progress)
+    if arguments.as_json:
         print_json(compile_facts(compiled))
     else:
         show_compiled(compiled, results())
 
 
-def _options(told: CompileArguments) -> CompileOptions:
+def _options(arguments: CompileArguments) -> CompileOptions:
     return CompileOptions(
-        analysis=AnalysisOptions(dict(told.dims), told.samples, told.simplify, told.build_memory),
-        device=told.device,
-        cloud=told.cloud,
-        directions=_DIRECTIONS[told.direction] if told.direction is not None else (),
-        networks=told.networks,
-        sla_s=told.sla,
-        max_cuts=told.max_cuts,
-        regret=told.regret,
-        limits=LimitOptions(
-            pin_device=told.pin_device,
-            pin_cloud=told.pin_cloud,
-            private=told.private,
-            max_device_weight_bytes=told.max_device_weights,
-            max_device_peak_bytes=told.max_device_memory,
-            max_payload_bytes=told.max_payload,
-            max_energy_j=told.max_energy,
+        analysis=AnalysisOptions(
+            dict(arguments.dims), arguments.samples, arguments.simplify, arguments.build_memory
         ),
-        device_profiles=told.device_profiles,
-        cloud_profiles=told.cloud_profiles,
-        verify=told.verify,
+        device=arguments.device,
+        cloud=arguments.cloud,
+        directions=_DIRECTIONS[arguments.direction] if arguments.direction is not None else (),
+        networks=arguments.networks,
+        sla_s=arguments.sla,
+        max_cuts=arguments.max_cuts,
+        regret=arguments.regret,
+        limits=LimitOptions(
+            pin_device=arguments.pin_device,
+            pin_cloud=arguments.pin_cloud,
+            private=arguments.private,
+            max_device_weight_bytes=arguments.max_device_weights,
+            max_device_peak_bytes=arguments.max_device_memory,
+            max_payload_bytes=arguments.max_payload,
+            max_energy_j=arguments.max_energy,
+        ),
+        device_profiles=arguments.device_profiles,
+        cloud_profiles=arguments.cloud_profiles,
+        verify=arguments.verify,
     )

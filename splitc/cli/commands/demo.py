@@ -21,24 +21,26 @@ from splitc.profile.targets.description import Network, load_network
 _SHOWN = 15
 
 
-def run(told: DemoArguments) -> None:
+def run(arguments: DemoArguments) -> None:
     """Run the demo, and show each request."""
-    known = load_network(told.network)
+    known = load_network(arguments.network)
     with stages() as progress:
         found = (
-            read_bundle(told.bundle)
-            if told.bundle is not None
-            else demo_bundle(told.cache_dir / "demo", Cache(told.cache_dir), progress)
+            read_bundle(arguments.bundle)
+            if arguments.bundle is not None
+            else demo_bundle(arguments.cache_dir / "demo", Cache(arguments.cache_dir), progress)
         )
-        moments = iter(run_demo(found, known, slowdown=told.slowdown, seconds=told.duration, say=progress))
+        moments = iter(
+            run_demo(found, known, slowdown=arguments.slowdown, seconds=arguments.duration, say=progress)
+        )
         first = next(moments)
     console = results()
-    if told.as_json:
+    if arguments.as_json:
         print_json((first, *moments))
         return
     console.print(
         Text(
-            f"{found.manifest.model.name} on a device {told.slowdown:g} times slower than this machine; {_about(known)}"
+            f"{found.manifest.model.name} on a device {arguments.slowdown:g} times slower than this machine; {_about(known)}"
         )
     )
     shown = [first, *_watch(first, moments, console)]

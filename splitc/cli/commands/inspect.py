@@ -26,31 +26,31 @@ _SHOWN_READERS = 3
 _SHOWN_PLACES = 12
 
 
-def run(told: InspectArguments) -> None:
+def run(arguments: InspectArguments) -> None:
     """Show where a model or pipeline can be cut, or what a bundle contains."""
-    path = told.path
+    path = arguments.path
     if path.is_dir():
         manifest = read_bundle(path).manifest
-        if told.as_json:
+        if arguments.as_json:
             print_json(bundle_facts(manifest))
         else:
             show_bundle(manifest, results())
         return
-    options = AnalysisOptions(dict(told.dims), told.samples, told.simplify)
-    cache = Cache(told.cache_dir)
+    options = AnalysisOptions(dict(arguments.dims), arguments.samples, arguments.simplify)
+    cache = Cache(arguments.cache_dir)
     with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         progress("Loading")
         found = analyse_pipeline(load_pipeline(path), options, Path(folder), cache, progress)
     if found.pipeline.only is not None:
         (model,) = found.analyses
-        if told.as_json:
+        if arguments.as_json:
             print_json(model_facts(model))
         else:
-            _show_analysis(model, tensors=told.tensors)
-    elif told.as_json:
+            _show_analysis(model, tensors=arguments.tensors)
+    elif arguments.as_json:
         print_json(pipeline_facts(found, unroll(found)))
     else:
-        show_pipeline(found, unroll(found), results(), tensors=told.tensors)
+        show_pipeline(found, unroll(found), results(), tensors=arguments.tensors)
 
 
 def _show_analysis(found: Analysis, *, tensors: bool) -> None:

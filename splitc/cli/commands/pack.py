@@ -11,21 +11,21 @@ from splitc.cli.terminal import print_json, stages
 from splitc.common.formatting import format_bytes
 
 
-def run(told: PackArguments) -> None:
+def run(arguments: PackArguments) -> None:
     """Pack one side of a bundle."""
-    if told.form == "triton" and told.side == "device":
+    if arguments.form == "triton" and arguments.side == "device":
         raise click.UsageError("--format triton is for --side cloud: Triton serves tails")
     with stages() as progress:
-        progress(f"Packing {told.bundle}")
-        if told.form == "triton":
-            pack_triton(told.bundle, told.output)
+        progress(f"Packing {arguments.bundle}")
+        if arguments.form == "triton":
+            pack_triton(arguments.bundle, arguments.output)
         else:
-            pack(told.bundle, told.side, told.output)
-    nbytes = _size_bytes(told.output)
-    if told.as_json:
-        print_json(WrittenFacts(str(told.output), nbytes))
+            pack(arguments.bundle, arguments.side, arguments.output)
+    nbytes = _size_bytes(arguments.output)
+    if arguments.as_json:
+        print_json(WrittenFacts(str(arguments.output), nbytes))
     else:
-        click.echo(f"wrote {told.output} ({format_bytes(nbytes)})")
+        click.echo(f"wrote {arguments.output} ({format_bytes(nbytes)})")
 
 
 def _size_bytes(path: Path) -> int:

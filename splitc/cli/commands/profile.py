@@ -40,16 +40,16 @@ _SHOWN_OPS = 4
 _HOT = 1.1
 
 
-def run(told: ProfileArguments) -> None:
+def run(arguments: ProfileArguments) -> None:
     """Record a profile, and show it."""
-    model, output = told.model, told.output
+    model, output = arguments.model, arguments.output
     if model.suffix == DESCRIPTION:
         raise click.UsageError(f"{model} is a pipeline; profile its models one by one: {_models_of(model)}")
-    options = _options(told)
-    cache = Cache(told.cache_dir)
+    options = _options(arguments)
+    cache = Cache(arguments.cache_dir)
     with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         recorded = record(model, options, Path(folder), cache, progress, _writer(output))
-    if told.as_json:
+    if arguments.as_json:
         print_json(recorded.profile)
         return
     console = results()
@@ -70,81 +70,81 @@ def _models_of(pipeline: Path) -> str:
     return ", ".join(dict.fromkeys(step.model for step in steps))
 
 
-def _options(told: ProfileArguments) -> RecordOptions:
-    way = _way(told)
-    target = _described(told)
-    name = target.name if target is not None else _host_name(told.target)
+def _options(arguments: ProfileArguments) -> RecordOptions:
+    way = _way(arguments)
+    target = _described(arguments)
+    name = target.name if target is not None else _host_name(arguments.target)
     if isinstance(way, Here):
         _check_here(name, target)
     elif target is not None and target.machine == "this":
         raise click.UsageError(
             f"target '{name}' is this machine, which can be measured directly; name another device with --target"
         )
-    sizings = _sizings(told.dims)
-    _check_fits(way, told, len(sizings))
+    sizings = _sizings(arguments.dims)
+    _check_fits(way, arguments, len(sizings))
     return RecordOptions(
         way=way,
         name=name,
         target=target,
-        described_as=told.name or told.target,
+        described_as=arguments.name or arguments.target,
         sizings=sizings,
-        samples=(told.samples,) if told.samples else (),
-        simplify=told.simplify,
-        threads=told.threads,
-        runs=told.runs,
+        samples=(arguments.samples,) if arguments.samples else (),
+        simplify=arguments.simplify,
+        threads=arguments.threads,
+        runs=arguments.runs,
     )
 
 
-def _way(told: ProfileArguments) -> Way:
+def _way(arguments: ProfileArguments) -> Way:
     """The way that the options ask for.
 
     Raises:
         UsageError: the options belong to different ways.
     """
-    target = told.target
+    target = arguments.target
     ways: dict[str, Way] = {}
     if target.startswith(_SSH):
-        ways[f"--target {_SSH}..."] = OverSsh(target.removeprefix(_SSH).rstrip("/"), told.python)
-    if told.adb:
-        ways["--adb"] = OverAdb(told.serial, told.program)
-    if told.browser:
-        ways["--browser"] = InBrowser(told.port or 0)
-    if told.trace is not None:
-        ways["--import"] = Imported(told.trace)
-    if told.latency is not None:
-        ways["--latency"] = WholeOnly(told.latency)
+        ways[f"--target {_SSH}..."] = OverSsh(target.removeprefix(_SSH).rstrip("/"), arguments.python)
+    if arguments.adb:
+        ways["--adb"] = OverAdb(arguments.serial, arguments.program)
+    if arguments.browser:
+        ways["--browser"] = InBrowser(arguments.port or 0)
+    if arguments.trace is not None:
+        ways["--import"] = Imported(arguments.trace)
+    if arguments.latency is not None:
+        ways["--latency"] = WholeOnly(arguments.latency)
     if len(ways) > 1:
         one, other, *_ = ways
         raise click.UsageError(f"{one} and {other} are two ways to obtain a profile; give only one of them")
     for option, value, way, chosen in (
-        ("--serial", told.serial, "--adb", told.adb),
-        ("--program", told.program, "--adb", told.adb),
-        ("--port", told.port, "--browser", told.browser),
+        ("--serial", arguments.serial, "--adb", arguments.adb),
+        ("--program", arguments.program, "--adb", arguments.adb),
+        ("--port", arguments.port, "--browser", arguments.browser),
     ):
         if value is not None and not chosen:
             raise click.UsageError(f"{option} needs {way}")
-    if told.name is not None and not target.startswith(_SSH):
+    if arguments.name is not None and not target.startswith(_SSH):
         raise click.UsageError(f"--as needs --target {_SSH}...; otherwise give the target's name as --target")
     return next(iter(ways.values()), Here())
 
 
-def _check_fits(way: Way, told: ProfileArguments, sizings: int) -> None:
-    if told.samples and sizings > 1:
+def _check_fits(way: Way, arguments: ProfileArguments, sizings: int) -> None:
+    if arguments.samples and sizings > 1:
         raise click.UsageError("--samples has a single size; give one size for each --dim")
     if isinstance(way, Imported | WholeOnly):
         known = "--import" if isinstance(way, Imported) else "--latency"
-        if told.runs is not None:
+        if arguments.runs is not None:
             raise click.UsageError(f"--runs cannot be used with {known}, which runs nothing")
         if sizings > 1:
             raise click.UsageError(f"{known} is for a single size; give one size for each --dim")
-    if isinstance(way, WholeOnly) and len(told.threads) > 1:
+    if isinstance(way, WholeOnly) and len(arguments.threads) > 1:
         raise click.UsageError("--latency is for a single number of threads; give one with --threads")
 
 
-def _described(told: ProfileArguments) -> Target | None:
-    if told.name is not None:
-        return load_target(told.name)
-    return None if told.target.startswith(_SSH) else load_target(told.target)
+def _described(arguments: ProfileArguments) -> Target | None:
+    if arguments.name is not None:
+        return load_target(arguments.name)
+    return None if arguments.target.startswith(_SSH) else load_target(arguments.target)
 
 
 def _host_name(target: str) -> str:

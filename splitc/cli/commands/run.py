@@ -51,33 +51,33 @@ class _Row:
     p95_s: float
 
 
-def run(told: RunArguments) -> None:
+def run(arguments: RunArguments) -> None:
     """Run a bundle, and show the requests."""
-    start, token = _start(told.network), token_in(told.token_file)
-    if told.wait is not None:
-        _await(told.server, token, told.ca_file, told.wait)
+    start, token = _start(arguments.network), token_in(arguments.token_file)
+    if arguments.wait is not None:
+        _await(arguments.server, token, arguments.ca_file, arguments.wait)
     with Session(
-        told.bundle,
-        server=told.server,
+        arguments.bundle,
+        server=arguments.server,
         token=token,
-        ca_file=told.ca_file,
-        threads=told.threads,
+        ca_file=arguments.ca_file,
+        threads=arguments.threads,
         start=start,
-        sla_s=told.sla,
-        deadline_s=told.deadline,
-        cut=None if told.cut == "auto" else told.cut,
+        sla_s=arguments.sla,
+        deadline_s=arguments.deadline,
+        cut=None if arguments.cut == "auto" else arguments.cut,
     ) as session:
-        if told.server is None:
-            _check_alone(session.manifest, told.cut)
-        feeds = _feeds(session.manifest, told.inputs)
-        outcomes = list(_requests(session, feeds, told.repeat))
+        if arguments.server is None:
+            _check_alone(session.manifest, arguments.cut)
+        feeds = _feeds(session.manifest, arguments.inputs)
+        outcomes = list(_requests(session, feeds, arguments.repeat))
         seen = session.conditions()
-    if told.output is not None:
-        np.savez(told.output, **outcomes[-1].outputs)
-    if told.as_json:
+    if arguments.output is not None:
+        np.savez(arguments.output, **outcomes[-1].outputs)
+    if arguments.as_json:
         print_json(RunFacts(tuple(map(request_facts, outcomes)), seen))
     else:
-        _show(outcomes, seen, told.output, results())
+        _show(outcomes, seen, arguments.output, results())
 
 
 def _requests(session: Session, feeds: Mapping[str, Array], repeat: int) -> Iterator[Outcome]:

@@ -23,43 +23,43 @@ from splitc.samples.schedulers import SCHEDULERS, Schedule
 from splitc.samples.tiny_diffusion import write_tiny_diffusion
 
 
-def run(told: SampleArguments) -> None:
+def run(arguments: SampleArguments) -> None:
     """Write a sample."""
-    _check_options(told)
-    name = told.name
+    _check_options(arguments)
+    name = arguments.name
     if name in SAMPLES:
-        path = told.output or Path(f"{name}.onnx")
+        path = arguments.output or Path(f"{name}.onnx")
         _write_model(name, path)
-        _tell(told, path, path.stat().st_size, "")
+        _tell(arguments, path, path.stat().st_size, "")
         return
-    folder, make_schedule = told.output or Path(name), SCHEDULERS[told.scheduler or "ddim"]
+    folder, make_schedule = arguments.output or Path(name), SCHEDULERS[arguments.scheduler or "ddim"]
     if name == TINY_DIFFUSION:
-        write_tiny_diffusion(folder, make_schedule, told.steps or TINY_DIFFUSION_TIMES)
+        write_tiny_diffusion(folder, make_schedule, arguments.steps or TINY_DIFFUSION_TIMES)
     else:
-        schedule = make_schedule(told.steps or STABLE_DIFFUSION_TIMES)
-        width = told.width if told.width is not None else STABLE_DIFFUSION_WIDTH
-        size = told.size if told.size is not None else STABLE_DIFFUSION_SIZE
+        schedule = make_schedule(arguments.steps or STABLE_DIFFUSION_TIMES)
+        width = arguments.width if arguments.width is not None else STABLE_DIFFUSION_WIDTH
+        size = arguments.size if arguments.size is not None else STABLE_DIFFUSION_SIZE
         _write_stable_diffusion(folder, schedule, width, size)
     nbytes = sum(path.stat().st_size for path in folder.iterdir())
-    _tell(told, folder / PIPELINE, nbytes, " with its models")
+    _tell(arguments, folder / PIPELINE, nbytes, " with its models")
 
 
-def _tell(told: SampleArguments, path: Path, nbytes: int, with_what: str) -> None:
-    if told.as_json:
+def _tell(arguments: SampleArguments, path: Path, nbytes: int, with_what: str) -> None:
+    if arguments.as_json:
         print_json(WrittenFacts(str(path), nbytes))
     else:
         click.echo(f"wrote {path} ({format_bytes(nbytes)}{with_what})")
 
 
-def _check_options(told: SampleArguments) -> None:
+def _check_options(arguments: SampleArguments) -> None:
     both, only = (TINY_DIFFUSION, STABLE_DIFFUSION), (STABLE_DIFFUSION,)
     for option, value, names in (
-        ("--steps", told.steps, both),
-        ("--scheduler", told.scheduler, both),
-        ("--width", told.width, only),
-        ("--size", told.size, only),
+        ("--steps", arguments.steps, both),
+        ("--scheduler", arguments.scheduler, both),
+        ("--width", arguments.width, only),
+        ("--size", arguments.size, only),
     ):
-        if value is not None and told.name not in names:
+        if value is not None and arguments.name not in names:
             raise click.UsageError(f"{option} is only for {' and '.join(names)}")
 
 

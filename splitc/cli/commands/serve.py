@@ -26,37 +26,37 @@ from splitc.server.tails.open import open_parts
 from splitc.server.tails.part import File, ServedPart
 
 
-def run(told: ServeArguments) -> None:
+def run(arguments: ServeArguments) -> None:
     """Serve bundles until a signal ends it."""
     options = ServerOptions(
-        token=token_in(told.token_file),
-        max_queue=told.max_queue,
-        max_request_bytes=told.max_request,
-        utilisation=_utilisation(told),
+        token=token_in(arguments.token_file),
+        max_queue=arguments.max_queue,
+        max_request_bytes=arguments.max_request,
+        utilisation=_utilisation(arguments),
     )
-    listen = _listen(told)
-    if told.replicas is not None and not told.on_ray:
+    listen = _listen(arguments)
+    if arguments.replicas is not None and not arguments.on_ray:
         raise click.UsageError("--replicas needs --ray")
-    if told.on_ray:
+    if arguments.on_ray:
         _check_ray(listen)
-    least, most = told.replicas or (1, 1)
-    threads = told.threads or max(1, usable_cores() // most)
-    cache = told.cache_dir
+    least, most = arguments.replicas or (1, 1)
+    threads = arguments.threads or max(1, usable_cores() // most)
+    cache = arguments.cache_dir
     opening = partial(
         open_parts,
-        [_folder(path, cache).absolute() for path in told.bundles],
+        [_folder(path, cache).absolute() for path in arguments.bundles],
         threads=threads,
-        max_batch=told.max_batch,
-        memory_limit_bytes=told.memory_limit,
+        max_batch=arguments.max_batch,
+        memory_limit_bytes=arguments.memory_limit,
         cache_folder=(cache / "served").absolute(),
     )
     with stages() as progress:
         parts = opening(say=progress)
-    say = _sayer(parts, as_json=told.as_json)
-    log_level = logging.DEBUG if told.verbose else logging.INFO
+    say = _sayer(parts, as_json=arguments.as_json)
+    log_level = logging.DEBUG if arguments.verbose else logging.INFO
     log_to_stderr(log_level)
     app = application(parts, options)
-    if not told.on_ray:
+    if not arguments.on_ray:
         serve(app, listen, say)
         return
     del app, parts  # the replicas open their own
@@ -76,21 +76,21 @@ def _check_ray(listen: ListenOptions) -> None:
         import_module("splitc.server.ray.deployment")
 
 
-def _utilisation(told: ServeArguments) -> float | None:
-    if told.utilisation is not None and not told.is_priced:
+def _utilisation(arguments: ServeArguments) -> float | None:
+    if arguments.utilisation is not None and not arguments.is_priced:
         raise click.UsageError("--utilisation needs --price")
-    return (told.utilisation or DEFAULT_UTILISATION) if told.is_priced else None
+    return (arguments.utilisation or DEFAULT_UTILISATION) if arguments.is_priced else None
 
 
-def _listen(told: ServeArguments) -> ListenOptions:
-    if (told.tls_cert is None) != (told.tls_key is None):
+def _listen(arguments: ServeArguments) -> ListenOptions:
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key are used together; give both or neither")
     return ListenOptions(
-        host=told.host,
-        port=told.port,
-        tls_cert=told.tls_cert,
-        tls_key=told.tls_key,
-        drain_s=told.drain,
+        host=arguments.host,
+        port=arguments.port,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        drain_s=arguments.drain,
     )
 
 

@@ -40,32 +40,34 @@ class _Results:
     outcomes: tuple[SimulationOutcome, ...]
 
 
-def run(told: SimulateArguments) -> None:
+def run(arguments: SimulateArguments) -> None:
     """Simulate a fleet, and show the policies side by side."""
-    fleet = read_fleet(told.fleet)
-    if told.sla is not None:
-        fleet = replace(fleet, classes=tuple(replace(item, sla_s=told.sla) for item in fleet.classes))
-    scenario = _scenario(fleet, [read_bundle(path) for path in told.bundles], told)
-    wanted = dict.fromkeys([*told.policies, *(POLICIES if told.compare else ())]) or ("least-cloud",)
+    fleet = read_fleet(arguments.fleet)
+    if arguments.sla is not None:
+        fleet = replace(fleet, classes=tuple(replace(item, sla_s=arguments.sla) for item in fleet.classes))
+    scenario = _scenario(fleet, [read_bundle(path) for path in arguments.bundles], arguments)
+    wanted = dict.fromkeys([*arguments.policies, *(POLICIES if arguments.compare else ())]) or (
+        "least-cloud",
+    )
     cases = usual_cases(scenario)
     policies = [policy(name, cases) for name in wanted]
-    if told.fluid and told.jobs is not None:
+    if arguments.fluid and arguments.jobs is not None:
         raise click.UsageError("--jobs cannot be used with --fluid, which simulates no single jobs")
-    found = _plan(scenario, policies) if told.fluid else _simulate(scenario, policies, told.jobs)
-    if told.report is not None:
-        told.report.write_text(render(scenario, found.summaries, found.outcomes), encoding="utf-8")
-    if told.as_json:
+    found = _plan(scenario, policies) if arguments.fluid else _simulate(scenario, policies, arguments.jobs)
+    if arguments.report is not None:
+        arguments.report.write_text(render(scenario, found.summaries, found.outcomes), encoding="utf-8")
+    if arguments.as_json:
         print_json(SimulateFacts(tuple(found.summaries)))
         return
     _show(found.summaries, results())
-    if told.report is not None:
-        click.echo(f"wrote {told.report}")
+    if arguments.report is not None:
+        click.echo(f"wrote {arguments.report}")
 
 
 # --- the scenario ---
 
 
-def _scenario(fleet: Fleet, bundles: Sequence[Bundle], told: SimulateArguments) -> Scenario:
+def _scenario(fleet: Fleet, bundles: Sequence[Bundle], arguments: SimulateArguments) -> Scenario:
     used = match(fleet, bundles)
     distinct = tuple(dict.fromkeys(bundle.folder for bundle in used))
     needed = [next(bundle for bundle in used if bundle.folder == folder) for folder in distinct]
@@ -73,13 +75,15 @@ def _scenario(fleet: Fleet, bundles: Sequence[Bundle], told: SimulateArguments) 
         curves = measured_curves(
             fleet.cloud,
             needed,
-            told.threads,
-            told.cache_dir,
+            arguments.threads,
+            arguments.cache_dir,
             lambda text: click.echo(f"{text} ...", err=True),
         )
     else:
         curves = described_curves(fleet.cloud, needed)
-    return Scenario(fleet, tuple(bundle.manifest for bundle in used), load_links(fleet, told.trace), curves)
+    return Scenario(
+        fleet, tuple(bundle.manifest for bundle in used), load_links(fleet, arguments.trace), curves
+    )
 
 
 # --- the simulation ---
@@ -88,8 +92,8 @@ def _scenario(fleet: Fleet, bundles: Sequence[Bundle], told: SimulateArguments) 
 def _plan(scenario: Scenario, policies: Sequence[Policy]) -> _Results:
     with _progress() as progress:
         task = progress.add_task("Planning", total=phase_count(scenario.fleet) * len(policies))
-        told: _Told = lambda done: progress.advance(task, done)  # noqa: E731 - its type is the point
-        return _Results(tuple(plan(scenario, item, told) for item in policies), ())
+        arguments: _Told = lambda done: progress.advance(task, done)  # noqa: E731 - its type is the point
+        return _Results(tuple(plan(scenario, item, arguments) for item in policies), ())
 
 
 def _simulate(scenario: Scenario, policies: Sequence[Policy], most: int | None) -> _Results:

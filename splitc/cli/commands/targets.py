@@ -41,10 +41,10 @@ from splitc.profile.targets.quantity import Quantity, Spread
 _FAILED = 1
 
 
-def run(told: TargetsArguments) -> None:
+def run(arguments: TargetsArguments) -> None:
     """List, show or check descriptions of machines and networks."""
-    store = Store(told.cache_dir)
-    words, as_json = told.words, told.as_json
+    store = Store(arguments.cache_dir)
+    words, as_json = arguments.words, arguments.as_json
     if not words:
         _list(store, as_json=as_json)
     elif words[0] == CHECK:

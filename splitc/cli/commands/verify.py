@@ -9,14 +9,14 @@ from splitc.cli.terminal import print_json, results, stages
 from splitc.compile.check import check_bundle, open_to_check
 
 
-def run(told: VerifyArguments) -> None:
+def run(arguments: VerifyArguments) -> None:
     """Check a bundle, and show how far each cut is from the whole model."""
     with stages() as progress:
         progress("Checking files")
-        opened = open_to_check(told.bundle)
-        checked = check_bundle(opened, told.model, told.samples, progress)
-    if told.as_json:
-        print_json(VerifyFacts(str(told.bundle), checked.against, dict(checked.cuts), checked.notes))
+        opened = open_to_check(arguments.bundle)
+        checked = check_bundle(opened, arguments.model, arguments.samples, progress)
+    if arguments.as_json:
+        print_json(VerifyFacts(str(arguments.bundle), checked.against, dict(checked.cuts), checked.notes))
         return
     for key, found in checked.cuts:
         click.echo(
