@@ -15,6 +15,7 @@ from splitc.common.formatting import (
     format_seconds_range,
     format_share,
     format_source,
+    plural,
 )
 from splitc.compile.compile import Compiled
 from splitc.compile.report import sides
@@ -70,7 +71,7 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
 
 def _source(target: TargetEntry) -> str:
     where = f"{target.runtime} {target.runtime_version or ''}".strip()
-    text = f"{format_source(target.source, target.calibration_runs)}, {where}, {target.threads} thread{'s' if target.threads != 1 else ''}"
+    text = f"{format_source(target.source, target.calibration_runs)}, {where}, {plural(target.threads, 'thread')}"
     if target.interval is None:
         return f"{text}; the error of these times is not known"
     low, high = target.interval

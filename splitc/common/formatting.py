@@ -22,7 +22,12 @@ def format_source(source: str, calibration_runs: int) -> str:
     """Return for example "predicted, calibrated with 2 runs": where times come from."""
     if not calibration_runs:
         return source
-    return f"{source}, calibrated with {calibration_runs} run{'s' if calibration_runs != 1 else ''}"
+    return f"{source}, calibrated with {plural(calibration_runs, 'run')}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return for example "1 run" or "3 runs"; *noun* is a noun whose plural ends in s."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def format_bytes(count: float) -> str:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from splitc.common.errors import TargetError
-from splitc.common.formatting import format_source
+from splitc.common.formatting import format_source, plural
 from splitc.profile.store import Store
 from splitc.profile.targets.calibration import belief
 from splitc.profile.targets.coefficients import TERMS
@@ -17,7 +17,7 @@ def times_here(target: Target, store: Store) -> str:
     """Return for example "predicted, 0.6x to 1.7x or wider": the way, and how far it may be off."""
     kept = store.kept(target.name)
     other = _without_profile(target, store)
-    return f"from {kept} kept profile{'s' if kept > 1 else ''}, else {other}" if kept else other
+    return f"from {plural(kept, 'kept profile')}, else {other}" if kept else other
 
 
 def _without_profile(target: Target, store: Store) -> str:

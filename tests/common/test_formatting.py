@@ -8,6 +8,7 @@ from splitc.common.formatting import (
     format_seconds,
     format_seconds_range,
     format_source,
+    plural,
 )
 
 
@@ -81,3 +82,8 @@ def test_sources() -> None:
     assert format_source("measured", 0) == "measured"
     assert format_source("predicted", 1) == "predicted, calibrated with 1 run"
     assert format_source("predicted", 3) == "predicted, calibrated with 3 runs"
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 runs"), (1, "1 run"), (3, "3 runs")])
+def test_plural(count: int, text: str) -> None:
+    assert plural(count, "run") == text

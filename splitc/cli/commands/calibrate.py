@@ -7,7 +7,7 @@ from rich.text import Text
 from splitc.cli.arguments.calibrate import CalibrateArguments
 from splitc.cli.facts.calibrate import CalibrateFacts, ClearFacts
 from splitc.cli.terminal import new_table, print_json, results
-from splitc.common.formatting import format_seconds, format_seconds_range
+from splitc.common.formatting import format_seconds, format_seconds_range, plural
 from splitc.profile.store import Store
 from splitc.profile.targets.calibration import Calibration, calibrate, joined
 from splitc.profile.targets.calibration_effect import Effect, Prediction, effects, read_runs, rescaled
@@ -62,7 +62,7 @@ def _show(target: Target, calibration: Calibration | None, changes: list[Effect]
             f"then add it with `splitc calibrate {target.name} --with FILE`"
         )
         return
-    console.print(f"{target.name} is calibrated with {len(changes)} run{'s' if len(changes) != 1 else ''}")
+    console.print(f"{target.name} is calibrated with {plural(len(changes), 'run')}")
     numbers = ("threads", "measured", "predicted before", "predicted now")
     table = new_table("run", *numbers, right=numbers)
     for item in changes:

@@ -15,7 +15,7 @@ from splitc.cli.arguments.profile import ProfileArguments
 from splitc.cli.terminal import new_table, print_json, results, stages
 from splitc.common.cache import Cache
 from splitc.common.errors import ProfileError
-from splitc.common.formatting import format_seconds, format_seconds_range
+from splitc.common.formatting import format_seconds, format_seconds_range, plural
 from splitc.common.resources import shipped
 from splitc.compile.pipeline.spec import DESCRIPTION, read_spec
 from splitc.profile.document import Measurement, Profile, write_profile
@@ -199,7 +199,7 @@ def _note(text: str) -> Text:
 
 
 def _threads(measured: Measurement) -> str:
-    return f"{measured.threads} thread{'s' if measured.threads != 1 else ''}"
+    return plural(measured.threads, "thread")
 
 
 def _measurements(recorded: Recorded) -> Table:

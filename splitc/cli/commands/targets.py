@@ -19,7 +19,7 @@ from splitc.cli.facts.targets import (
 )
 from splitc.cli.terminal import new_table, print_json, results
 from splitc.common.errors import TargetError
-from splitc.common.formatting import format_bytes, format_rate, format_seconds, format_si
+from splitc.common.formatting import format_bytes, format_rate, format_seconds, format_si, plural
 from splitc.common.resources import shipped
 from splitc.profile.availability import times_here
 from splitc.profile.store import Store
@@ -127,11 +127,7 @@ def _advice(error: TargetError, path: Path) -> str:
 
 def _runs_on(target: Target) -> str:
     provider = target.provider.removesuffix("ExecutionProvider")
-    return provider if target.threads is None else f"{provider}, {_threads(target.threads)}"
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count != 1 else ''}"
+    return provider if target.threads is None else f"{provider}, {plural(target.threads, 'thread')}"
 
 
 def _rates(link: Network) -> tuple[str, str, str]:
@@ -164,7 +160,7 @@ def _show(name: str, store: Store, *, as_json: bool) -> None:
 
 
 def _machine_facts(target: Target, store: Store) -> Iterator[tuple[str, str]]:
-    threads = "" if target.threads is None else f", {_threads(target.threads)}"
+    threads = "" if target.threads is None else f", {plural(target.threads, 'thread')}"
     yield "kind", target.kind
     yield "runs on", f"{target.runtime}, {target.provider}{threads}"
     yield "times", times_here(target, store)

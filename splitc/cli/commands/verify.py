@@ -6,6 +6,7 @@ from rich.text import Text
 from splitc.cli.arguments.verify import VerifyArguments
 from splitc.cli.facts.verify import VerifyFacts
 from splitc.cli.terminal import print_json, results, stages
+from splitc.common.formatting import plural
 from splitc.compile.check import check_bundle, open_to_check
 
 
@@ -21,7 +22,7 @@ def run(arguments: VerifyArguments) -> None:
     for key, found in checked.cuts:
         click.echo(
             f"{key}: error {found.max_rel:.1e} of the output's scale (allowed: {found.tolerance:.0e}), "
-            f"{found.seeds} input{'s' if found.seeds != 1 else ''}"
+            f"{plural(found.seeds, 'input')}"
         )
     for note in checked.notes:
         results().print(Text(f"note: {note}", style="yellow"))

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 import onnx
 
 from splitc.common.errors import ProfileError
+from splitc.common.formatting import plural
 from splitc.common.values import Feeds
 from splitc.profile.document import MachineFacts, Measurement, NodeTimes, Profile
 from splitc.profile.measure import job as jobs
@@ -125,9 +126,7 @@ def _profile(job: ProfileJob, phone: _Phone, program: Path | None, folder: Path,
     for threads in job.threads:
         fixed_s = _run(phone, start, idle, threads, _FIXED_RUNS, folder)[-_FIXED_RUNS:]
         for number, feeds in enumerate(job.feeds):
-            say(
-                f"timing with {threads} thread{'s' if threads > 1 else ''}, inputs {number + 1} of {len(job.feeds)}"
-            )
+            say(f"timing with {plural(threads, 'thread')}, inputs {number + 1} of {len(job.feeds)}")
             _bring_inputs(phone, case, [item.name for item in job.model.inputs()], feeds, folder)
             found = _measure(job, phone, start, case, threads, folder)
             dims = jobs.dims(job.model, feeds)

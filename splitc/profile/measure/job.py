@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 
 from splitc.common.errors import ProfileError
+from splitc.common.formatting import plural
 from splitc.common.values import Feeds
 from splitc.model.model import Model
 from splitc.profile.document import Measurement, Profile, parse_profile
@@ -131,7 +132,7 @@ def _named(found: Measurement, threads: int, sizes: dict[str, int], subject: str
 
 def _sizes(threads: int, sizes: Mapping[str, int]) -> str:
     named = ", ".join(f"{name}={size}" for name, size in sizes.items()) or "no dimensions"
-    return f"{threads} thread{'s' if threads > 1 else ''} and {named}"
+    return f"{plural(threads, 'thread')} and {named}"
 
 
 def failure(done: Finished, job: ProfileJob, where: str) -> ProfileError:
