@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from splitc.bundle.manifest import VERSION, FileEntry, Manifest
+from splitc.common.digests import json_sha256
 from splitc.common.errors import BundleError
 from splitc.common.records import RecordError, decode, encode
 
@@ -28,8 +29,7 @@ class Bundle:
     def digest(self) -> str:
         """SHA-256 of what both sides must agree on: the same for the whole and for what was packed for one side."""
         facts: Any = encode(self.manifest)
-        plain = json.dumps({key: facts[key] for key in facts if key not in ("files", "side")}, sort_keys=True)
-        return hashlib.sha256(plain.encode()).hexdigest()
+        return json_sha256({key: facts[key] for key in facts if key not in ("files", "side")})
 
 
 def read_bundle(folder: Path) -> Bundle:

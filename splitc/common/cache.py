@@ -1,14 +1,14 @@
 """What was measured once and need not be measured again: JSON files in the user's cache folder."""
 
-import hashlib
 import json
-import os
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+
+from splitc.common.digests import json_sha256
+from splitc.common.files import write_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +34,12 @@ class Cache:
         if path is None:
             return
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                    json.dump(value, stream)
-                Path(name).replace(path)
-            except BaseException:
-                Path(name).unlink()
-                raise
+            write_files({path: json.dumps(value).encode()})
 
     def _path(self, kind: str, key: tuple[object, ...]) -> Path | None:
         if self.folder is None:
             return None
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        return self.folder / kind / f"{name}.json"
+        return self.folder / kind / f"{json_sha256(key)}.json"
 
 
 def default_cache_folder() -> Path:

@@ -4,7 +4,6 @@ Programs print them, `splitc profile` keeps them, a pipeline commits them. `prof
 same to other languages. `attribution.py` turns one into times of units.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated, Literal
 
+from splitc.common.digests import json_sha256
 from splitc.common.errors import ProfileError
 from splitc.common.kinds import Source
 from splitc.common.records import (
@@ -234,4 +234,4 @@ def write_profile(profile: Profile, path: Path) -> None:
 def measurement_sha256(profile: Profile, measurement: Measurement) -> str:
     """SHA-256 of one measurement of *profile*, whatever else the profile holds."""
     alone = replace(profile, measurements=(measurement,), units=None)
-    return hashlib.sha256(json.dumps(encode(alone), sort_keys=True).encode()).hexdigest()
+    return json_sha256(encode(alone))

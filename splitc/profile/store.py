@@ -7,15 +7,13 @@ Names say what a file holds, so that a person can find, copy, commit or delete i
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from splitc.common.files import write_files
 from splitc.common.records import RecordError, decode, encode
 from splitc.profile.document import Measurement, Profile, UnitRun
 from splitc.profile.targets.calibration import CalibrationRun
@@ -65,7 +63,7 @@ class Store:
         folder = _folder_of(self.folder, target)
         parts = [_single(profile, index) for index in range(len(profile.measurements))]
         paths = [folder / _file_name(model_name, part) for part in parts]
-        _write(paths, [encode(part) for part in parts])
+        write_files({path: _json_line(part) for path, part in zip(paths, parts, strict=True)})
         return tuple(paths)
 
     def profiles(self, target: str, accepted: Collection[str]) -> tuple[list[KeptProfile], list[str]]:
@@ -92,7 +90,7 @@ class Store:
         if self.folder is None:
             return None
         path = _folder_of(self.folder, target) / _CALIBRATION
-        _write([path], [encode(KeptRuns(target, tuple(runs)))])
+        write_files({path: _json_line(KeptRuns(target, tuple(runs)))})
         return path
 
     def runs(self, target: str) -> tuple[tuple[CalibrationRun, ...], list[str]]:
@@ -164,20 +162,5 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:8]
 
 
-def _write(paths: list[Path], values: list[object]) -> None:
-    """Write all files under temporary names, then give each its own: a reader never finds half of one."""
-    partial: list[Path] = []
-    try:
-        for path, value in zip(paths, values, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-            partial.append(Path(name))
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                json.dump(value, stream)
-                stream.write("\n")
-        for written, path in zip(partial, paths, strict=True):
-            written.replace(path)
-    finally:
-        for written in partial:
-            with suppress(FileNotFoundError):
-                written.unlink()
+def _json_line(record: Profile | KeptRuns) -> bytes:
+    return (json.dumps(encode(record)) + "\n").encode()

@@ -4,14 +4,13 @@ A profile that is named comes first, then a kept one of this very model on this 
 if the target is this machine, then a prediction, adjusted to the target's calibration if there is one.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 from splitc.common.cache import Cache
+from splitc.common.digests import json_sha256
 from splitc.common.errors import ProfileError, TargetError
 from splitc.common.ort import RUNTIME_VERSION, usable_cores
 from splitc.common.records import encode
@@ -249,7 +248,7 @@ def _scaled(
         seconds=tuple(scale * value for value in predicted.seconds),
         fixed_s=fixed,
         interval=prediction_interval(graph, target, calibration),
-        sha256=_digest([measurement_sha256(profile, measurement), predicted.sha256]),
+        sha256=json_sha256([measurement_sha256(profile, measurement), predicted.sha256]),
         calibration_runs=predicted.calibration_runs,
         notes=(
             *predicted.notes,
@@ -273,8 +272,4 @@ def _counted(threads: Iterable[int]) -> str:
 
 
 def _made_from(target: Target, calibration: Calibration | None) -> str:
-    return _digest([basis(machine(target)), target.threads, encode(calibration) if calibration else None])
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return json_sha256([basis(machine(target)), target.threads, encode(calibration) if calibration else None])

@@ -7,8 +7,6 @@ those of the predicted time. So what is believed afterwards is again normal (lin
 Gaussian prior): work that a run informs is rescaled, the rest stays as uncertain as it was.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from splitc.common.digests import json_sha256
 from splitc.common.errors import ProfileError, TargetError
 from splitc.common.records import encode
 from splitc.model.graph import Work
@@ -131,8 +130,7 @@ def belief(on: Machine, calibration: Calibration | None = None) -> Belief:
 
 def basis(on: Machine) -> str:
     """Return the SHA-256 of what a prediction for *on* rests on: its description and coefficients."""
-    plain = json.dumps([encode(on.descriptor), encode(on.coefficients)], sort_keys=True)
-    return hashlib.sha256(plain.encode()).hexdigest()
+    return json_sha256([encode(on.descriptor), encode(on.coefficients)])
 
 
 def joined(older: Sequence[CalibrationRun], newer: Sequence[CalibrationRun]) -> tuple[CalibrationRun, ...]:

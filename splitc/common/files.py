@@ -1,0 +1,31 @@
+"""Write files so that a reader never finds half of one."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write each file under a temporary name in its folder, then rename all of them.
+
+    Missing folders are made. If a write fails, no file is replaced. Only the owner can read the new files.
+
+    Raises:
+        OSError: a folder or a file cannot be written.
+    """
+    partial: list[Path] = []
+    try:
+        for path, data in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+            partial.append(Path(name))
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+        for written, path in zip(partial, contents, strict=True):
+            written.replace(path)
+    finally:
+        for written in partial:
+            with suppress(FileNotFoundError):
+                written.unlink()
