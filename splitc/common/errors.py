@@ -1,4 +1,4 @@
-"""Everything splitc raises on purpose.
+"""The errors that splitc raises on purpose.
 
 SplitcError
 ├── ModelError      the ONNX file cannot be read, run, sized or cut
@@ -7,12 +7,13 @@ SplitcError
 ├── NoFeasibleCut   pins, privacy or budgets leave no cut
 ├── VerifyError     a head and tail do not compute what the whole model computes
 ├── BundleError     a bundle or manifest is damaged, incomplete or of another version
-├── TestBedError    an emulated link or a slowed process cannot be had
-└── RuntimeFailure  what may go wrong while a pair runs
+├── TestBedError    an emulated link or a slowed process cannot be set up, or has stopped
+├── RecordError     a JSON value does not have the required form (in splitc.common.records)
+└── RuntimeFailure  a request to a running head and tail failed
     ├── InputError        an input is missing, unknown, or of a wrong type or shape
     ├── TransportError    the server cannot be reached, or the connection broke
-    ├── DeadlineExceeded  there is no result in time
-    ├── ProtocolError     a message is not what the protocol allows
+    ├── DeadlineExceeded  no result arrived before the deadline
+    ├── ProtocolError     a message violates the protocol
     └── ServerRefused     the server answered with an error
 
 Each message is one sentence: what is wrong, where, and what to do next.
@@ -48,7 +49,7 @@ class BundleError(SplitcError):
 
 
 class RuntimeFailure(SplitcError):  # noqa: N818 - not an error of the one who calls
-    """Something went wrong while a pair ran."""
+    """A request to a running head and tail failed."""
 
 
 class InputError(RuntimeFailure):
@@ -68,14 +69,14 @@ class TransportError(RuntimeFailure):
 
 
 class DeadlineExceeded(RuntimeFailure):
-    """There is no result in time."""
+    """No result arrived before the deadline."""
 
 
 class ProtocolError(RuntimeFailure):
-    """A message is not what the protocol allows.
+    """A message violates the protocol.
 
     Attributes:
-        status: the HTTP status that tells its sender.
+        status: the HTTP status to answer the sender with.
     """
 
     def __init__(self, message: str, *, status: int = 400) -> None:
@@ -88,8 +89,8 @@ class ServerRefused(RuntimeFailure):
 
     Attributes:
         status: the HTTP status.
-        retry_after_s: when it wants to be asked again, if it said so.
-        price: what a second of it costs, in seconds of latency, if it said so.
+        retry_after_s: seconds to wait before the next request, if the server sent this.
+        price: the price of one second of server time, in seconds of latency, if the server sent this.
     """
 
     def __init__(
@@ -102,6 +103,6 @@ class ServerRefused(RuntimeFailure):
 
 
 class TestBedError(SplitcError):
-    """The test bed cannot be made, or has ended; or what it was told to emulate makes no sense."""
+    """The test bed cannot be set up or has stopped, or its settings are invalid."""
 
     __test__ = False  # or pytest takes it for tests, where it is imported
