@@ -23,7 +23,7 @@ class SidesFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkFacts:
+class BestCutFacts:
     """The best cut on one network at its typical rates.
 
     Attributes:
@@ -72,7 +72,7 @@ class CompileFacts:
     bundle: str
     manifest: Manifest
     sides: dict[str, SidesFacts] | None = field(default=None, metadata=SPARSE)
-    networks: tuple[NetworkFacts, ...]
+    networks: tuple[BestCutFacts, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,9 @@ def _sides(manifest: Manifest) -> dict[str, SidesFacts] | None:
     return found if any(item != SidesFacts() for item in found.values()) else None
 
 
-def _network_facts(item: Verdict) -> NetworkFacts:
+def _network_facts(item: Verdict) -> BestCutFacts:
     decision = item.decision
-    return NetworkFacts(
+    return BestCutFacts(
         network=item.network,
         conditions=decision.conditions,
         cut=decision.cut.id,
