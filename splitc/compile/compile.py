@@ -12,14 +12,13 @@ from splitc.common.kinds import Direction
 from splitc.compile import report
 from splitc.compile.describe import cut_entries, describe, input_conversions
 from splitc.compile.emit import emit
-from splitc.compile.handovers import with_handovers
 from splitc.compile.limits import LimitOptions, read_limits
 from splitc.compile.pipeline.analyse import analyse_pipeline
 from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.stages import Pipeline
 from splitc.compile.pipeline.times import pipeline_times
 from splitc.compile.pipeline.unroll import unroll
-from splitc.compile.pipeline.unrolled import Unrolled
+from splitc.compile.pipeline.unrolled import Unrolled, ends
 from splitc.compile.trial import try_cuts
 from splitc.compile.verdict import Verdict, judge
 from splitc.model.analysis import AnalysisOptions, Progress
@@ -27,6 +26,7 @@ from splitc.profile.document import UnitTimes
 from splitc.profile.targets.description import Network, Target, load_network, load_target
 from splitc.profile.unit_times import caveats
 from splitc.solve.costs import Box, Costs, Energy
+from splitc.solve.handovers import with_handovers
 from splitc.solve.solve import solve
 
 STANDARD_NETWORKS = ("wifi", "5g", "lte", "3g")
@@ -103,7 +103,7 @@ def compile_bundle(
         costs = costs_of(unrolled, device.whole, cloud.whole, energy)
         most, regret = options.max_cuts, options.regret
         cut_set = solve(costs, box, limits, directions=directions, max_cuts=most, regret=regret)
-        cut_set = with_handovers(cut_set, unrolled, costs, limits, directions=directions, max_cuts=most)
+        cut_set = with_handovers(cut_set, ends(unrolled), costs, limits, directions=directions, max_cuts=most)
         progress("Writing heads and tails")
         written, files = emit(found, unrolled, cut_set, staging)
         cuts = cut_entries(found, unrolled, written, device, cloud)

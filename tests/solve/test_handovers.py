@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from splitc.common.kinds import Direction
-from splitc.compile.handovers import with_handovers
+from splitc.compile.pipeline.unrolled import ends
 from splitc.solve.costs import Box, Costs, Limits
 from splitc.solve.cuts import CutSet
+from splitc.solve.handovers import with_handovers
 from splitc.solve.solve import solve
 from tests.compile.pipeline.making import DIFFUSION, Made, analysed, write_diffusion
 
@@ -34,7 +35,7 @@ def costs(made: Made) -> Costs:
 def filled(made: Made, max_cuts: int, *directions: Direction, limits: Limits = FREE) -> tuple[CutSet, CutSet]:
     solved = solve(costs(made), Box(), limits, directions=directions, max_cuts=max_cuts)
     return solved, with_handovers(
-        solved, made.unrolled, costs(made), limits, directions=directions, max_cuts=max_cuts
+        solved, ends(made.unrolled), costs(made), limits, directions=directions, max_cuts=max_cuts
     )
 
 

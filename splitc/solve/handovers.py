@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 from splitc.common.kinds import Direction
-from splitc.compile.pipeline.unrolled import Unrolled, ends
 from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut, CutSet, make_cut, meets_budgets
 from splitc.solve.pins import device_reasons
@@ -23,7 +22,7 @@ _ORDER = {"all-head": 0, "split": 1, "all-tail": 2}
 
 def with_handovers(
     cut_set: CutSet,
-    unrolled: Unrolled,
+    ends: Sequence[int],
     costs: Costs,
     limits: Limits,
     *,
@@ -33,12 +32,15 @@ def with_handovers(
     """Fill *cut_set* up to *max_cuts* with hand-overs, each where the step of the cloud's time is largest.
 
     The regret stays what it was certified to be: more cuts can only lower it.
+
+    Args:
+        ends: how many units have run before each hand-over between stages or iterations.
     """
     chosen = list(cut_set.cuts)
     known = {(cut.device, cut.direction) for cut in chosen}
     left = [
         cut
-        for cut in _handovers(unrolled, costs, directions)
+        for cut in _handovers(ends, costs, directions)
         if (cut.device, cut.direction) not in known and _allowed(cut, costs, limits)
     ]
     if not left:
@@ -51,9 +53,9 @@ def with_handovers(
     return replace(cut_set, cuts=tuple(chosen))
 
 
-def _handovers(unrolled: Unrolled, costs: Costs, directions: Iterable[Direction]) -> Iterator[Cut]:
+def _handovers(ends: Iterable[int], costs: Costs, directions: Iterable[Direction]) -> Iterator[Cut]:
     """Every cut between whole stages or iterations, in the order of the pipeline."""
-    for end in ends(unrolled):
+    for end in ends:
         for direction in directions:
             yield make_cut(costs, frozenset(range(end)), direction)
 
