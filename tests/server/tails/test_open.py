@@ -199,7 +199,7 @@ def weights(monkeypatch: pytest.MonkeyPatch) -> Weights:
     monkeypatch.setattr(
         "splitc.server.tails.open.Sessions", lambda limit, say: Sessions(limit, say, found.taken)
     )
-    monkeypatch.setattr("splitc.server.tails.open.inference.session", found.open)
+    monkeypatch.setattr("splitc.server.tails.open.ort.session", found.open)
     return found
 
 
