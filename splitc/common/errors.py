@@ -14,7 +14,8 @@ SplitcError
     ├── TransportError    the server cannot be reached, or the connection broke
     ├── DeadlineExceeded  no result arrived before the deadline
     ├── ProtocolError     a message violates the protocol
-    └── ServerRefused     the server answered with an error
+    ├── ServerRefused     the server answered with an error
+    └── QueueFull         the server has too many requests waiting (in splitc.server.batching)
 
 Each message is one sentence: what is wrong, where, and what to do next.
 """
