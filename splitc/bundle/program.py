@@ -6,17 +6,14 @@ one after the other in this process (`run_program`), or together with those of o
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import CallEntry, CutEntry, LoopEntry, PartEntry, StageEntry
 from splitc.common.errors import BundleError
-from splitc.common.values import Value
+from splitc.common.values import Array, Value
 
-Array = npt.NDArray[Any]
 ReadArray = Callable[[str], Array]
 """From the name of a .npy file of the bundle to what it holds; called once for each loop."""
 

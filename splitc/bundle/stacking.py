@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from splitc.bundle.manifest import BoundaryEntry, CutEntry, TensorEntry
 from splitc.common import ort
 from splitc.common.errors import ModelError
-from splitc.common.values import FREE_DIM, Feeds, Input, Value, difference, random_feeds
+from splitc.common.values import FREE_DIM, Array, Feeds, Input, Value, difference, random_feeds
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -100,14 +99,14 @@ def trial_for(
     return Trial(feeds, tuple(ort.run(opened, feed) for feed in feeds), tolerance)
 
 
-def _vary(array: NDArray[Any], index: int) -> NDArray[Any]:
+def _vary(array: Array, index: int) -> Array:
     if array.dtype in (np.int8, np.uint8):  # quantized: any value will do; larger integers may be indices
         span = np.iinfo(array.dtype)
         random = np.random.default_rng(index)
         return random.integers(span.min, span.max, array.shape, array.dtype, endpoint=True)
     if array.dtype.kind in "iub":
         return array
-    changed: NDArray[Any] = np.asarray(_CHANGES[index](array)).astype(array.dtype)
+    changed: Array = np.asarray(_CHANGES[index](array)).astype(array.dtype)
     return changed
 
 

@@ -6,13 +6,11 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
-from splitc.common.values import Feeds, Value, dtype_name
+from splitc.common.values import Array, Feeds, Value, dtype_name
 
 # Official packages of ONNX Runtime report model names to their maker; a compiler should not.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -185,14 +183,14 @@ def blaming_inputs() -> Iterator[None]:
         raise ModelError(f"{error}; give inputs that it accepts with --samples FILE.npz") from error
 
 
-def _to_ort(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:
+def _to_ort(array: Array) -> onnxruntime.OrtValue:
     if array.dtype.name in _BITS:
         bits, number = _BITS[array.dtype.name]
         return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(bits), number)
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
-def _from_ort(value: onnxruntime.OrtValue) -> npt.NDArray[Any]:
+def _from_ort(value: onnxruntime.OrtValue) -> Array:
     name = value.data_type().removeprefix("tensor(").removesuffix(")")
     if name not in _BITS:
         return np.asarray(value.numpy())

@@ -16,9 +16,11 @@ from splitc.common.errors import ModelError
 with contextlib.suppress(ImportError):
     import ml_dtypes  # noqa: F401 - teaches numpy the names bfloat16 and float8_*
 
+Array = npt.NDArray[Any]
+"""A numpy array of any type."""
 Value = Any
 """A numpy array, or what ONNX Runtime returns for sequences and maps."""
-Feeds = Mapping[str, npt.NDArray[Any]]
+Feeds = Mapping[str, Array]
 FREE_DIM = "?"
 
 
@@ -37,7 +39,7 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return dtype.name
 
 
-def random_feeds(inputs: Iterable[Input], dims: Mapping[str, int], seed: int) -> dict[str, npt.NDArray[Any]]:
+def random_feeds(inputs: Iterable[Input], dims: Mapping[str, int], seed: int) -> dict[str, Array]:
     """Random values for *inputs*: standard normal floats, zeros and ones for integers and booleans.
 
     Integers stay below 2, so that they are valid as indices into any table of two rows or more.
@@ -125,7 +127,7 @@ def difference(got: Value, want: Value) -> Difference:
     return _array_difference(np.asarray(got), np.asarray(want))
 
 
-def _array_difference(got: npt.NDArray[Any], want: npt.NDArray[Any]) -> Difference:
+def _array_difference(got: Array, want: Array) -> Difference:
     if got.shape != want.shape or got.dtype != want.dtype:
         return _WRONG
     if want.dtype.kind in "iubOUS":

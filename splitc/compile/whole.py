@@ -8,7 +8,8 @@ import numpy as np
 
 from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import CallEntry, CutEntry, LoopEntry, PartEntry, StageEntry
-from splitc.bundle.program import Array, Program, ReadArray, part_program, read_array, stages_program
+from splitc.bundle.program import Program, ReadArray, part_program, read_array, stages_program
+from splitc.common.values import Array
 from splitc.compile.pipeline.stages import Pipeline
 
 # Enough for a hand-over inside, with more than one iteration on either side.

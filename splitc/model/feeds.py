@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from splitc.common.errors import ModelError
-from splitc.common.values import Feeds, Input, concrete_shape, random_feeds
+from splitc.common.values import Array, Feeds, Input, concrete_shape, random_feeds
 
 SEEDS = 3
 
@@ -42,7 +40,7 @@ def _read_sample(path: Path, inputs: tuple[Input, ...], dims: Mapping[str, int])
     return {item.name: _fitting(path, item, arrays[item.name], dims) for item in inputs}
 
 
-def _fitting(path: Path, item: Input, array: npt.NDArray[Any], dims: Mapping[str, int]) -> npt.NDArray[Any]:
+def _fitting(path: Path, item: Input, array: Array, dims: Mapping[str, int]) -> Array:
     """Return *array* if it fits the input: its shape must be the one that everything is sized at."""
     if item.dtype is None:
         return array

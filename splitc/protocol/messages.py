@@ -11,10 +11,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from splitc.common.errors import ProtocolError
+from splitc.common.values import Array
 from splitc.protocol import fields, tensors
 from splitc.protocol.fields import shown
 from splitc.protocol.memo import remembered
-from splitc.protocol.tensors import Array, Buffer, datatype
+from splitc.protocol.tensors import Buffer, datatype
 
 __all__ = [
     "JSON_SIZE",

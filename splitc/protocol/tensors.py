@@ -13,15 +13,14 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from splitc.common.errors import ProtocolError
+from splitc.common.values import Array
 from splitc.protocol.fields import shown, utf8
 
 with contextlib.suppress(ImportError):  # a device without it does without bfloat16
     import ml_dtypes  # noqa: F401 - teaches numpy the name bfloat16
 
-Array = npt.NDArray[Any]
 Buffer = bytes | bytearray | memoryview
 
 _DATATYPES = {

@@ -12,11 +12,11 @@ from onnxruntime import InferenceSession
 
 from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import CutEntry, PartEntry, part_files
-from splitc.bundle.program import Array, Call, Program, part_program, read_array, run_program
+from splitc.bundle.program import Call, Program, part_program, read_array, run_program
 from splitc.common import ort
 from splitc.common.errors import ModelError
 from splitc.common.ort import Interrupt
-from splitc.common.values import Value
+from splitc.common.values import Array, Value
 from splitc.runtime.workers import beside
 
 _ARRAY = ".npy"

@@ -1,16 +1,13 @@
 """What goes into a model and comes out of a server, checked against the manifest."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from splitc.bundle.manifest import TensorEntry
 from splitc.common.errors import InputError, ProtocolError
 from splitc.common.values import FREE_DIM, Value, dtype_name
 
-Array = npt.NDArray[Any]
 # Strings, sequences and maps: ONNX Runtime says what is wrong with them.
 _UNCHECKED = "object"
 

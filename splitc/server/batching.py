@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from splitc.common.errors import DeadlineExceeded, RuntimeFailure
-from splitc.protocol.tensors import Array
+from splitc.common.values import Array
 from splitc.server.jobs import OnRun, Ran, ServerJob, next_batch, run_batch
 from splitc.server.tails.part import ServedPart
 

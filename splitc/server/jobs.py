@@ -11,7 +11,7 @@ import numpy as np
 
 from splitc.bundle.program import Call, Steps
 from splitc.common.errors import ModelError
-from splitc.protocol.tensors import Array
+from splitc.common.values import Array
 from splitc.server.request_limits import rows
 from splitc.server.tails.part import File, Series, ServedPart
 

@@ -14,7 +14,8 @@ import numpy as np
 from splitc.bundle.manifest import TensorEntry
 from splitc.common.errors import InputError
 from splitc.common.records import did_you_mean
-from splitc.protocol.tensors import Array, datatype, datatype_of
+from splitc.common.values import Array
+from splitc.protocol.tensors import datatype, datatype_of
 from splitc.server.tails.part import File, ServedPart
 
 MAX_HEAD_BYTES = 64 << 10

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splitc.protocol.tensors import Array
+from splitc.common.values import Array
 from splitc.runtime.session import Session
 from tests.conftest import Tiny
 from tests.running import tree

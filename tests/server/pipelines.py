@@ -22,7 +22,7 @@ from splitc.bundle.manifest import (
 )
 from splitc.bundle.program import part_program, read_array, run_program, stages_program
 from splitc.common import ort
-from splitc.protocol.tensors import Array
+from splitc.common.values import Array
 from splitc.server.tails.part import File, Series, ServedPart
 from tests import manifests, models
 from tests.models import WIDTH, dense, dense_weights, floats, op, value

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from splitc.protocol.tensors import Array
+from splitc.common.values import Array
 from splitc.server.app import application
 from splitc.server.logs import log_to_stderr
 from splitc.server.options import ListenOptions, ServerOptions

@@ -15,8 +15,8 @@ import numpy as np
 from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import CutEntry, TensorEntry, part_files
 from splitc.common import ort
+from splitc.common.values import Array
 from splitc.protocol.messages import Message, decode_response, encode_request
-from splitc.protocol.tensors import Array
 from splitc.server.app import Application, application
 from splitc.server.options import ListenOptions, ServerOptions
 from splitc.server.serve import Server

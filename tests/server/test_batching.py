@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from splitc.bundle.manifest import TensorEntry
 from splitc.common.errors import DeadlineExceeded, ModelError
-from splitc.protocol.tensors import Array
+from splitc.common.values import Array
 from splitc.server.batching import Batcher, QueueFull
 from splitc.server.jobs import Ran, ServerJob, next_batch, run_batch
 from splitc.server.tails.part import ServedPart

@@ -14,8 +14,8 @@ import pytest
 from splitc.bundle.manifest import TensorEntry, part_files
 from splitc.common import ort
 from splitc.common.errors import ModelError
+from splitc.common.values import Array
 from splitc.protocol.messages import encode_request
-from splitc.protocol.tensors import Array
 from splitc.server.options import ServerOptions
 from splitc.server.tails.part import ServedPart
 from tests.conftest import Tiny

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from splitc.bundle.folder import Bundle
 from splitc.common.errors import BundleError, DeadlineExceeded, ModelError
-from splitc.protocol.tensors import Array
+from splitc.common.values import Array
 from splitc.server.batching import Batcher
 from splitc.server.jobs import Ran, ServerJob, next_batch, run_batch
 from splitc.server.tails.part import ServedPart

@@ -7,7 +7,7 @@ import pytest
 
 from splitc.bundle.manifest import TensorEntry
 from splitc.common.errors import InputError
-from splitc.protocol.tensors import Array
+from splitc.common.values import Array
 from splitc.server.request_limits import check_inputs, rows, size_limits, wanted_outputs
 from splitc.server.tails.part import File
 from tests.server.serving import double, make_part

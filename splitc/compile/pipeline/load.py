@@ -9,8 +9,9 @@ import numpy as np
 
 from splitc.common.errors import ModelError
 from splitc.common.records import did_you_mean
+from splitc.common.values import Array
 from splitc.compile.pipeline.spec import DESCRIPTION, StageSpec, StepSpec, read_spec
-from splitc.compile.pipeline.stages import Array, Loop, ModelCall, Pipeline, Stage
+from splitc.compile.pipeline.stages import Loop, ModelCall, Pipeline, Stage
 from splitc.compile.pipeline.wiring import given_values, refuse_useless
 from splitc.model.model import Model, load
 from splitc.model.onnx_file import digest

@@ -1,13 +1,11 @@
 """Tensors as models declare them, under the names of the pipeline."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from splitc.common.errors import ModelError
-from splitc.common.values import Input, Value
+from splitc.common.values import Array, Input, Value
 from splitc.compile.pipeline.stages import Pipeline, Stage
 
 
@@ -60,7 +58,7 @@ def fits(value: Value, item: Input) -> bool:
     )
 
 
-def described(value: npt.NDArray[Any]) -> str:
+def described(value: Array) -> str:
     """The type and shape of *value*, for people."""
     return shown(value.dtype.name, value.shape)
 

@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
-
+from splitc.common.values import Array
 from splitc.model.model import Model
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto, helper
 
 from splitc.common.cache import default_cache_folder
 from splitc.common.errors import ProfileError
 from splitc.common.resources import shipped
-from splitc.common.values import Feeds
+from splitc.common.values import Array, Feeds
 from splitc.model.model import Model
 from splitc.profile.document import Profile
 from splitc.profile.measure.browser_runtime import BINARY, SCRIPT, runtime_files
@@ -123,7 +122,7 @@ def _described(feeds: Feeds, prefix: str) -> tuple[list[dict[str, Any]], dict[st
     return described, values
 
 
-def _type(name: str, array: npt.NDArray[Any]) -> str:
+def _type(name: str, array: Array) -> str:
     if array.dtype.kind in "OUS":
         return "string"
     if array.dtype.name not in _TYPES:

@@ -15,8 +15,7 @@ from splitc.bundle.stacking import stack
 from splitc.common import ort
 from splitc.common.errors import BundleError, ModelError, RuntimeFailure
 from splitc.common.formatting import format_bytes
-from splitc.common.values import Feeds
-from splitc.protocol.tensors import Array
+from splitc.common.values import Array, Feeds
 from splitc.server.tails.files import CloudFile, cloud_files
 from splitc.server.tails.part import File, Series, ServedPart
 from splitc.server.tails.prepare import Prepared, Settings, prepare

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from splitc.bundle.manifest import CutEntry, TensorEntry
 from splitc.bundle.program import Program, Steps, steps
-from splitc.protocol.tensors import Array
+from splitc.common.values import Array
 
 Run = Callable[[Mapping[str, Array], Sequence[str]], dict[str, Array]]
 """From inputs by name and the names of wanted outputs to these; raises ModelError; for several threads."""

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from splitc.common import ort
 from splitc.common.errors import ModelError
 from splitc.common.formatting import format_bytes
-from splitc.common.values import Feeds
-from splitc.protocol.tensors import Array
+from splitc.common.values import Array, Feeds
 from splitc.server.memory import memory_bytes
 from splitc.server.tails.part import Run
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from splitc.bundle.folder import Bundle
-from splitc.common.values import difference
+from splitc.common.values import Array, difference
 from splitc.protocol.messages import encode_request
-from splitc.protocol.tensors import Array
 from splitc.runtime.session import Session
 from splitc.server.options import ServerOptions
 from splitc.server.tails.open import open_parts
