@@ -1,4 +1,4 @@
-"""Which cut to run under given conditions (DESIGN sections 6 and 8): pure arithmetic, no I/O."""
+"""Which cut to run under given conditions: arithmetic only, no I/O."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from splitc.bundle.manifest import BoxEntry, CutEntry, Manifest
 from splitc.common.errors import NoFeasibleCut
 
-# Of a simulated fleet on mobile links, 86 % of the jobs were in time with this, 83 % without (docs/scheduling.md).
+# In a simulated fleet on mobile links, 86 % of the jobs met their target with this, 83 % without (docs/scheduling.md).
 _AIM = 0.8
 
 
@@ -42,7 +42,7 @@ class Decision:
 
 
 def latency_s(cut: CutEntry, conditions: Conditions) -> float:
-    """Seconds from input ready to result ready (DESIGN section 6)."""
+    """Return the seconds from input ready to result ready: head, uplink, tail, downlink, RTT and queue."""
     total = conditions.device_slowdown * cut.device_s
     if cut.cloud is None:
         return total
@@ -87,9 +87,9 @@ def choose(cuts: Sequence[CutEntry], conditions: Conditions, sla_s: float | None
 
 
 def aim(cuts: Sequence[CutEntry], conditions: Conditions, sla_s: float | None = None) -> Decision:
-    """As `choose`, but for a share of the target, and for all of it only where nothing meets that.
+    """Choose as `choose` does for 80 % of the target; if no cut meets that, for the whole target.
 
-    What is believed of a link is the middle of what comes: half of what is to take just as long as it may takes longer.
+    A link estimate is a median: of the requests predicted to take exactly the target latency, half take longer.
     """
     if sla_s is not None:
         found = choose(cuts, conditions, _AIM * sla_s)

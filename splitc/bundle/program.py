@@ -113,7 +113,7 @@ def run_program(
     """Run *program* on *values*, each call by *run*, which returns its outputs by the file's names.
 
     Raises:
-        BundleError: as of `steps`; and whatever *run* raises.
+        BundleError: see `steps`. Errors of *run* pass through.
     """
     running = steps(program, values, array)
     del values

@@ -1,4 +1,4 @@
-"""Reading JSON that nobody vouches for: each field is what it should be, or a ProtocolError says what it is."""
+"""Read untrusted JSON: each field has the expected type, or a ProtocolError says what was found."""
 
 import json
 from collections.abc import Container
@@ -17,7 +17,7 @@ _SHOWN_CHARACTERS = 57
 
 
 def check_size(json_bytes: int) -> None:
-    """See whether so much JSON may be parsed.
+    """Check that *json_bytes* bytes of JSON may be parsed.
 
     Raises:
         ProtocolError: it is more than 32 MiB.
@@ -57,10 +57,10 @@ def entries(kind: str, message: Object) -> list[Object] | None:
 
 
 def name(kind: str, entry: Object, taken: Container[str]) -> str:
-    """The name of a tensor, which is none of those *taken*.
+    """Return the name of a tensor, which must not be among those *taken*.
 
     Raises:
-        ProtocolError: it is taken, or no name.
+        ProtocolError: it is taken, or is not a name.
     """
     found = text(f"the name of an {kind}", entry.get("name"))
     if found in taken:
@@ -124,7 +124,7 @@ def utf8(where: str, value: object) -> bytes:
     """Text as bytes.
 
     Raises:
-        ProtocolError: it is no text, or holds half a surrogate pair, as JSON and Python can but nothing else.
+        ProtocolError: it is not text, or holds an unpaired surrogate, which UTF-8 cannot encode.
     """
     if not isinstance(value, str):
         raise ProtocolError(f"{where}: expected text, found {shown(value)}")

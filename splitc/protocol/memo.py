@@ -1,4 +1,4 @@
-"""What short texts say, remembered: two machines tell each other the same over and over, about other numbers."""
+"""Cache the results of parsing short texts: device and cloud repeat the same JSON with other tensor data."""
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -11,7 +11,7 @@ _TEXTS, _TEXT_BYTES = 128, 4096
 
 
 def remembered(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    """*read*, which must be pure and return what nobody changes, without doing the same twice; errors are not kept."""
+    """Cache the results of *read*, a pure function whose results are not modified; errors are not cached."""
     known = lru_cache(_TEXTS)(read)
 
     @wraps(read)

@@ -88,7 +88,7 @@ def encode_request(
     """Ask for *outputs* (all, if none is named) of *inputs*; everything as raw bytes.
 
     Raises:
-        ProtocolError: an input's dtype is none of the protocol's.
+        ProtocolError: the protocol lacks the dtype of an input.
     """
     timeout_us = None if timeout_s is None else int(min(max(timeout_s * _US_PER_S, 1), _MAX_TIMEOUT_US))
     described, buffers = _describe("input", inputs, None)
@@ -99,10 +99,10 @@ def encode_response(model: str, outputs: Mapping[str, Array], request: InferRequ
     """Answer *request* with *outputs*, each in the form that it was wanted in.
 
     Raises:
-        ProtocolError: an output's dtype is none of the protocol's.
+        ProtocolError: the protocol lacks the dtype of an output.
     """
     described, buffers = _describe("output", outputs, request.binary)
-    holds_data = len(buffers) < len(outputs)  # which nobody sends twice
+    holds_data = len(buffers) < len(outputs)  # such text is not worth caching
     text = (_response_text.__wrapped__ if holds_data else _response_text)(described, model, request.id)
     return Message(text, buffers)
 
@@ -145,7 +145,7 @@ def json_size(header: str | None) -> int | None:
 
 
 class _Described(NamedTuple):
-    """A tensor as JSON has it: of it *size_bytes* follow the JSON, or it is the list *data*."""
+    """A tensor to send: *size_bytes* bytes after the JSON, or the list *data* inside it."""
 
     name: str
     shape: tuple[int, ...]
@@ -164,7 +164,7 @@ class _Described(NamedTuple):
 
 
 class _Announced(NamedTuple):
-    """A tensor that somebody's JSON has: of it *size_bytes* should follow, or *data* should be its list."""
+    """A tensor that received JSON announces: *size_bytes* bytes after the JSON, or the list *data*."""
 
     name: str
     tensor: tensors.Declared

@@ -36,7 +36,7 @@ _ELEMENTS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "O": {st
 _NUMBERS: set[type] = {int, float}
 _NATIVE_KINDS = "biuf"  # which Python can view as bytes without numpy's help
 _LENGTH = struct.Struct("<I")
-# Of an empty tensor the bytes do not bound the other dimensions.
+# An empty tensor has no bytes that would bound its other dimensions.
 _MAX_ELEMENTS = 2**31
 _MAX_RANK = 32
 
@@ -185,7 +185,7 @@ def from_list(tensor: Declared, data: object) -> Array:
     """The tensor whose elements the list *data* holds, flat or nested.
 
     Raises:
-        ProtocolError: it is no list of that many elements of that type.
+        ProtocolError: it is not a list of that many elements of that type.
     """
     elements = _flat(tensor, data)
     allowed = _ELEMENTS.get(tensor.dtype.kind, _NUMBERS)

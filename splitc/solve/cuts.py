@@ -15,7 +15,7 @@ Kind = Literal["all-head", "split", "all-tail"]
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A division of the units into head and tail, with its costs (DESIGN section 6).
+    """A division of the units into head and tail, with its costs.
 
     Attributes:
         head: the upstream units; contains all predecessors of its members.
