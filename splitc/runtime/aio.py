@@ -14,14 +14,15 @@ from splitc.common.errors import RuntimeFailure
 from splitc.common.values import Value
 from splitc.runtime.session import Outcome, Session
 
-# While a request is in ONNX Runtime or waits for the server, others go on; more at once only wait elsewhere.
+# Threads for concurrent requests. More would only wait for ONNX Runtime or the server instead of for a thread.
 _REQUESTS_AT_ONCE = 8
 
 
 class AsyncSession:
-    """A `Session`, with the same arguments, whose requests are awaited.
+    """A `Session` for asyncio: the same arguments, but requests are awaited.
 
-    A request that is cancelled goes on unseen until it ends by itself; the next ones are not affected.
+    Cancelling a request stops the wait for it. The request itself runs to its end in its thread, and later requests
+    are not affected.
     """
 
     def __init__(self, bundle: str | os.PathLike[str], **options: Any) -> None:
@@ -31,30 +32,30 @@ class AsyncSession:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
+        """The manifest of the bundle."""
         return self._session.manifest
 
     def conditions(self) -> Conditions:
-        """What is known of the link, the server and this device."""
+        """Return the current estimates of the link, the server and this device."""
         return self._session.conditions()
 
     async def run(
         self, inputs: Mapping[str, Value], *, sla_s: float | None = None, deadline_s: float | None = None
     ) -> dict[str, Value]:
-        """As `Session.run`."""
+        """Run the model; see `Session.run`."""
         return (await self.request(inputs, sla_s=sla_s, deadline_s=deadline_s)).outputs
 
     async def request(
         self, inputs: Mapping[str, Value], *, sla_s: float | None = None, deadline_s: float | None = None
     ) -> Outcome:
-        """As `Session.request`."""
+        """Run the model and return the details; see `Session.request`."""
         if self._closed:
             raise RuntimeFailure("the session is closed; open another one")
         call = partial(self._session.request, inputs, sla_s=sla_s, deadline_s=deadline_s)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def close(self) -> None:
-        """As `Session.close`; the device finishes what is under way."""
+        """Close the session after the device has finished the requests that it runs; see `Session.close`."""
         self._closed = True
         await asyncio.to_thread(self._close)
 

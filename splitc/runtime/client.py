@@ -1,4 +1,4 @@
-"""What a device asks of a server: to run its part of a cut, or to show how fast the link is."""
+"""The requests that a device sends to a server: to run the cloud's part of a cut, and to measure the link."""
 
 import json
 import math
@@ -24,14 +24,14 @@ _SHOWN_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server made of a request, and how that went."""
+    """The outputs that a server returned, and the measurements of the exchange."""
 
     outputs: dict[str, Value]
     exchange: ObservedExchange
 
 
 class Client:
-    """Asks the server behind *transport* about *bundle*."""
+    """Sends requests for the cuts of *bundle* to the server behind *transport*."""
 
     def __init__(self, bundle: Bundle, transport: Transport) -> None:
         model = bundle.manifest.model.name
@@ -44,12 +44,16 @@ class Client:
     def infer(
         self, cut: CutEntry, values: Mapping[str, Value], wanted: Sequence[TensorEntry], *, deadline_s: float
     ) -> Answer:
-        """Run the cloud's part of *cut* on *values*; return the outputs *wanted* before `time.monotonic()` is *deadline_s*.
+        """Have the server run the cloud's part of *cut* on *values*, and return the outputs *wanted*.
+
+        Args:
+            deadline_s: when to give up, on the clock of `time.monotonic()`.
 
         Raises:
-            ServerRefused: the answer is an error.
-            ProtocolError: the answer is not what the manifest promises.
-            TransportError, DeadlineExceeded: there is none.
+            ServerRefused: the server answered with an error.
+            ProtocolError: the answer does not fit the manifest.
+            TransportError: the server cannot be reached, or the connection broke.
+            DeadlineExceeded: no answer came before *deadline_s*.
         """
         message = messages.encode_request(
             {entry.name: values[entry.name] for entry in cut.sent},
@@ -72,10 +76,12 @@ class Client:
         return Answer(outputs, _exchange(reply, message.nbytes, cut.cloud_s))
 
     def probe(self, *, deadline_s: float) -> Iterator[ObservedExchange]:
-        """Send little, for the round trip, then more, for the rates, where the server takes part.
+        """Measure the link: a small exchange for the round trip, then a larger one for the rates.
+
+        Servers other than splitc's do not offer the second exchange; it is left out for them.
 
         Raises:
-            ServerRefused, ProtocolError, TransportError, DeadlineExceeded: as of `infer`.
+            ServerRefused, ProtocolError, TransportError, DeadlineExceeded: see `infer`.
         """
         reply = self._transport.exchange("GET", "/v2/health/live", {}, (), deadline_s=deadline_s)
         if reply.status != _OK:
@@ -89,12 +95,12 @@ class Client:
         reply = self._transport.exchange("POST", path, headers, (body,), deadline_s=deadline_s)
         if reply.status == _OK:
             yield _exchange(reply, len(body), None)
-        elif reply.status not in (_NOT_FOUND, _BAD_METHOD):  # other servers do not know it
+        elif reply.status not in (_NOT_FOUND, _BAD_METHOD):  # servers other than splitc's have no such path
             raise refusal(reply)
 
 
 def _rounded_up(seconds: float) -> float:
-    """To two digits: so precisely nobody needs to know, and what was said before need not be worked out again."""
+    """Round up to two significant digits, so that few different texts occur and their parsing can be cached."""
     if not 0 < seconds < math.inf:
         return seconds
     unit = 10.0 ** (math.floor(math.log10(seconds)) - 1)
@@ -102,7 +108,7 @@ def _rounded_up(seconds: float) -> float:
 
 
 def refusal(reply: Reply) -> ServerRefused:
-    """The error that *reply* is, in the server's words if they are JSON."""
+    """Make an error from *reply*, with the server's message if it sent one as JSON."""
     try:
         said = json.loads(bytes(reply.body))["error"]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -138,7 +144,7 @@ def _price(reply: Reply) -> float | None:
 
 
 def server_times(header: str) -> dict[str, float]:
-    """Seconds by name from a Server-Timing header (W3C); what makes no sense in it is left out."""
+    """Read a Server-Timing header (W3C): seconds by name. Malformed entries are left out."""
     found: dict[str, float] = {}
     for metric in header.split(","):
         name, _, parameters = metric.partition(";")
@@ -151,7 +157,7 @@ def server_times(header: str) -> dict[str, float]:
 
 
 def _number(text: str) -> float | None:
-    """A finite number from zero on, or None: nothing else is believed."""
+    """Return the finite number >= 0 in *text*, or None if it is anything else."""
     try:
         value = float(text.strip().strip('"'))
     except ValueError:

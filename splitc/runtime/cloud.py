@@ -1,4 +1,4 @@
-"""The server as the device uses it: requests and probes in threads, whose ends are learned from."""
+"""The server as the device uses it: requests and probes run in threads, and each result updates the estimates."""
 
 import logging
 import time
@@ -16,46 +16,46 @@ from splitc.runtime.workers import Workers
 
 _LOG = logging.getLogger("splitc.runtime")
 
-# The server is well, but has too much to do.
+# The server works, but is overloaded.
 _OVERLOADED = {503, 504}
-# The token, or the bundle: only a person can mend that.
+# A wrong token or a wrong bundle: only a person can correct that.
 _WRONG_PAIR = {401, 403, 412}
-# How long to believe in a long queue if the server does not say, and at most.
+# How long an overloaded server is assumed to stay so: if it sends no Retry-After, and at most.
 _RETRY_S, _MAX_RETRY_S = 1.0, 60.0
 _PROBE_S = 5.0
 _CLOSE_S = 5.0
 
 
 class Cloud:
-    """One server, or none; for several threads, but one process: see `inherit`."""
+    """One server, or none. Several threads may share an object; a forked process needs its own, see `inherit`."""
 
     def __init__(self, client: Client | None, server_state: ServerState) -> None:
         self._client = client
         self._server_state = server_state
         self._workers = Workers()
-        self._lock = Lock()  # of the server_state
+        self._lock = Lock()  # guards _server_state
         self._has_warned = False
 
     def inherit(self) -> "Cloud":
-        """The same server, with all that was learned of it, for a forked process: locks and threads stay behind."""
+        """Make an object for a forked process, with the same estimates but new locks and threads."""
         return Cloud(self._client, self._server_state.inherited(time.monotonic()))
 
     def conditions(self) -> Conditions:
-        """What to expect if something is sent."""
+        """Return the conditions to expect for a request that is sent now."""
         with self._lock:
             return self._server_state.conditions(time.monotonic())
 
     def is_usable(self) -> bool:
-        """Whether something should be sent: where one answer is late, the next would be late, too."""
+        """Tell whether to send requests: not while an answer is overdue, nor while the server is avoided."""
         with self._lock:
             return self._client is not None and self._server_state.is_usable(time.monotonic())
 
     def is_steady(self) -> bool:
-        """Whether every answer came, and in time, lately."""
+        """Tell whether every recent answer came in time."""
         return self._server_state.is_steady(time.monotonic())
 
     def is_probing(self) -> bool:
-        """Whether a probe is under way."""
+        """Tell whether a probe is running."""
         return self._server_state.is_probing
 
     def device_ran(self, expected_s: float, took_s: float) -> None:
@@ -66,25 +66,29 @@ class Cloud:
     def offload(
         self, cut: CutEntry, values: Mapping[str, Value], wanted: Sequence[TensorEntry], *, deadline_s: float
     ) -> Future[Answer]:
-        """Have the cloud's part of *cut* run; the future holds the answer, or a RuntimeFailure.
+        """Start a request for the cloud's part of *cut*; the future gets the answer, or a RuntimeFailure.
 
-        It is given up when `time.monotonic()` is *deadline_s*.
+        The request is given up when `time.monotonic()` reaches *deadline_s*.
         """
         return self._workers.start(lambda: self._infer(cut, values, wanted, deadline_s))
 
     def was_late(self) -> None:
-        """An answer did not come in time."""
+        """Record that an answer did not come in time."""
         with self._lock:
             self._server_state.was_late(time.monotonic())
 
     def leave_behind(self, offload: Future[Answer]) -> None:
-        """Wait no more for *offload*; it goes on, because its end tells how the link is."""
+        """Stop waiting for *offload*. It continues, because its duration says how fast the link is."""
         with self._lock:
             self._server_state.leave_behind(offload)
-        offload.add_done_callback(self._ended)  # called at once if it ended
+        offload.add_done_callback(self._ended)  # called at once if the future is already done
 
     def look(self, *, idle: bool) -> None:
-        """Probe in another thread if that is due; *idle*: nothing is about to be sent that would tell as much."""
+        """Start a probe in another thread if one is due.
+
+        Args:
+            idle: whether no request is about to be sent, which would measure the link as well.
+        """
         if self._client is None:
             return
         with self._lock:
@@ -93,7 +97,7 @@ class Cloud:
             self._workers.start(self._probe)
 
     def close(self) -> None:
-        """Wait for the threads, which soon end once the transport is closed."""
+        """Wait for the threads, which end soon after the transport is closed."""
         self._workers.close(_CLOSE_S)
 
     def _ended(self, offload: Future[Answer]) -> None:
@@ -113,8 +117,10 @@ class Cloud:
                 self._learn_from_silence(cut, time.monotonic() - began_s)
             raise
         except Exception as error:
-            # A mistake of ours must not take the app's answer away: the device still has one.
-            _LOG.exception("an exchange failed in a way that nobody thought of; please report it")
+            # A defect in splitc must not cost the app its answer: the device can still compute one.
+            _LOG.exception(
+                "an exchange with the server failed because of a defect in splitc; please report it"
+            )
             unforeseen = RuntimeFailure(f"the exchange failed ({type(error).__name__})")
             self._learn_from(unforeseen)
             raise unforeseen from error
@@ -124,12 +130,16 @@ class Cloud:
         return answer
 
     def _probe(self) -> None:
-        """Measure the link, once more if that was a surprise; the server_state has it that this is under way."""
+        """Measure the link, and again if the result was unexpected. The caller has marked the probe as running."""
         found = False
         try:
             is_surprise = self._surprises()
-            found = True  # whatever fails from here on: else what fails now and then could look dead for ever
-            if is_surprise:  # at once, while the connection's window is open: the rate itself shows
+            found = (
+                True  # also if the second try fails: else an unreliable server could count as dead forever
+            )
+            if (
+                is_surprise
+            ):  # at once, while TCP's window is still open, so that slow start does not hide the rate
                 self._surprises()
         except RuntimeFailure as failure:
             self._fail(failure)
@@ -138,7 +148,7 @@ class Cloud:
                 self._server_state.probed(time.monotonic(), found=found)
 
     def _surprises(self) -> bool:
-        """Measure the link; whether that was a surprise."""
+        """Measure the link; return whether the result was unexpected."""
         assert self._client is not None, "a session without a server probes nothing"
         is_surprise = False
         for exchange in self._client.probe(deadline_s=time.monotonic() + _PROBE_S):
@@ -161,7 +171,7 @@ class Cloud:
             self._server_state.refused(min(asked_s, _MAX_RETRY_S), failure.price, time.monotonic())
 
     def _fail(self, failure: RuntimeFailure) -> None:
-        """The server is not to be had, or not for us."""
+        """Record that the server cannot be reached, or does not accept this device."""
         is_final = isinstance(failure, ServerRefused) and failure.status in _WRONG_PAIR
         with self._lock:
             if not is_final:
@@ -170,4 +180,4 @@ class Cloud:
             self._server_state.refused_for_good(time.monotonic())
             is_known, self._has_warned = self._has_warned, True
         if not is_known:
-            _LOG.warning("%s; the device goes on alone, and asks again later", failure)
+            _LOG.warning("%s; the device runs the whole model and will try the server again later", failure)

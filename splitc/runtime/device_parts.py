@@ -1,4 +1,4 @@
-"""What the device runs of each cut, as sessions of ONNX Runtime: opened when first needed, then kept."""
+"""The device's parts of the cuts, as sessions of ONNX Runtime that are opened when first needed, then kept."""
 
 import os
 import time
@@ -29,7 +29,7 @@ class _Opened:
 
 
 class _Slot:
-    """Where a session will be: one thread opens it, others wait for that one."""
+    """Holds one session, or none yet: the first thread opens it, others wait for that thread."""
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -37,16 +37,16 @@ class _Slot:
         self._wanted = False
 
     def is_untouched(self) -> bool:
-        """True once."""
+        """Return True on the first call, False on every later one."""
         untouched, self._wanted = not self._wanted, True
         return untouched
 
 
 class DeviceParts:
-    """The device's parts of the cuts of *bundle*; may be used from several threads, and after a fork.
+    """Runs the device's parts of the cuts of *bundle*; may be used from several threads, and after a fork.
 
     Args:
-        threads: of each session; as in the manifest if None, but not more than there are cores.
+        threads: number of threads of each session; None: as in the manifest, at most the number of usable cores.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
@@ -56,17 +56,20 @@ class DeviceParts:
         self._programs = {name: _program(bundle, cut, part) for name, (cut, part) in device.items()}
         self._files = {name: _models(part) for name, (_, part) in device.items()}
         self._arrays: dict[str, Array] = {}
-        # By process, too: the threads of a session do not survive a fork, nor may a child close it.
+        # Keyed by process as well: the threads of a session do not survive a fork, and a child must not close it.
         self._slots: dict[tuple[int, str], _Slot] = {}
 
     def run(
         self, cut: CutEntry, values: Mapping[str, Value], interrupt: Interrupt | None = None
     ) -> tuple[dict[str, Value], float]:
-        """Run the device's part of *cut*; return what it made, by name, and the seconds that took without opening it.
+        """Run the device's part of *cut*.
+
+        Returns:
+            The values that it computed, by name, and the seconds that the run took, without the time to open files.
 
         Raises:
-            ModelError: ONNX Runtime cannot open it, or not run it on *values*; or *interrupt* was set.
-            BundleError: an array of values is not what it should be.
+            ModelError: ONNX Runtime cannot open the part or cannot run it on *values*, or *interrupt* was set.
+            BundleError: a file of constant values is damaged.
         """
         opened = {file: self._open(file) for file in self._files[cut.id]}
 
@@ -80,11 +83,11 @@ class DeviceParts:
         return made, time.monotonic() - began_s
 
     def is_ready(self, cut: CutEntry) -> bool:
-        """Whether the device's part of *cut* can start without opening anything."""
+        """Tell whether all files of the device's part of *cut* are open."""
         return all(self._slot(file).opened for file in self._files.get(cut.id, ()))
 
     def preload(self, *cuts: CutEntry) -> None:
-        """Open the device's parts of *cuts*, in turn, in another thread; `run` will find again what fails there."""
+        """Open the device's parts of *cuts*, in turn, in another thread. Errors are ignored: `run` will meet them again."""
         files = [file for cut in cuts for file in self._files.get(cut.id, ())]
         wanted = [file for file in files if self._slot(file).is_untouched()]
         if wanted:

@@ -1,4 +1,4 @@
-"""The two sides of a pair, as one process runs them: one part here, one there, all of it here if that fails."""
+"""Runs a cut on both sides: one part on the device, one in the cloud, and all on the device if the cloud fails."""
 
 import os
 import time
@@ -21,7 +21,7 @@ from splitc.runtime.estimate.estimator import ObservedExchange
 from splitc.runtime.estimate.patience import patience
 from splitc.runtime.workers import beside
 
-# What comes so soon after the deadline still tells how slow the link is.
+# An answer that comes this soon after the deadline is still received, because it says how slow the link is.
 _AFTERWARDS_S = 0.5
 
 Values = dict[str, Value]
@@ -29,12 +29,12 @@ Values = dict[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The values that were made, and how.
+    """The values that were computed, and how.
 
     Attributes:
-        device_s: what the device's part of the chosen cut took, None if it has none or did not come to it.
-        exchange: None if the device did it alone.
-        fallback: why the device did what the cloud should have, None if it did not have to.
+        device_s: seconds that the device's part of the chosen cut took; None if it has none or did not run it.
+        exchange: the exchange with the server; None if the device computed everything.
+        fallback: why the device did the cloud's work; None if it did not.
     """
 
     values: Values
@@ -45,7 +45,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """When the device begins as well, when an answer is late, when it is given up; `time.monotonic()`."""
+    """When the device also begins, when an answer is late, and when it is given up, by `time.monotonic()`."""
 
     alone_s: float
     late_s: float
@@ -54,7 +54,7 @@ class _Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Alone:
-    """What the device made of it all, and why it did."""
+    """All values, computed by the device without the cloud, and the reason for it."""
 
     values: Values
     reason: str
@@ -64,10 +64,10 @@ class Pair:
     """The device's parts and a server in one process; for several threads.
 
     Args:
-        hedges: while answers are late now and then, let the device begin at the same time as the cloud.
+        hedges: let the device begin at the same time as the cloud while answers are sometimes late.
 
     Attributes:
-        process: which one; after a fork, `inherit`.
+        process: id of the process that may use this object; a forked process calls `inherit`.
     """
 
     def __init__(
@@ -87,21 +87,24 @@ class Pair:
         self._hedges = hedges
 
     def inherit(self) -> "Pair":
-        """The same for a forked process."""
+        """Make an object for a forked process, with the same estimates."""
         return Pair(self.parts, self.cloud.inherit(), self._all_head, self._outputs, hedges=self._hedges)
 
     def run(self, decision: Decision, inputs: Values, deadline_s: float | None) -> Done:
-        """Run the chosen cut on *inputs*; the result is wanted before `time.monotonic()` is *deadline_s*.
+        """Run the chosen cut on *inputs*.
+
+        Args:
+            deadline_s: when the result must be there, on the clock of `time.monotonic()`.
 
         Raises:
-            RuntimeFailure: the cloud did not do its part, and there is no all-head cut.
+            RuntimeFailure: the cloud did not run its part, and the bundle has no all-head cut.
             ModelError: ONNX Runtime cannot run the device's part on these inputs.
         """
         cut, alone = decision.cut, self._all_head
         if cut.cloud is None:
             return Done(*self._on_device(cut, inputs))
         if not decision.conditions.uplink_bps and alone is not None:
-            return self._alone(alone, inputs, None, "the server is left alone for a while")
+            return self._alone(alone, inputs, None, "the server is avoided for a while after it failed")
         values, device_s = inputs, None
         if cut.device is not None and not cut.is_cloud_first:
             values, device_s = self._on_device(cut, values)
@@ -125,7 +128,7 @@ class Pair:
     def _on_device(
         self, cut: CutEntry, values: Values, interrupt: Interrupt | None = None
     ) -> tuple[Values, float]:
-        """Run the device's part of *cut*; return *values* and what it made, and the seconds that took."""
+        """Run the device's part of *cut*; return *values* with its results added, and the seconds that it took."""
         made, took_s = self.parts.run(cut, values, interrupt)
         self.cloud.device_ran(cut.device_s, took_s)
         return values | made, took_s
@@ -133,35 +136,35 @@ class Pair:
     def _in_cloud(
         self, decision: Decision, inputs: Values, values: Values, deadline_s: float | None
     ) -> Answer | _Alone:
-        """What the server makes of *values*; or all that the device makes of *inputs*, if that is there first.
+        """Have the server run its part on *values*. The device may run all on *inputs* too; the first result counts.
 
         Raises:
-            RuntimeFailure: there is no answer; the device did not try yet.
+            RuntimeFailure: the server gave no answer, and the device has not begun.
         """
         limits = self._limits(decision, deadline_s)
         wanted = self._wanted(decision.cut, values)
         offload = self.cloud.offload(decision.cut, values, wanted, deadline_s=limits.give_up_s)
         try:
-            # An exchange that is given up when its caller goes on may be told of first.
+            # If the exchange is given up at the moment when the device begins, its failure may arrive first.
             if _has_ended(offload, limits.alone_s) and not isinstance(offload.exception(), DeadlineExceeded):
                 return offload.result()
             if self._all_head is None:
                 self.cloud.leave_behind(offload)
                 raise DeadlineExceeded(
-                    "the server did not answer in time, and the bundle holds no all-head cut"
+                    "the server did not answer in time, and the bundle has no all-head cut to fall back on"
                 )
             return self._first(offload, self._all_head, inputs, limits.late_s)
         finally:
-            # The error in it would hold this frame, which holds it: tensors would stay until the next collection.
+            # The future's error refers to this frame: the cycle would keep tensors until the next garbage collection.
             del offload
 
     def _wanted(self, cut: CutEntry, values: Values) -> Sequence[TensorEntry]:
-        """What the cloud's part of *cut* is to make of *values*."""
+        """List the outputs to ask the cloud's part of *cut* for."""
         if cut.downloads is not None:
             return cut.downloads
         if (
             cut.cloud is not None and cut.cloud.stages is not None
-        ):  # may make anew what the device made for it
+        ):  # stages in the cloud may compute again what the device has computed for them
             made = made_by(cut.cloud)
             return [entry for entry in self._outputs if entry.name in made]
         return [entry for entry in self._outputs if entry.name not in values]
@@ -169,9 +172,9 @@ class Pair:
     def _first(
         self, offload: Future[Answer], all_head: CutEntry, inputs: Values, late_s: float
     ) -> Answer | _Alone:
-        """Let the device do it all as well; return what comes first.
+        """Run everything on the device as well, and return the result that comes first.
 
-        A run of the device that comes second is ended; an exchange goes on, and what it tells is learned.
+        If the device loses, its run is interrupted. If the server loses, the exchange continues and updates the estimates.
         """
         interrupt = Interrupt()
         local = beside(partial(self._on_device, all_head, inputs, interrupt))
@@ -197,16 +200,16 @@ class Pair:
         late_s, give_up_s = now_s + usual.late_s, now_s + usual.give_up_s
         if deadline_s is not None:
             if deadline_s <= now_s:
-                raise DeadlineExceeded("no time was left for the server")
+                raise DeadlineExceeded("the deadline had passed before anything could be sent to the server")
             here_s = 0.0
             if self._all_head is None:
                 give_up_s = min(give_up_s, deadline_s + _AFTERWARDS_S)
             else:
                 here_s = decision.conditions.device_slowdown * self._all_head.device_s
-            # A device that cannot make it anyway leaves all of the time to the server, which may.
+            # If the device cannot meet the deadline, the server gets all of the time.
             late_s = min(late_s, deadline_s - here_s if deadline_s - here_s > now_s else deadline_s)
         begins_at_once = self._hedges and self._all_head is not None and not self.cloud.is_steady()
-        # One exchange that outlives its caller tells enough; more would pile up while the server is silent.
+        # One exchange that outlives its request is enough to learn from; more would pile up at a silent server.
         give_up_s = max(late_s, give_up_s) if self.cloud.is_usable() else late_s
         return _Limits(min(now_s, late_s) if begins_at_once else late_s, late_s, give_up_s)
 
@@ -215,6 +218,6 @@ def _has_ended(future: Future[Any], until_s: float) -> bool:
     """Wait for *future* until `time.monotonic()` is *until_s*."""
     try:
         future.exception(max(until_s - time.monotonic(), 0.0))
-    except TimeoutError:  # of the wait: what the future failed with is returned
+    except TimeoutError:  # raised by the wait; an error of the task itself would be returned
         return False
     return True

@@ -1,4 +1,4 @@
-"""What an app uses: run a model, here or in the cloud, whichever is better at the moment."""
+"""The class that an app uses: run a model on the device, in the cloud or on both, whichever is best at the moment."""
 
 import os
 import time
@@ -28,26 +28,26 @@ from splitc.runtime.pair import Pair
 from splitc.runtime.tensor_checks import checked_inputs
 from splitc.runtime.unpack import unpacked
 
-# A reply may be so many times as large as the manifest says: in JSON a number takes some 20 bytes, and where
-# dimensions are symbolic, the sizes are those of one choice.
+# An answer may be this many times as large as the manifest says: a number in JSON takes about 20 bytes, and for
+# symbolic dimensions the manifest gives the sizes of one example only.
 _LARGER = 16
-_SMALL_BYTES = 1 << 20  # always, for what is around the tensors
-# A cut that is open may be so many times slower than the best one, which is being opened.
+_SMALL_BYTES = 1 << 20  # always allowed, for what surrounds the tensors
+# While the best cut is being opened, one that is open already is used if it takes at most this many times as long.
 _GOOD_ENOUGH = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one request.
+    """The result of one request.
 
     Attributes:
         outputs: all outputs of the model, by name.
-        decision: the cut that was chosen, what was predicted of it, and why.
-        finished: where the outputs were made.
-        latency_s: what the request took.
-        device_s: what the device's part of the chosen cut took, None if it has none or did not come to it.
-        exchange: what was sent and how that went; None if the device did it alone.
-        fallback: why the device did what the cloud should have, None if it did not have to.
+        decision: the chosen cut, its predicted latency, and the reason for the choice.
+        finished: the machine that computed the outputs.
+        latency_s: seconds that the request took.
+        device_s: seconds that the device's part of the chosen cut took; None if it has none or did not run it.
+        exchange: sizes and times of the exchange with the server; None if the device computed everything.
+        fallback: why the device did the cloud's work; None if it did not.
     """
 
     outputs: dict[str, Value]
@@ -65,24 +65,24 @@ class Outcome:
 
 
 class Session:
-    """Runs the model of a bundle; several threads may share one, and forked processes may go on with it.
+    """Runs the model of a bundle. Several threads may share a session, and forked processes may continue to use it.
 
     Args:
-        bundle: folder of the bundle, or a .zip of it.
-        server: URL of the server of its tails; without one, the device does it all.
-        token: shows the server that we may.
-        ca_file: certificates of the authorities to trust instead of the system's.
-        threads: of a head; as the manifest says if None, but no more than there are cores.
-        start: what to expect before anything was measured; the middle of the bundle's box if None.
+        bundle: folder of the bundle, or a .zip file of it.
+        server: URL of the server that runs the tails; None: the device runs the whole model.
+        token: the bearer token that the server asks for.
+        ca_file: PEM file of the certificate authorities to trust instead of the system's.
+        threads: number of threads of a head; None: as in the manifest, at most the number of usable cores.
+        start: conditions to assume before anything is measured; None: the middle of the bundle's box.
         transport: used instead of HTTP to *server*.
-        sla_s: latency to meet with the least work in the cloud, unless a request says otherwise.
-        deadline_s: when a result is of no more use, unless a request says otherwise.
-        cut: use this one always.
-        cache_folder: where a .zip is unpacked; in the user's cache folder if None.
+        sla_s: target latency in seconds, to be met with the least work in the cloud; a request may set its own.
+        deadline_s: seconds after which a result is useless; a request may set its own.
+        cut: id of a cut to use for every request, instead of choosing one.
+        cache_folder: where a .zip file is unpacked; None: in the user's cache folder.
 
     Raises:
-        BundleError: the bundle cannot be read, lacks *cut*, or is of no use without a server.
-        TransportError: *server*, *token* or *ca_file* is not what it should be.
+        BundleError: the bundle cannot be read, has no cut *cut*, or cannot run without a server.
+        TransportError: *server*, *token* or *ca_file* is not valid.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Session:
                 server, token=token, ca_file=ca_file, max_reply_bytes=_max_reply_bytes(self.manifest)
             )
         if transport is None and self._all_head is None:
-            raise BundleError(f"{bundle}: nothing in it runs without a server; give the URL of one")
+            raise BundleError(f"{bundle}: no cut of this bundle runs without a server; give the URL of one")
         self._transport = transport
         self._closed = False
         estimator = Estimator(start if start is not None else middle_of(self.manifest.box))
@@ -125,7 +125,7 @@ class Session:
         self._preload()
 
     def conditions(self) -> Conditions:
-        """What is known of the link, the server and this device."""
+        """Return the current estimates of the link, the server and this device."""
         return self._here().cloud.conditions()
 
     def run(
@@ -169,7 +169,7 @@ class Session:
         )
 
     def close(self) -> None:
-        """Drop all connections and end what goes on in the background; again is fine."""
+        """Close all connections and end all background work. Closing again does nothing."""
         self._closed = True
         if self._transport is not None:
             self._transport.close()
@@ -184,13 +184,13 @@ class Session:
         self.close()
 
     def _here(self) -> Pair:
-        """The pair of this process."""
+        """Return the pair of this process, a new one after a fork."""
         if self._pair.process != os.getpid():
             self._pair = self._pair.inherit()
         return self._pair
 
     def _decide(self, pair: Pair, sla_s: float | None) -> Decision:
-        """The best cut, or one that is good enough while the files of the best one are opened."""
+        """Choose the best cut, or one that is good enough while the files of the best one are being opened."""
         conditions = self._conditions(pair)
         if self._cut is not None:
             return Decision(self._cut, latency_s(self._cut, conditions), conditions, "asked for")
@@ -209,7 +209,7 @@ class Session:
         return replace(second, reason=f"{second.reason} while {best.cut.id} is opened")
 
     def _conditions(self, pair: Pair) -> Conditions:
-        """What to decide on: no link, if the server is to be left alone and the device can do without it."""
+        """Return the conditions to decide by: without a link while the server is avoided and an all-head cut exists."""
         found = pair.cloud.conditions()
         if found.price:
             found = replace(found, price=personal(found.price, random()))  # noqa: S311 - no secret
@@ -218,7 +218,7 @@ class Session:
         return replace(found, uplink_bps=0.0)
 
     def _preload(self) -> None:
-        """Open what the first request will probably take, then what any may fall back on."""
+        """Open the cut that the first request will probably use, then the all-head cut as the fallback."""
         parts = self._pair.parts
         likely = (
             self._cut if self._cut is not None else decide(self.manifest, self._conditions(self._pair)).cut
@@ -229,7 +229,7 @@ class Session:
 def _read(path: Path, cache_folder: Path | None) -> Bundle:
     found = unpacked(path, cache_folder) if path.is_file() else read_bundle(path)
     if found.manifest.side == "cloud":
-        raise BundleError(f"{path}: holds what the cloud needs; give what was packed for the device")
+        raise BundleError(f"{path}: was packed for the cloud; give the bundle that was packed for the device")
     return found
 
 
@@ -244,7 +244,7 @@ def _named(bundle: Bundle, name: str) -> CutEntry:
 
 
 def _max_reply_bytes(manifest: Manifest) -> int:
-    """Of an answer: what is larger is not worth the user's data and memory."""
+    """Return the largest size of an answer that the device accepts."""
     known = all(isinstance(dim, int) for entry in manifest.model.outputs for dim in entry.shape)
     sized = all(entry.bytes is not None for entry in manifest.model.outputs)
     least = _SMALL_BYTES if known and sized else DEFAULT_MAX_REPLY_BYTES

@@ -1,4 +1,4 @@
-"""What goes into a model and comes out of a server, checked against the manifest."""
+"""Checks of a model's inputs and of a server's outputs against the manifest."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,15 +8,15 @@ from splitc.bundle.manifest import TensorEntry
 from splitc.common.errors import InputError, ProtocolError
 from splitc.common.values import FREE_DIM, Value, dtype_name
 
-# Strings, sequences and maps: ONNX Runtime says what is wrong with them.
+# Strings, sequences and maps are not checked here: ONNX Runtime reports what is wrong with them.
 _UNCHECKED = "object"
 
 
 def checked_inputs(entries: Iterable[TensorEntry], inputs: Mapping[str, Value]) -> dict[str, Value]:
-    """*inputs* in the machine's own byte order.
+    """Check *inputs*, and return them in the byte order of this machine.
 
     Raises:
-        InputError: one is missing, unknown, or of a wrong type or shape.
+        InputError: an input is missing or unknown, or has a wrong type or shape.
     """
     wanted = {entry.name: entry for entry in entries}
     unknown = next((name for name in inputs if name not in wanted), None)
@@ -30,10 +30,10 @@ def checked_inputs(entries: Iterable[TensorEntry], inputs: Mapping[str, Value]) 
 
 
 def check_outputs(entries: Iterable[TensorEntry], outputs: Mapping[str, Value]) -> None:
-    """Check what a server sent.
+    """Check the outputs that a server sent.
 
     Raises:
-        ProtocolError: one is missing, unknown, or of a wrong type or shape.
+        ProtocolError: an output is missing or unknown, or has a wrong type or shape.
     """
     wanted = {entry.name: entry for entry in entries}
     if outputs.keys() != wanted.keys():
@@ -45,7 +45,7 @@ def check_outputs(entries: Iterable[TensorEntry], outputs: Mapping[str, Value]) 
 
 
 def _checked_input(entry: TensorEntry, value: Value, dims: dict[str, tuple[int, str]]) -> Value:
-    """*value*, if it fits and its symbolic dimensions are the *dims* of the inputs before it."""
+    """Check *value*: its symbolic dimensions must agree with *dims*, those of the inputs before it."""
     wrong = _mismatch(entry, value)
     if wrong is not None:
         raise InputError(f"the input '{entry.name}' {wrong}")
@@ -63,7 +63,7 @@ def _checked_input(entry: TensorEntry, value: Value, dims: dict[str, tuple[int, 
 
 
 def _mismatch(entry: TensorEntry, value: Value) -> str | None:
-    """What is wrong with *value*, or None."""
+    """Say what is wrong with *value*, or return None."""
     if entry.dtype == _UNCHECKED:
         return None
     if not isinstance(value, np.ndarray):

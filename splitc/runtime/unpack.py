@@ -1,4 +1,4 @@
-"""A bundle that comes as one .zip: unpacked once, into a folder named after what is in it."""
+"""Unpacks a bundle from a .zip file, once, into a folder that is named after the digest of the file."""
 
 import hashlib
 import os
@@ -13,16 +13,16 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from splitc.bundle.folder import Bundle, read_bundle
 from splitc.common.errors import BundleError
 
-# Weights hardly shrink; what grows so many times over is no bundle.
+# Weights hardly compress: a file that grows by more than this factor is not a bundle.
 _MAX_GROWTH = 100
 _ALWAYS_ALLOWED_BYTES = 1 << 24
 
 
 def unpacked(archive: Path, cache_folder: Path | None = None) -> Bundle:
-    """The bundle in *archive*, read from a folder below *cache_folder*; that of the user if None.
+    """Unpack *archive* below *cache_folder* (None: the user's cache folder) if necessary, and read the bundle.
 
     Raises:
-        BundleError: it is no .zip, holds no bundle or what no bundle holds, or cannot be unpacked there.
+        BundleError: *archive* is not a .zip file of a bundle, holds unsafe entries, or cannot be unpacked there.
     """
     parent = cache_folder if cache_folder is not None else _user_folder() / "bundles"
     try:
@@ -30,7 +30,7 @@ def unpacked(archive: Path, cache_folder: Path | None = None) -> Bundle:
         if folder.is_dir():
             try:
                 return read_bundle(folder)
-            except BundleError:  # changed since; the archive still holds the right one
+            except BundleError:  # the folder was changed; unpack it again
                 shutil.rmtree(folder)
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -42,8 +42,8 @@ def unpacked(archive: Path, cache_folder: Path | None = None) -> Bundle:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise BundleError(
-            f"{archive}: cannot be unpacked ({where}{error.strerror or error}); name a folder that can be written "
-            "with cache_folder"
+            f"{archive}: cannot be unpacked ({where}{error.strerror or error}); set cache_folder to a folder that can "
+            "be written"
         ) from error
 
 
@@ -52,10 +52,10 @@ def _unpack(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             _check(archive, opened.infolist())
             opened.extractall(folder)
-    # zipfile says RuntimeError of encrypted files, and lets the errors of the formats inside through.
+    # zipfile raises RuntimeError for encrypted files, and passes on the errors of the compression formats.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise BundleError(
-            f"{archive}: cannot be read as .zip ({error}); copy it again or pack the bundle again"
+            f"{archive}: cannot be read as a .zip file ({error}); copy it again or pack the bundle again"
         ) from error
     try:
         read_bundle(folder)
@@ -64,7 +64,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _move(new: Path, folder: Path) -> None:
-    """Rename *new* to *folder*; another process that was faster put the same there."""
+    """Rename *new* to *folder*, unless another process has put the same folder there first."""
     try:
         new.rename(folder)
     except OSError:
@@ -73,21 +73,25 @@ def _move(new: Path, folder: Path) -> None:
 
 
 def _check(archive: Path, entries: Iterable[zipfile.ZipInfo]) -> None:
-    """Refuse what no bundle holds, before anything is written."""
+    """Refuse entries that no bundle contains, before anything is written."""
     seen: set[str] = set()
     total_bytes = 0
     allowed_bytes = _MAX_GROWTH * archive.stat().st_size + _ALWAYS_ALLOWED_BYTES
     for entry in entries:
         total_bytes += entry.file_size
         if not _is_plain(entry) or entry.filename in seen:
-            raise BundleError(f"{archive}: '{entry.filename}' in it is no file of a bundle; do not trust it")
+            raise BundleError(
+                f"{archive}: '{entry.filename}' does not belong in a bundle; do not trust this file"
+            )
         if total_bytes > allowed_bytes:
-            raise BundleError(f"{archive}: would unpack to over {allowed_bytes} bytes; do not trust it")
+            raise BundleError(
+                f"{archive}: would unpack to over {allowed_bytes} bytes; do not trust this file"
+            )
         seen.add(entry.filename)
 
 
 def _is_plain(entry: zipfile.ZipInfo) -> bool:
-    """Whether it is a file or folder that stays where it is put, on any system."""
+    """Tell whether *entry* is a file or folder that stays inside the target folder, on any system."""
     mode = entry.external_attr >> 16
     parts = (*PurePosixPath(entry.filename).parts, *PureWindowsPath(entry.filename).parts)
     outside = entry.filename.startswith("/") or PureWindowsPath(entry.filename).drive or ".." in parts

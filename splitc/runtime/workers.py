@@ -1,4 +1,4 @@
-"""Threads for what goes on beside the caller."""
+"""Threads for work that runs in parallel to the caller."""
 
 import time
 from collections.abc import Callable
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 def beside(task: Callable[[], T]) -> Future[T]:
-    """Run *task*, which ends by itself, in a thread of its own.
+    """Run *task* in a thread of its own. The task must end by itself.
 
-    An exit of the program waits for it: a thread that is inside ONNX Runtime then would abort the process.
+    The program waits for it at exit, because a thread that is then inside ONNX Runtime would abort the process.
     """
     future: Future[T] = Future()
     Thread(target=_run, args=(task, future), name="splitc-here").start()
@@ -24,9 +24,9 @@ def beside(task: Callable[[], T]) -> Future[T]:
 
 
 class Workers:
-    """As many threads as there are tasks at once, kept for the next ones.
+    """A pool that grows to as many threads as tasks run at once, and keeps them for later tasks.
 
-    Unlike those of an executor they are daemons: an exchange with a dead server does not delay an exit.
+    Unlike the threads of an executor they are daemons, so an exchange with a dead server does not delay an exit.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Workers:
         self._closed = False
 
     def start(self, task: Callable[[], T]) -> Future[T]:
-        """Run *task*, at once, in another thread; after `close` the future fails with RuntimeFailure."""
+        """Run *task* in another thread, without waiting in a queue; after `close` the future fails with RuntimeFailure."""
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
@@ -53,7 +53,7 @@ class Workers:
         return future
 
     def close(self, timeout_s: float) -> None:
-        """End the threads after their tasks; wait up to *timeout_s* for that."""
+        """End the threads after their current tasks, and wait up to *timeout_s* for them."""
         until_s = time.monotonic() + timeout_s
         with self._lock:
             if not self._closed:
@@ -66,7 +66,7 @@ class Workers:
     def _work(self) -> None:
         while (run := self._tasks.get()) is not None:
             run()
-            del run  # what it holds may be large, and the next one far off
+            del run  # it may hold large tensors, and the next task may come much later
 
     def _one_more_idle(self) -> None:
         with self._lock:
@@ -74,14 +74,14 @@ class Workers:
 
 
 def _run(task: Callable[[], T], future: Future[T], ended: Callable[[], None] = lambda: None) -> None:
-    """Run *task*; call *ended* before the result is told, since whoever hears of it may have another task."""
+    """Run *task*; call *ended* before the result is set, because the caller may then start another task at once."""
     try:
         result = task()
-    except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+    except BaseException as error:  # noqa: BLE001 - the future passes it on
         ended()
         future.set_exception(error)
-        # The error holds this frame: if that held the future, which holds the error, all that the task had in
-        # its hands would stay until the next garbage collection.
+        # The error refers to this frame. If the frame also referred to the future, the cycle would keep the task's
+        # values until the next garbage collection.
         del future
     else:
         ended()

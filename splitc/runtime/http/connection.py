@@ -1,7 +1,7 @@
 """One connection to an HTTP server, on which every send and receive ends by a deadline.
 
-Timeouts of sockets are for one call each, so a server that trickles bytes could hold a caller up for hours:
-here each call gets what time is left.
+The timeout of a socket applies to each call alone, so a server that sends one byte at a time could block a caller
+for hours. Here, each call gets the time that is left.
 """
 
 import socket
@@ -16,20 +16,20 @@ from splitc.runtime.http.reply import Reader
 Buffer = bytes | bytearray | memoryview
 
 _PIECE_BYTES = 1 << 16
-# As many buffers as any system takes in one call.
+# Every system takes at least this many buffers in one call.
 _MAX_BUFFERS = 16
-# What a server said before it closed is here already, or never comes.
+# How long to wait for an answer that a server sent before it closed the connection.
 _LAST_WORDS_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a server answered.
+    """The answer of a server.
 
     Attributes:
-        headers: by lower-case names; several of one name are joined by ", ".
-        wait_s: from the first byte sent to the first byte of the answer.
-        download_s: from there to its last byte.
+        headers: values by lower-case name; several values of one name are joined by ", ".
+        wait_s: seconds from the first byte sent to the first byte of the answer.
+        download_s: seconds from the first to the last byte of the answer.
     """
 
     status: int
@@ -43,7 +43,7 @@ def remaining_s(deadline_s: float) -> float:
     """Seconds until *deadline_s*.
 
     Raises:
-        TimeoutError: there are none.
+        TimeoutError: *deadline_s* has passed.
     """
     left_s = deadline_s - time.monotonic()
     if left_s <= 0:
@@ -55,9 +55,9 @@ class Connection:
     """A connection for one exchange at a time.
 
     Attributes:
-        sent: whether all of the latest request was handed over.
-        reusable: whether the latest exchange left it fit for another.
-        idle_since_s: when that ended.
+        sent: whether all of the latest request was passed to the system.
+        reusable: whether another exchange may follow the latest one.
+        idle_since_s: when the latest exchange ended.
     """
 
     def __init__(self, opened: socket.socket) -> None:
@@ -71,7 +71,7 @@ class Connection:
 
     @property
     def answered(self) -> bool:
-        """Whether any byte of an answer to the latest request came."""
+        """Whether any byte of an answer to the latest request has arrived."""
         return self._first_s is not None
 
     def exchange(
@@ -80,8 +80,8 @@ class Connection:
         """Send *request* (head and body, in pieces) and receive the answer.
 
         Raises:
-            OSError: the connection broke; TimeoutError, too, when the time was over.
-            ProtocolError: the answer is too large, or is none.
+            OSError: the connection broke; TimeoutError if *deadline_s* passed.
+            ProtocolError: the answer is too large, or is not HTTP.
         """
         self.sent = self.reusable = False
         self._first_s, self._deadline_s = None, deadline_s
@@ -100,7 +100,7 @@ class Connection:
         return reply
 
     def is_usable(self) -> bool:
-        """Whether nothing came since the last exchange: neither the end nor bytes that nobody asked for."""
+        """Tell whether nothing has arrived since the last exchange: neither its end nor unexpected bytes."""
         self._socket.settimeout(0)
         try:
             self._socket.recv(1)
@@ -111,12 +111,12 @@ class Connection:
         return False
 
     def shut(self) -> None:
-        """Break it, from any thread: whoever waits for it stops waiting."""
+        """Break the connection, from any thread, so that threads that wait for it stop waiting."""
         with suppress(OSError):  # closed, or never connected
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close it; again is fine."""
+        """Close the connection. Closing again does nothing."""
         self._socket.close()
 
     def _send(self, request: Sequence[Buffer]) -> None:
@@ -135,7 +135,7 @@ class Connection:
         return self._socket.sendmsg(views[:_MAX_BUFFERS])
 
     def _last_words(self, method: str, began_s: float, max_bytes: int) -> Reply | None:
-        """What a server answered that closed before it read the whole request, as some refuse; None if nothing."""
+        """Read the answer of a server that closed the connection early, as some do to refuse a request, or None."""
         with suppress(OSError):
             reply = self._receive(method, began_s, max_bytes)
             self.reusable = False

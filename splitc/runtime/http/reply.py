@@ -1,7 +1,7 @@
-"""Answers of an HTTP/1.1 server (RFC 9112), read strictly: what could be read in two ways is refused.
+"""Reads the answers of an HTTP/1.1 server (RFC 9112) strictly: ambiguous answers are refused.
 
-The standard library's reader takes headers for those of e-mail, which costs more than all else that a device
-does for a small request. It also believes two lengths at once, folded lines, and chunks of negative size.
+The standard library parses headers as those of e-mail, which takes longer than everything else that a device does
+for a small request. It also accepts two lengths in one answer, folded lines, and chunks of negative size.
 """
 
 import re
@@ -13,7 +13,7 @@ from splitc.protocol.fields import shown
 from splitc.protocol.memo import remembered
 
 _PIECE_BYTES = 1 << 16
-# Of a status line and its headers, or of those after chunks.
+# Limit on a status line and its headers, and on the headers after chunks.
 _MAX_HEAD_BYTES = 1 << 16
 _MAX_CHUNK_LINE_BYTES = 1 << 10
 _MAX_INTERIM = 1000
@@ -30,12 +30,12 @@ _CHUNK_LINE = re.compile(rf"([0-9A-Fa-f]{{1,15}})[\t ]*(?:;{_TEXT})?")
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What an answer says before its body.
+    """The status line and headers of an answer.
 
     Attributes:
-        headers: by lower-case names; several of one name are joined by ", ".
-        body_bytes: None if chunks, or else the end of the connection, end the body.
-        persists: whether another answer can come after it.
+        headers: values by lower-case name; several values of one name are joined by ", ".
+        body_bytes: size of the body; None if it comes in chunks or ends with the connection.
+        persists: whether another answer may follow on the connection.
     """
 
     status: int
@@ -49,7 +49,7 @@ class Reader:
     """Reads the answers that come over one connection.
 
     Args:
-        receive_into: puts what comes next into a buffer and returns how many bytes, 0 at the end.
+        receive_into: receives into a buffer and returns the number of bytes, 0 at the end of the connection.
     """
 
     def __init__(self, receive_into: Callable[[memoryview], int]) -> None:
@@ -59,29 +59,29 @@ class Reader:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether bytes came that were not read yet."""
+        """Whether bytes have arrived that were not read yet."""
         return bool(self._ahead)
 
     def head(self, method: str) -> Head:
-        """The head of the answer to a request with *method*; interim answers before it are skipped.
+        """Read the head of the answer to a request with *method*; interim answers before it are skipped.
 
         Raises:
-            ConnectionResetError: the connection ended before its end.
-            ProtocolError: it is none, is too large, or could be read in two ways.
+            ConnectionResetError: the connection ended inside the head.
+            ProtocolError: the head is not HTTP, too large, or ambiguous.
         """
         for _ in range(_MAX_INTERIM):
             status, is_old = _status(self._line(_MAX_HEAD_BYTES))
             headers = self._headers()
             if status >= _FIRST_FINAL:
                 return _head(status, headers, method, is_old=is_old)
-        raise ProtocolError(f"the server sent {_MAX_INTERIM} interim answers and none that is final")
+        raise ProtocolError(f"the server sent {_MAX_INTERIM} interim answers and no final one")
 
     def body(self, head: Head, max_bytes: int) -> bytearray:
-        """The body after *head*, in memory taken once where its length is known.
+        """Read the body after *head*; if its length is known, memory is allocated once.
 
         Raises:
-            ConnectionResetError: the connection ended inside it.
-            ProtocolError: it has more than *max_bytes*, or its chunks make no sense.
+            ConnectionResetError: the connection ended inside the body.
+            ProtocolError: the body is larger than *max_bytes*, or its chunks are malformed.
         """
         if head.chunked:
             return self._chunks(max_bytes)
@@ -92,13 +92,13 @@ class Reader:
         return self._exactly(head.body_bytes)
 
     def _more(self) -> bool:
-        """Receive something; whether there was anything."""
+        """Receive more bytes; return whether any came."""
         count = self._receive_into(self._piece)
         self._ahead += self._piece[:count]
         return count > 0
 
     def _line(self, max_bytes: int) -> bytes:
-        """The next line, with its end."""
+        """Read the next line, with its line break."""
         end = self._ahead.find(b"\n")
         while end < 0 and len(self._ahead) <= max_bytes:
             searched = len(self._ahead)
@@ -106,13 +106,13 @@ class Reader:
                 raise _cut_off()
             end = self._ahead.find(b"\n", searched)
         if not 0 <= end <= max_bytes:
-            raise ProtocolError("the server's answer has more or longer lines before its data than any needs")
+            raise ProtocolError("the status line and headers of the server's answer are too long")
         line = bytes(self._ahead[: end + 1])
         del self._ahead[: end + 1]
         return line
 
     def _headers(self) -> dict[str, str]:
-        """What stands before an empty line."""
+        """Read headers up to an empty line."""
         headers: dict[str, str] = {}
         left_bytes = _MAX_HEAD_BYTES
         while (line := self._line(left_bytes)) != _EMPTY_LINE:
@@ -148,7 +148,7 @@ class Reader:
                 raise _too_large(max_bytes)
             body += self._exactly(size_bytes)
             if self._line(_MAX_CHUNK_LINE_BYTES) != _EMPTY_LINE:
-                raise ProtocolError("a chunk of the server's answer is longer than it says")
+                raise ProtocolError("a chunk of the server's answer is longer than its stated size")
         self._headers()
         return body
 
@@ -156,12 +156,12 @@ class Reader:
         line = _text(self._line(_MAX_CHUNK_LINE_BYTES))
         match = _CHUNK_LINE.fullmatch(line)
         if match is None:
-            raise ProtocolError(f"a chunk of the server's answer has the size {shown(line)}, which is none")
+            raise ProtocolError(f"a chunk of the server's answer has the invalid size {shown(line)}")
         return int(match[1], 16)
 
 
 def _text(line: bytes) -> str:
-    """*line* without its end."""
+    """Decode *line*, without its line break."""
     text = line.decode("latin-1").removesuffix("\r\n")
     if "\r" in text or "\n" in text:
         shown_line = shown(line.decode("latin-1"))
@@ -171,7 +171,7 @@ def _text(line: bytes) -> str:
 
 @remembered
 def _status(line: bytes) -> tuple[int, bool]:
-    """The status, and whether the answer is of HTTP/1.0."""
+    """Read the status, and whether the answer uses HTTP/1.0."""
     text = _text(line)
     match = _STATUS_LINE.fullmatch(text)
     if match is None:
@@ -181,21 +181,23 @@ def _status(line: bytes) -> tuple[int, bool]:
 
 @remembered
 def _header(line: bytes) -> tuple[str, str]:
-    """The name in lower case, and the value."""
+    """Read the name, in lower case, and the value."""
     text = _text(line)
     match = _HEADER.fullmatch(text)
     if match is None:
-        raise ProtocolError(f"the server's answer has the header {shown(text)}, which is none")
+        raise ProtocolError(f"the server's answer has the malformed header {shown(text)}")
     return match[1].lower(), match[2].strip(" \t")
 
 
 def _head(status: int, headers: Mapping[str, str], method: str, *, is_old: bool) -> Head:
     length, coding = headers.get("content-length"), headers.get("transfer-encoding")
     if length is not None and not _LENGTH.fullmatch(length):
-        raise ProtocolError(f"the server's answer has the Content-Length {shown(length)}, which is no number")
+        raise ProtocolError(
+            f"the server's answer has the Content-Length {shown(length)}, which is not a number"
+        )
     if coding is not None and (is_old or length is not None or coding.lower() != "chunked"):
         raise ProtocolError(
-            f"the server's answer has a Transfer-Encoding, {shown(coding)}, that leaves its end open"
+            f"the server's answer has the Transfer-Encoding {shown(coding)}, which does not define where the answer ends"
         )
     body_bytes, chunked = None if length is None else int(length), coding is not None
     if method == "HEAD" or status in _BODILESS:
@@ -206,7 +208,7 @@ def _head(status: int, headers: Mapping[str, str], method: str, *, is_old: bool)
 
 
 def _too_large(max_bytes: int) -> ProtocolError:
-    return ProtocolError(f"the server's answer has more than the {max_bytes} bytes that it may have")
+    return ProtocolError(f"the server's answer is larger than the allowed {max_bytes} bytes")
 
 
 def _cut_off() -> ConnectionResetError:

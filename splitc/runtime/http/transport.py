@@ -1,7 +1,7 @@
-"""The seam to the network, and HTTP on it: kept connections, TLS, one deadline for each exchange.
+"""The interface to the network, and its HTTP implementation: kept connections, TLS, one deadline for each exchange.
 
-The standard library only, because an app ships it. Redirects are not followed: a request goes where the
-app said, or nowhere.
+It uses the standard library only, because apps ship it. Redirects are not followed: a request goes to the address
+that the app gave, and to no other.
 """
 
 import os
@@ -28,7 +28,7 @@ _JOINED_BYTES = 1 << 14
 
 
 class Transport(Protocol):
-    """A way to one server; used by several threads at once."""
+    """A connection to one server, which several threads may use at once."""
 
     def exchange(
         self,
@@ -39,22 +39,25 @@ class Transport(Protocol):
         *,
         deadline_s: float,
     ) -> Reply:
-        """Send a request and return the answer, whatever its status, before `time.monotonic()` is *deadline_s*.
+        """Send a request and return the answer, whatever its status.
+
+        Args:
+            deadline_s: when to give up, on the clock of `time.monotonic()`.
 
         Raises:
             TransportError: the server cannot be reached, or the connection broke.
-            DeadlineExceeded: the time was over.
-            ProtocolError: the answer is not one.
+            DeadlineExceeded: no answer came before *deadline_s*.
+            ProtocolError: the answer is not valid HTTP.
         """
         ...
 
     def close(self) -> None:
-        """End what goes on, and refuse what comes."""
+        """End the exchanges that are running, and refuse new ones."""
         ...
 
 
 class _ConnectionPool:
-    """Connections of one process. Deques and sets change in one step each, so no lock can be held over a fork."""
+    """The connections of one process. Deques and sets change atomically, so no lock is needed that a fork could copy."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
@@ -66,13 +69,13 @@ class HttpTransport:
     """HTTP/1.1 to the server at a URL; may be used from several threads, and after a fork.
 
     Args:
-        url: http://HOST:PORT or https://HOST, with or without a path that goes before every other.
+        url: http://HOST:PORT or https://HOST, optionally with a path, which is put before the path of each request.
         token: sent as "Authorization: Bearer".
-        ca_file: certificates of the authorities to trust instead of the system's.
-        max_reply_bytes: no answer may have a larger body.
+        ca_file: PEM file of the certificate authorities to trust instead of the system's.
+        max_reply_bytes: the largest body of an answer that is accepted.
 
     Raises:
-        TransportError: the URL, token or file is not what it should be.
+        TransportError: *url*, *token* or *ca_file* is not valid.
     """
 
     def __init__(
@@ -110,13 +113,13 @@ class HttpTransport:
             try:
                 return self._exchange_on(kept, pool, method, request, deadline_s)
             except TransportError:
-                # Closed by the server while it was idle, as servers do: it saw nothing, or would have answered.
+                # Servers close idle connections. Without any byte of an answer, the request is sent once more.
                 if kept.answered:
                     raise
         return self._exchange_on(self._connected(deadline_s), pool, method, request, deadline_s)
 
     def close(self) -> None:
-        """End what goes on, and refuse what comes; again is fine."""
+        """End the exchanges that are running, and refuse new ones. Closing again does nothing."""
         self._closed = True
         pool = self._pool_here()
         for connection in tuple(pool.busy):
@@ -124,7 +127,7 @@ class HttpTransport:
         _close_all(pool.idle)
 
     def _pool_here(self) -> _ConnectionPool:
-        """The pool of this process: two that share a connection would read each other's answers."""
+        """Return the pool of this process: two processes that share a connection would read each other's answers."""
         if self._pool.process != os.getpid():
             inherited, self._pool = self._pool, _ConnectionPool()
             for connection in (*inherited.idle, *inherited.busy):
@@ -132,7 +135,7 @@ class HttpTransport:
         return self._pool
 
     def _kept(self, pool: _ConnectionPool) -> Connection | None:
-        """The connection used last, if it can be used again: its window is the widest."""
+        """Return the connection that was used last, if it is usable, because its TCP window is the widest."""
         oldest_s = time.monotonic() - MAX_IDLE_S
         while pool.idle:
             try:
@@ -148,7 +151,7 @@ class HttpTransport:
         self._refuse_if_closed()
         try:
             return Connection(_connect(self._host, self._port, self._tls, deadline_s))
-        except (OSError, UnicodeError) as error:  # a host's name may be none
+        except (OSError, UnicodeError) as error:  # UnicodeError: the name of the host is not valid
             raise self._failure(error, deadline_s, sent=False) from error
 
     def _refuse_if_closed(self) -> None:
@@ -163,11 +166,11 @@ class HttpTransport:
         request: Sequence[Buffer],
         deadline_s: float,
     ) -> Reply:
-        """Exchange on *connection*; whatever ends it half-way, a Ctrl-C too, closes the connection."""
+        """Exchange on *connection*, and close the connection if anything interrupts the exchange, such as Ctrl-C."""
         reusable = False
         pool.busy.add(connection)
         try:
-            self._refuse_if_closed()  # `close` shuts what is busy, and this may be so only now
+            self._refuse_if_closed()  # checked after `busy.add`: an earlier `close` has not seen this connection
             reply = connection.exchange(
                 method, request, deadline_s=deadline_s, max_reply_bytes=self._max_reply_bytes
             )
@@ -175,7 +178,7 @@ class HttpTransport:
         except ProtocolError as error:
             raise ProtocolError(f"{self._host}:{self._port}: {error}") from error
         except OSError as error:
-            _close_all(pool.idle)  # where a network is gone, all connections through it are
+            _close_all(pool.idle)  # if the network is gone, the idle connections are broken, too
             raise self._failure(error, deadline_s, sent=connection.sent) from error
         finally:
             pool.busy.discard(connection)
@@ -190,7 +193,7 @@ class HttpTransport:
     def _request(
         self, method: str, path: str, headers: Mapping[str, str], body: Sequence[Buffer]
     ) -> list[Buffer]:
-        """Head and body in as few pieces as need no copy of anything large."""
+        """Put head and body into few buffers, without copying a large one."""
         length = {"Content-Length": str(sum(memoryview(part).nbytes for part in body))} if body else {}
         own = "".join([f"{name}: {value}\r\n" for name, value in {**headers, **length}.items()])
         head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._headers}{own}\r\n".encode("latin-1")
@@ -199,7 +202,7 @@ class HttpTransport:
         return [head, *body]
 
     def _failure(self, error: Exception, deadline_s: float, *, sent: bool) -> RuntimeFailure:
-        """What *error* means to the caller."""
+        """Translate *error* into the error that the caller gets."""
         server = f"{self._host}:{self._port}"
         if isinstance(error, TimeoutError) and time.monotonic() >= deadline_s:
             return DeadlineExceeded(f"{server} did not answer in time")
@@ -208,7 +211,7 @@ class HttpTransport:
 
 
 def _connect(host: str, port: int, tls: ssl.SSLContext | None, deadline_s: float) -> socket.socket:
-    """Connect to the first address of *host* that answers; each gets its share of the time."""
+    """Connect to the first address of *host* that answers; the time is shared out among the addresses."""
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     failed: OSError = ConnectionRefusedError("the host has no address")
     for position, (family, kind, protocol, _, address) in enumerate(addresses):
@@ -230,7 +233,7 @@ def _connect(host: str, port: int, tls: ssl.SSLContext | None, deadline_s: float
     try:
         raise failed
     finally:
-        del failed  # it holds this frame
+        del failed  # the error refers to this frame: break the cycle
 
 
 def _close_all(idle: deque[Connection]) -> None:
@@ -240,7 +243,7 @@ def _close_all(idle: deque[Connection]) -> None:
 
 
 def _address(url: str) -> tuple[str, int, str, bool]:
-    """Host, port, path before every other, and whether it is TLS."""
+    """Split *url* into host, port, path prefix, and whether to use TLS."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -267,13 +270,15 @@ def _tls(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext:
 
 
 def _checked_token(token: str) -> str:
-    """A line break in a token would be a header of its own."""
+    """Refuse a token that does not fit in a header, such as one with a line break."""
     if not (token and token.isascii() and token.isprintable() and " " not in token):
-        raise TransportError("the token holds characters that no header can; check its file", sent=False)
+        raise TransportError(
+            "the token is empty or holds characters that a header cannot; check its file", sent=False
+        )
     return token
 
 
 def _reason(error: Exception) -> str:
-    """On one line, and nothing that a terminal would obey: parts of it may be the server's words."""
+    """Return the text of *error* on one line and without control characters, as parts may come from the server."""
     text = " ".join(str(error).split())[:200]
     return "".join(letter if letter.isprintable() else "?" for letter in text) or type(error).__name__
