@@ -1,4 +1,4 @@
-"""The server of what the cloud does of cuts, as a plain ASGI application: the Open Inference Protocol v2 over HTTP."""
+"""The server of the cloud's parts of cuts, as an ASGI application: the Open Inference Protocol v2 over HTTP."""
 
 import asyncio
 import hmac
@@ -26,7 +26,7 @@ from splitc.server.tails.part import ServedPart
 _PROBE_BYTES = 256 << 10
 _PROBE_QUERY = re.compile(rb"(?:bytes=(\d{1,9}))?")
 _NAMED_MODELS = 8
-# For the compute thread to end, when all requests are answered or given up.
+# How long the compute thread may take to end, after all requests are answered or given up.
 _CLOSING_S = 1.0
 # Those that say something of the peer or of this server, not of the moment.
 _LOGGED = {"token", "malformed", "size", "slow", "bundle", "input", "failed", "head"}
@@ -47,7 +47,7 @@ def application(
 
 
 class Application:
-    """Serves parts of cuts; `drain` has it take no new work."""
+    """Serves the cloud's parts of cuts; after `drain` it accepts no new requests."""
 
     def __init__(
         self, parts: Sequence[ServedPart], options: ServerOptions, clock: Callable[[], float]
@@ -66,7 +66,7 @@ class Application:
         self._inference = Inference(options, self._batcher, self._metrics, self._meter)
         self._served = {part.name: serve_part(part, options) for part in parts}
         self._metadata = {part.name: _metadata(part) for part in parts}
-        self._noise = os.urandom(_PROBE_BYTES)  # which nothing on the way can compress
+        self._noise = os.urandom(_PROBE_BYTES)  # random, so that nothing on the way can compress it
         self._handlers: dict[Endpoint, Callable[[Exchange, Route], Awaitable[None]]] = {
             "server": self._server,
             "live": self._live,
@@ -80,15 +80,15 @@ class Application:
 
     @property
     def in_flight(self) -> int:
-        """Requests that were begun and not yet answered."""
+        """Number of requests that have begun and are not answered yet."""
         return self._in_flight
 
     def drain(self) -> None:
-        """Refuse new work from here on, and say that the server is not ready."""
+        """Refuse new requests from now on, and report that the server is not ready."""
         self._draining = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve what ASGI calls a connection: one request, or the life of the server."""
+        """Serve one ASGI connection: a request, or the lifespan of the server."""
         if scope["type"] == "lifespan":
             await self._live_and_die(receive, send)
         elif scope["type"] == "http":
@@ -123,11 +123,11 @@ class Application:
             if not self._draining or exchange.status:
                 raise
             await self._refuse(exchange, _ends())  # the time for draining is over
-        except Exception as error:  # the server's loop: whatever it is, the next request is served
+        except Exception as error:  # whatever failed, the server must go on serving
             if self._once.first("failure", exchange.model, type(error).__name__):
                 tell(logging.ERROR, "failure", error=error, model=exchange.model, peer=exchange.peer)
             if exchange.status:
-                raise  # half an answer was sent: only the end of the connection can tell
+                raise  # a part of the answer was sent: only closing the connection can show the error
             await self._refuse(exchange, Refusal(500, "failure", "this server failed; see its log"))
         self._metrics.answered(
             exchange.model,
@@ -210,7 +210,7 @@ class Application:
         await exchange.answer(200, [("content-type", kind), ("content-length", str(len(text)))], text)
 
     async def _probe(self, exchange: Exchange, _: Route) -> None:
-        """Take and give bytes that mean nothing, for a client that measures the link."""
+        """Receive and send random bytes, for a client that measures the link."""
         self._check_open()
         query = _PROBE_QUERY.fullmatch(exchange.query)
         wanted = int(query[1] or 0) if query else -1

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, for clients that are slow, loud or too many."""
+"""uvicorn's HTTP protocol, extended by limits on slow clients, large headers and the number of connections."""
 
 import asyncio
 import math
@@ -18,10 +18,10 @@ from splitc.server.exchange import BODY, GONE, VIEWS, Exchange, Receive, Scope, 
 from splitc.server.options import ListenOptions
 from splitc.server.request_limits import MAX_HEAD_BYTES
 
-# Beyond the connections that are told to come back, this many are: others are closed without a word.
+# This many connections above the limit get an answer that says so; any more are closed without one.
 _TOLD = 64
 _LINGER_S = 2.0
-# What is read at once before it is known where the body goes: a head, and small bodies.
+# The size of the buffer for heads and small bodies; larger bodies are received in their final place.
 _PIECE_BYTES = 16 << 10
 _INTERIM = b"HTTP/1.1 1"
 
@@ -29,14 +29,14 @@ Complaint = Callable[[str, str], None]
 
 
 async def busy(scope: Scope, receive: Receive, send: Send) -> None:
-    """Tell a client that there are too many of them."""
+    """Answer that the server has too many connections (an ASGI application)."""
     exchange = Exchange(scope, receive, send)
     headers = [("retry-after", "1"), ("connection", "close")]
     await exchange.answer_json(503, {"error": "this server has too many connections; try again"}, headers)
 
 
 class _Together:
-    """A transport that sends an answer with one call to the system: else its head would go alone, and be received alone."""
+    """A transport that collects an answer and sends it with one system call, so that head and body arrive together."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -44,7 +44,7 @@ class _Together:
         self.is_closing = transport.is_closing
 
     def write(self, data: Buffer) -> None:
-        """Keep *data* until `flush`; what only asks the client to go on is sent at once."""
+        """Keep *data* until `flush`; an interim answer, such as 100 Continue, is sent at once."""
         is_first = not self._parts
         self._parts.append(data)
         if is_first and data[: len(_INTERIM)] == _INTERIM:
@@ -57,17 +57,17 @@ class _Together:
             self._transport.writelines(parts)
 
     def close(self) -> None:
-        """End the connection when what was written is sent."""
+        """Send what was written, then close the connection."""
         self.flush()
         self._transport.close()
 
 
 class _Body:
-    """The body of a request, which goes to *target* as it comes.
+    """The body of a request, which is received directly into *target*.
 
     Attributes:
-        came: its bytes until now; those beyond *target* are counted only.
-        whole: done when it has come, where that is waited for.
+        came: number of bytes received so far; bytes beyond *target* are counted but not kept.
+        whole: a future that is done when all of the body has arrived; None if nobody waits for it.
     """
 
     def __init__(self, target: memoryview) -> None:
@@ -77,17 +77,17 @@ class _Body:
 
     @property
     def left(self) -> memoryview:
-        """Where what comes next goes."""
+        """The part of *target* that is still to be filled."""
         return self._target[self.came :]
 
     def add(self, piece: Buffer) -> None:
-        """Add what came next."""
+        """Append the received *piece*."""
         before, self.came = self.came, self.came + len(piece)
         if self.came <= len(self._target):
             self._target[before : self.came] = piece
 
     def end(self, error: Exception | None = None) -> None:
-        """There is no more of it, or there will not be because of *error*."""
+        """Record that the body is complete, or that it failed with *error*."""
         if self.whole is not None and not self.whole.done():
             if error is None:
                 self.whole.set_result(None)
@@ -96,7 +96,7 @@ class _Body:
 
 
 class Receiver(asyncio.BufferedProtocol):
-    """Receives for *protocol*: the system puts the rest of a body right where it is wanted, and nothing copies it."""
+    """Receives for *protocol*: the system writes large bodies directly to their final place, without a copy."""
 
     def __init__(self, protocol: "Protocol") -> None:
         self._protocol = protocol
@@ -120,12 +120,12 @@ class Receiver(asyncio.BufferedProtocol):
         self._protocol.resume_writing()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        """Memory for what comes next."""
+        """Return the buffer for the next bytes."""
         self._body = self._protocol.body
         return self._piece if self._body is None else self._body.left
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So much came."""
+        """Pass on the *nbytes* that were received."""
         if self._body is None:
             self._protocol.data_received(self._piece[:nbytes])
         else:
@@ -133,10 +133,10 @@ class Receiver(asyncio.BufferedProtocol):
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection, each step of which has to end in time.
+    """One connection, with a time limit on each step.
 
     Args:
-        complain: told the peer and what it did, when that was not HTTP or too slow.
+        complain: called with the peer's address and a reason when the peer is too slow or does not send HTTP.
     """
 
     def __init__(self, *, listen: ListenOptions, complain: Complaint, **options: Any) -> None:
@@ -170,7 +170,7 @@ class Protocol(HttpToolsProtocol):
         self._expect_within(self._listen.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all waiting."""
+        """Stop all timers, and tell those who wait for the connection."""
         super().connection_lost(exc)
         if self._gone is not None:
             self._gone()
@@ -192,10 +192,10 @@ class Protocol(HttpToolsProtocol):
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, f"the headers are larger than {MAX_HEAD_BYTES} bytes")
         elif self.cycle.more_body and self.body is None and not self.cycle.response_complete:
-            self.flow.pause_reading()  # until it is known where the rest goes
+            self.flow.pause_reading()  # until the application says where to put the rest of the body
 
     def body_received(self, body: _Body, count: int) -> None:
-        """So many bytes of *body* came, to where it is wanted."""
+        """Record that *count* bytes of *body* were received in place."""
         body.came += count
         if not body.left and body is self.body:
             self._begin_anew()
@@ -227,7 +227,7 @@ class Protocol(HttpToolsProtocol):
         self._expect_within(self._listen.request_s)
 
     def on_body(self, body: bytes) -> None:
-        """A part of its body has come: alone it is handed on as it is, where uvicorn would copy it twice."""
+        """Keep a part of the body. The first part is passed on as it is; uvicorn would copy it twice."""
         cycle = self.cycle
         if not cycle.body and not cycle.response_complete:
             cycle.body = body  # type: ignore[assignment]
@@ -243,7 +243,9 @@ class Protocol(HttpToolsProtocol):
         self._due_s = math.inf
         if self.body is not None:
             self.body.end()
-            self.body = None  # what comes next, maybe before the task goes on, is of another request
+            self.body = (
+                None  # the next bytes belong to another request, even if they come before the task continues
+            )
 
     def on_response_complete(self) -> None:
         """All of an answer was written."""
@@ -260,7 +262,7 @@ class Protocol(HttpToolsProtocol):
         """Put the body of the request that runs into *target*, see `exchange.Fill`."""
         cycle = self.cycle
         if self.pipeline or cycle.waiting_for_100_continue:
-            return None  # the cycle is that of another request, or the client waits for a word
+            return None  # the cycle belongs to another request, or the client waits for 100 Continue
         body = _Body(target)
         body.add(cycle.body)
         cycle.body = bytearray()
@@ -276,9 +278,9 @@ class Protocol(HttpToolsProtocol):
         return body.came
 
     def _take(self, body: _Body) -> None:
-        """Fetch what waits in the system already: the event loop would come to that later, and have more to do.
+        """Read at once what has arrived in the socket's buffer: that is faster than a turn of the event loop.
 
-        Where there is nothing, or the connection is lost, the event loop will see.
+        If nothing has arrived, or the connection is lost, the event loop will find that out later.
         """
         if self.scheme == "http" and self.flow.read_paused:
             with suppress(OSError):
@@ -292,12 +294,12 @@ class Protocol(HttpToolsProtocol):
         try:
             await body.whole
         finally:
-            if self.body is body:  # given up: where the next request begins, the parser could not tell
+            if self.body is body:  # given up: the parser could not tell where the next request begins
                 self.body = None
                 self._refused, self.cycle.keep_alive = True, False
 
     def _begin_anew(self) -> None:
-        """A body came past the parser, which makes way for one that waits for the next request."""
+        """Replace the parser, which did not see the body, by a new one that expects the next request."""
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
         self.on_message_complete()
@@ -314,7 +316,7 @@ class Protocol(HttpToolsProtocol):
     # --- limits ---
 
     def _expect_within(self, seconds: float) -> None:
-        """Give the peer so long from now; a timer that ends before that is left as it is, and looks again then."""
+        """Set the time limit. A timer that ends earlier is kept; when it ends, it is set again."""
         self._due_s = self.loop.time() + seconds
         if self._timer is None or self._timer.when() > self._due_s:
             self._look_again()
@@ -330,7 +332,7 @@ class Protocol(HttpToolsProtocol):
         now_s = self.loop.time()
         if now_s < self._due_s:
             self._look_again()
-        elif self.flow.read_paused:  # it is we who do not read
+        elif self.flow.read_paused:  # the server has paused reading, so the peer is not to blame
             self._expect_within(self._listen.request_s)
         elif self.body is not None:
             self._expect_within(self._listen.request_s)
@@ -343,10 +345,9 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _refuse(self, status: int, sentence: str) -> None:
-        """Answer what no application can be asked, and end the connection.
+        """Answer a request that the application cannot be given, and end the connection.
 
-        The rest of what the peer sends is read for a moment: closing at once would reset the connection, and
-        the answer would be lost on its way.
+        Reading goes on for a moment: closing at once would reset the connection, and the answer would be lost.
         """
         self._complain(self._peer, sentence)
         self._refused = True

@@ -18,7 +18,7 @@ from splitc.server.pricing import Meter
 from splitc.server.request_limits import SizeLimits, check_inputs, size_limits, wanted_outputs
 from splitc.server.tails.part import ServedPart
 
-# More JSON than this is read and written beside the event loop, which would stand still meanwhile.
+# JSON larger than this is read and written in another thread, so that it does not block the event loop.
 _QUICK_JSON_BYTES = 32 << 10
 _NUMBER_BYTES = 16  # about, in JSON
 _FOREVER = float("inf")
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ServedCut:
-    """What the cloud does of a cut, and how large requests for it may be."""
+    """The cloud's part of a cut, and how large requests for it may be."""
 
     part: ServedPart
     limits: SizeLimits
@@ -45,7 +45,7 @@ def serve_part(part: ServedPart, options: ServerOptions) -> ServedCut:
 
 
 class Inference:
-    """What inferences share: the queue, and memory for bodies."""
+    """State that all inferences share: the queue, and the memory for bodies."""
 
     def __init__(
         self, options: ServerOptions, batcher: Batcher, metrics: Metrics, meter: Meter | None
@@ -55,7 +55,7 @@ class Inference:
         self._metrics = metrics
         self._meter = meter
         self._held_bytes = 0
-        # Of long JSON, one at a time: while it is parsed it takes many times its bytes.
+        # Long JSON is parsed one text at a time, because that takes many times its size in memory.
         self._long_json = asyncio.Lock()
 
     async def serve(self, exchange: Exchange, served: ServedCut) -> None:
@@ -95,7 +95,7 @@ class Inference:
 
     async def _request(self, exchange: Exchange, json_bytes: int | None, limit_bytes: int) -> InferRequest:
         if exchange.header("content-encoding") not in (None, "identity"):
-            raise Refusal(415, "malformed", "compressed bodies are not supported; send it as it is")
+            raise Refusal(415, "malformed", "compressed bodies are not supported; send the body uncompressed")
         body = await exchange.body(
             limit_bytes=limit_bytes, within_s=self._options.receive_s, aligned_at=json_bytes or 0
         )
@@ -117,14 +117,14 @@ class Inference:
         outputs = wanted_outputs(part, request.outputs)
         deadline_s = _FOREVER if request.timeout_s is None else exchange.began_s + request.timeout_s
         job = self._batcher.submit(part, request.inputs, outputs, deadline_s)
-        # If it neither waits nor goes on after this run, it is too late to take it back.
+        # A job that is in its last run can no longer be withdrawn.
         outcome = await (self._watch(exchange, job) if job.waits or job.is_series else job.future)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
     async def _watch(self, exchange: Exchange, job: ServerJob) -> Ran | Exception:
-        """Wait for *job*, and take it back once nobody else waits for it."""
+        """Wait for *job*, and withdraw it as soon as nobody waits for it."""
         timer = None
         if job.deadline_s != _FOREVER:
             remaining_s = job.deadline_s - time.monotonic()
@@ -156,7 +156,7 @@ def _check_bundle(exchange: Exchange, part: ServedPart) -> None:
 
 
 REFUSED = (ProtocolError, InputError, QueueFull, DeadlineExceeded, ModelError)
-"""What may go wrong with a request besides what is a `Refusal` already."""
+"""Errors of a request, besides `Refusal`, that the server answers with a status and a message."""
 
 
 def refusal(error: Exception) -> Refusal:

@@ -1,4 +1,4 @@
-"""One line of JSON for each event, on stderr."""
+"""Logs each event as one line of JSON on stderr."""
 
 import json
 import logging
@@ -19,10 +19,10 @@ def tell(level: int, event: str, /, *, error: BaseException | None = None, **fie
 
 
 class JsonLines(logging.Formatter):
-    """Makes one line of each record: time, level, event, then what belongs to the event."""
+    """Formats a record as one line of JSON: time, level, event, then the fields of the event."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line, without a line break."""
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
         line |= {key: _short(value) for key, value in getattr(record, "fields", {}).items()}
@@ -36,7 +36,7 @@ def _short(value: object) -> object:
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Write the server's events, and what uvicorn and asyncio find worth an error, to stderr."""
+    """Write the server's events, and errors of uvicorn and asyncio, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     for name in (LOGGER.name, *_OTHERS):
@@ -47,11 +47,11 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 
 
 class Once:
-    """Remembers what was told lately, so that a peer that errs all the time does not fill the disk.
+    """Suppresses repeated log events, so that a faulty client does not fill the disk.
 
     Args:
-        period_s: how long the same is not told again.
-        most: how many things are remembered.
+        period_s: seconds during which an event is not repeated.
+        most: how many different events are remembered.
     """
 
     def __init__(self, *, period_s: float = 60.0, most: int = 4096) -> None:
@@ -60,7 +60,7 @@ class Once:
         self._told_s: OrderedDict[tuple[str, ...], float] = OrderedDict()
 
     def first(self, *thing: str) -> bool:
-        """Whether *thing* should be told now."""
+        """Tell whether *thing* should be logged now: it was not within the period."""
         now_s = time.monotonic()
         if now_s - self._told_s.get(thing, -self._period_s) < self._period_s:
             return False

@@ -1,4 +1,4 @@
-"""How a server is to behave."""
+"""The options of a server."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +8,7 @@ from splitc.common.errors import RuntimeFailure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """What the application goes by, whichever server runs it.
+    """Options of the application, whichever ASGI server runs it.
 
     Attributes:
         token: what clients must know; None to serve anyone.
@@ -29,9 +29,11 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token):
-            raise RuntimeFailure("the token is empty or holds what a header cannot; give printable ASCII")
+            raise RuntimeFailure(
+                "the token is empty or holds characters that a header cannot; use printable ASCII characters"
+            )
         if self.token is not None and self.token != self.token.strip():
-            raise RuntimeFailure("the token begins or ends with spaces; take them away")
+            raise RuntimeFailure("the token begins or ends with spaces; remove them")
         if self.max_queue < 1:
             raise RuntimeFailure(f"the queue must have at least one place, not {self.max_queue}")
         if self.utilisation is not None and not 0 < self.utilisation <= 1:

@@ -1,4 +1,4 @@
-"""The application on uvicorn, uvloop and httptools: a process that listens, and ends in good order."""
+"""Runs the application on uvicorn, uvloop and httptools, in a process that shuts down in an orderly way."""
 
 import asyncio
 import gc
@@ -21,15 +21,15 @@ from splitc.server.options import ListenOptions
 
 _BACKLOG = 1024
 _HANDSHAKE_S = 10.0
-# After the application is done, for connections to close.
+# How long connections may take to close after the last answer.
 _CLOSING_S = 2
 
 
 def serve(app: Application, listen: ListenOptions, say: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish what was begun; a second signal ends the process at once.
+    """Serve until SIGTERM or Ctrl-C, then finish the requests that are running; a second signal ends it at once.
 
     Args:
-        say: told the address once clients can connect.
+        say: called with the URL of the server as soon as clients can connect.
 
     Raises:
         RuntimeFailure: the address or the certificate cannot be used.
@@ -37,15 +37,15 @@ def serve(app: Application, listen: ListenOptions, say: Callable[[str], None]) -
     server = Server(app, listen, say)
     keep_freed_memory()
     gc.collect()
-    gc.freeze()  # what is there now stays, so that no collection need look through it while somebody waits
+    gc.freeze()  # objects that exist now stay: later garbage collections, during requests, need not visit them
     server.run()
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, with limits on slow clients, and a drain before its end.
+    """uvicorn's server with limits on slow clients, which finishes running requests before it ends.
 
     Attributes:
-        url: where it listens.
+        url: the URL at which clients reach it.
     """
 
     def __init__(self, app: Application, listen: ListenOptions, say: Callable[[str], None]) -> None:
@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
         super().run(sockets or [self._socket])
 
     def drain(self) -> None:
-        """Take no new work, and end when what was begun is done; from any thread."""
+        """Accept no new requests, and end when the running ones are answered; may be called from any thread."""
         if self._drained_by_s is None:
             self._drained_by_s = time.monotonic() + self._listen.drain_s
             self._app.drain()
@@ -100,7 +100,7 @@ class Server(uvicorn.Server):
         self._say(self.url)
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to end now; asked ten times a second."""
+        """Tell whether to end now; called ten times a second."""
         return await super().on_tick(counter) or self._is_drained()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -109,7 +109,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Begin to end on the first signal; the next one finds no handler, and ends the process."""
+        """Begin to drain on the first signal, and remove the handlers, so that the next signal ends the process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         self.drain()
