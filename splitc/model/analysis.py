@@ -1,4 +1,4 @@
-"""Everything that can be said of a model before anything is timed: its units and what could cross."""
+"""Analyse a model before anything is timed: simplify it, size its tensors, divide it into units."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,17 +18,17 @@ from splitc.model.sizes import Size, sizes
 from splitc.model.units import Partition, partition, surviving_tensors
 
 Progress = Callable[[str], None]
-"""Called with a few words as each stage begins."""
+"""Called with a short description when each stage begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnalysisOptions:
-    """How to look at a model.
+    """Options of `analyse`.
 
     Attributes:
-        dims: sizes of symbolic dimensions; a leading one is 1 unless given.
-        samples: .npz files with one array per input, in place of random inputs.
-        build_memory_bytes: what running the model here may take; None for what is free.
+        dims: sizes of symbolic dimensions; a leading dimension that is not given has size 1.
+        samples: .npz files with one array per input, used instead of random inputs.
+        build_memory_bytes: memory that may be used to run the model here; None for all free memory.
     """
 
     dims: Mapping[str, int]
@@ -42,9 +42,12 @@ class Analysis:
     """A model and its units.
 
     Attributes:
-        original: the model as given; `model` is what is cut: simplified, or the original.
+        original: the model as given.
+        model: the model that is cut: the simplified one, or the original.
+        dims: the size of each symbolic dimension of the inputs.
         feeds: inputs to size, profile and verify with; empty when the model is too large to run here.
-        notes: what a user should know of how this was done, a sentence each.
+        sizes: the size of each top-level tensor, by name; a tensor of unknown size is missing.
+        notes: messages for the user about this analysis, one sentence each.
     """
 
     original: Model
@@ -59,7 +62,7 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What the cache holds of a model: the answers of ONNX Runtime."""
+    """The cached part of an analysis: what was found by running ONNX Runtime."""
 
     survivors: tuple[str, ...]
     measured: dict[str, Size]
@@ -86,23 +89,23 @@ def analyse_model(
     """Simplify (into *folder*), size and divide the model *original*.
 
     Args:
-        names: what its inputs are called in samples; their own names if None.
+        names: the names of the inputs in sample files, by their names in the model; None if they are the same.
 
     Raises:
         ModelError: the model cannot be run or sized.
     """
     inputs = original.inputs()
-    called = {item.name: names[item.name] if names is not None else item.name for item in inputs}
+    sample_names = {item.name: names[item.name] if names is not None else item.name for item in inputs}
     dims = fix_dims(original, options.dims)
     notes = [
-        f"sized at {name}={size}, one request; change it with --dim {name}=SIZE"
+        f"sized for one request ({name}={size}); choose another size with --dim {name}=SIZE"
         for name, size in dims.items()
         if name not in options.dims
     ]
     shortage = memory_shortage(original.weight_bytes(), options.build_memory_bytes)
-    asked = tuple(replace(item, name=called[item.name]) for item in inputs)
-    given = () if shortage else make_feeds(asked, dims, options.samples)
-    feeds = tuple({name: values[value] for name, value in called.items()} for values in given)
+    renamed = tuple(replace(item, name=sample_names[item.name]) for item in inputs)
+    samples = () if shortage else make_feeds(renamed, dims, options.samples)
+    feeds = tuple({name: sample[given] for name, given in sample_names.items()} for sample in samples)
     if shortage:
         notes.append(f"the model was neither simplified nor run: {shortage}")
     found = examine(original, dims, feeds, folder, cache, progress, clean=options.simplify)
@@ -119,10 +122,12 @@ def examine(
     *,
     clean: bool,
 ) -> Analysis:
-    """Simplify (into *folder*, if *clean*), size and divide the model *original*, running it on *feeds*.
+    """Size and divide the model *original*, running it on *feeds*.
 
     Args:
-        feeds: inputs at the sizes *dims*; none where the model cannot be run here, which then is not simplified.
+        feeds: inputs at the sizes *dims*; empty if the model cannot be run here.
+        folder: where the simplified model is written.
+        clean: simplify the model first; ignored if *feeds* is empty.
 
     Raises:
         ModelError: the model cannot be run or sized.
@@ -134,7 +139,7 @@ def examine(
         simplified = simplify(original, folder, feeds[0])
         model = simplified.model
         if simplified.kept_because:
-            notes.append(f"the model is cut as it is, not simplified: {simplified.kept_because}")
+            notes.append(f"the model was not simplified: {simplified.kept_because}")
     progress("Finding units")
     found = sources(model)
     survivors, sized = _survivors_and_sizes(model, dims, feeds, cache)
@@ -146,7 +151,7 @@ def examine(
 def _survivors_and_sizes(
     model: Model, dims: Mapping[str, int], feeds: tuple[Feeds, ...], cache: Cache
 ) -> tuple[frozenset[str], dict[str, Size]]:
-    """Ask ONNX Runtime, or the cache; only what was measured is kept, the rest is quick to infer."""
+    """Ask the cache or ONNX Runtime. Only measured sizes are cached; the others are quick to infer."""
     key = (model.sha256, RUNTIME_VERSION, version("splitc"), dict(dims))
     try:
         kept = decode(_Kept, cache.get("units", key), "cache")

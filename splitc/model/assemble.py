@@ -1,4 +1,4 @@
-"""From groups of nodes to the `Graph` that the solver sees: tensors, weights, work."""
+"""Build the `Graph` that the solver uses from groups of nodes: units, tensors, weights, work."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,14 @@ def assemble(
     survivors: frozenset[str],
     sizes: Mapping[str, Size],
 ) -> Graph:
-    """The graph whose units are *members*: the nodes of each, units in topological order.
+    """Return the graph whose units are the groups *members*.
+
+    Args:
+        members: the indices of the nodes of each unit; units in topological order.
+        survivors: see `surviving_tensors`.
 
     Raises:
-        ModelError: an output has no known size.
+        ModelError: the size of a tensor between units, or of an output, is unknown.
     """
     unit_of = {index: number for number, nodes in enumerate(members) for index in nodes}
     tensors = (*_inputs(model, wires, unit_of, sizes), *_between(model, wires, unit_of, sizes))
@@ -72,7 +76,7 @@ def _inputs(
 def _between(
     model: Model, wires: Wiring, unit_of: Mapping[int, int], sizes: Mapping[str, Size]
 ) -> list[Tensor]:
-    """Tensors that another unit reads, and model outputs."""
+    """Return the tensors that another unit reads, and the model outputs."""
     tensors = []
     outputs = set(model.outputs())
     for name, index in wires.maker.items():
@@ -83,8 +87,8 @@ def _between(
         size = sizes.get(name)
         if size is None:
             raise ModelError(
-                f"the size of output '{name}' is unknown, because the model could not be run here; "
-                "give real inputs with --samples FILE.npz"
+                f"cannot tell the size of output '{name}' without running the model, and it cannot run here; "
+                "provide real inputs with --samples FILE.npz"
             )
         dtype = size.dtype or "object"
         tensors.append(Tensor(name, dtype, size.shape, size.nbytes, unit, consumers, name in outputs))
@@ -98,7 +102,7 @@ def _scratch_bytes(
     survivors: frozenset[str],
     sizes: Mapping[str, Size],
 ) -> defaultdict[int, int]:
-    """Bytes of the tensors that exist inside a unit only; what a fusion swallowed is never made."""
+    """Return, for each unit, the bytes of tensors used only inside it; fused tensors never exist."""
     scratch: defaultdict[int, int] = defaultdict(int)
     for name, index in wires.maker.items():
         if name not in between and name in survivors and name in sizes:
@@ -109,7 +113,7 @@ def _scratch_bytes(
 def _weights(
     model: Model, found: Sources, members: Sequence[Sequence[int]]
 ) -> tuple[tuple[Weight, ...], list[tuple[int, ...]]]:
-    """Initializers that units read, directly or through constant nodes."""
+    """Return the initializers that units read, directly or through constant nodes, and their indices by unit."""
     tensors = {name: value.const_value for name, value in model.ir.graph.initializers.items()}
     roots: dict[str, frozenset[str]] = {name: frozenset([name]) for name in tensors}
     for index in sorted(found.constant):

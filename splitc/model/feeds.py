@@ -1,4 +1,4 @@
-"""Inputs to run a model with: samples, or made up."""
+"""Inputs to run a model with: the user's samples, or random values."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +14,14 @@ SEEDS = 3
 def make_feeds(
     inputs: tuple[Input, ...], dims: Mapping[str, int], samples: tuple[Path, ...]
 ) -> tuple[Feeds, ...]:
-    """Inputs to run with: the given samples, or random ones from fixed seeds.
+    """Read the given samples, or make random inputs from fixed seeds.
+
+    Args:
+        dims: sizes of symbolic dimensions.
+        samples: .npz files with one array per input.
 
     Raises:
-        ModelError: a sample cannot be read or does not fit the inputs.
+        ModelError: a sample cannot be read, or its arrays do not match the inputs.
     """
     if not samples:
         return tuple(random_feeds(inputs, dims, seed) for seed in range(SEEDS))
@@ -28,8 +32,8 @@ def _read_sample(path: Path, inputs: tuple[Input, ...], dims: Mapping[str, int])
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: a bare .npy is no context manager
-        raise ModelError(f"{path}: is not an .npz file of arrays; write one with numpy.savez") from error
+    except (OSError, ValueError, TypeError) as error:  # TypeError: a single .npy array has no __enter__
+        raise ModelError(f"{path}: not an .npz file of arrays; write one with numpy.savez") from error
     wanted = {item.name for item in inputs}
     if arrays.keys() != wanted:
         wrong = min(wanted ^ arrays.keys())
@@ -41,14 +45,19 @@ def _read_sample(path: Path, inputs: tuple[Input, ...], dims: Mapping[str, int])
 
 
 def _fitting(path: Path, item: Input, array: Array, dims: Mapping[str, int]) -> Array:
-    """Return *array* if it fits the input: its shape must be the one that everything is sized at."""
+    """Return *array* as a value of the input *item*.
+
+    Raises:
+        ModelError: its type is not that of the input, or its shape differs from the shape at *dims*.
+    """
     if item.dtype is None:
         return array
     if array.dtype.kind == "V" and array.dtype.itemsize == np.dtype(item.dtype).itemsize:
-        array = array.view(item.dtype)  # .npz files forget the names of types that numpy itself lacks
+        array = array.view(item.dtype)  # .npz files do not store the names of types that numpy lacks
     if array.dtype.name != item.dtype:
         raise ModelError(
-            f"{path}: input '{item.name}' is {array.dtype.name}, but the model wants {item.dtype}"
+            f"{path}: input '{item.name}' has type {array.dtype.name}, but the model needs {item.dtype}; "
+            "convert the array"
         )
     shape = concrete_shape(item.shape, dims)
     free = tuple(
@@ -56,7 +65,7 @@ def _fitting(path: Path, item: Input, array: Array, dims: Mapping[str, int]) -> 
     )
     if len(shape) != array.ndim or free != array.shape:
         raise ModelError(
-            f"{path}: input '{item.name}' has the shape {list(array.shape)}, but the model is sized at "
-            f"{list(shape)}; change the sample or give --dim"
+            f"{path}: input '{item.name}' has shape {list(array.shape)}, but the model is sized for "
+            f"{list(shape)}; change the sample, or the sizes with --dim"
         )
     return array

@@ -1,7 +1,7 @@
 """The model as the solver sees it: units, the tensors between them, and weights.
 
-No ONNX objects and no weight values live here. Every tensor that joins two units has a known
-size, because `units.py` merges units across a tensor whose size cannot be known.
+It holds no ONNX objects and no weight values. Every tensor between two units has a known size,
+because `units.py` puts the producer and the readers of a tensor of unknown size into one unit.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Tensor:
 
     Attributes:
         shape: as the model declares it; a string is a symbolic dimension, "?" an unnamed one.
-        nbytes: size at the sizing dimensions. None only for a model input that cannot be sent
+        nbytes: size in bytes at the sizing dimensions. None only for a model input that cannot be sent
             (a string or sequence); its readers are then in `Graph.device_only`.
-        producer: index of the unit that makes it, or None for a model input.
+        producer: index of the unit that computes it; None for a model input.
         consumers: indices of the units that read it, ascending.
     """
 
@@ -40,16 +40,16 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one source node has to do: the features that a prediction reads.
+    """The work of one source node: the features that a time is predicted from.
 
     Attributes:
-        op: operator type, with its domain when that is not the default one.
-        op_class: what it is costed as: depthwise, grouped, pointwise, dense3x3, conv, matmul,
-            transcendental (elementwise, with exponentials and the like), memory (elementwise, pooling,
-            data movement), or other (nothing known).
-        macs: multiply-accumulates.
+        op: operator type, with its domain if that is not the default one.
+        op_class: class of operators with similar cost: depthwise, grouped, pointwise, dense3x3, conv,
+            matmul, transcendental (elementwise, with exponentials and the like), memory (elementwise,
+            pooling, data movement), or other (unknown).
+        macs: number of multiply-accumulate operations.
         read_bytes, write_bytes: activations and weights moved, at the sizing dimensions.
-        weight_bytes: those of `read_bytes` that are weights.
+        weight_bytes: the part of `read_bytes` that is weights.
     """
 
     op: str
@@ -65,15 +65,16 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Source nodes that ONNX Runtime runs as one, and that a cut never separates.
+    """Source nodes that a cut never separates, because ONNX Runtime may run them as one.
 
     Attributes:
         name: name of its last source node.
         nodes: positions of its nodes in the model, ascending.
-        inputs, outputs: indices into `Graph.tensors`, ascending. Outputs that nobody outside the
-            unit reads, and that are not model outputs, are left out.
-        weights: indices into `Graph.weights`, ascending; two units may share one.
-        scratch_bytes: tensors that live only inside the unit, as far as they have a known size.
+        inputs, outputs: indices into `Graph.tensors`, ascending. An output that no other unit reads
+            and that is not a model output is left out.
+        weights: indices into `Graph.weights`, ascending; two units may share a weight.
+        work: the work of each of its nodes that has a known one.
+        scratch_bytes: bytes of the tensors used only inside the unit, as far as their sizes are known.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Graph:
     """Units in topological order, the tensors between them, and weights.
 
     Attributes:
-        device_only: units that must be on the device, because they read an input that cannot be sent.
+        device_only: units that must run on the device, because they read an input that cannot be sent.
     """
 
     units: tuple[Unit, ...]
@@ -99,5 +100,5 @@ class Graph:
     device_only: frozenset[int] = frozenset()
 
     def tensor_index(self) -> dict[str, int]:
-        """Map tensor names to positions in `tensors`."""
+        """Return the position of each tensor in `tensors`, by name."""
         return {tensor.name: position for position, tensor in enumerate(self.tensors)}

@@ -1,4 +1,4 @@
-"""Load an ONNX file: check it, read its structure, leave its weights on disk."""
+"""Load an ONNX file: check it and read its structure; external weights stay on disk."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +19,12 @@ class Model:
     """An ONNX model on disk and its structure.
 
     Attributes:
-        path: the file that ONNX Runtime opens; external data lies beside it.
-        sha256: of that file and of its external data, in order of their names.
-        ir: the normalised structure: constants are initializers, nothing is dead; never changed.
-        infos: type and declared (symbolic) shape of every top-level tensor, as far as inference tells.
+        path: the file that ONNX Runtime opens; external data is in files beside it.
+        sha256: of that file followed by its external data files, sorted by name.
+        ir: the structure after `normalize`; never changed.
+        infos: type and declared (symbolic) shape of every top-level tensor, as far as they are known.
         external: files with external data.
-        declared: the model's own declarations of inputs and outputs, by name.
+        declared: the declarations of inputs and outputs in the file, by name.
     """
 
     path: Path
@@ -36,22 +36,25 @@ class Model:
     declared: Mapping[str, onnx.ValueInfoProto]
 
     def inputs(self) -> tuple[Input, ...]:
-        """The model's inputs, initializers excluded."""
+        """Return the model's inputs, without initializers."""
         names = [name_of(value) for value in self.ir.graph.inputs]
         return tuple(Input(name, self.infos[name].dtype, self.infos[name].shape or ()) for name in names)
 
     def outputs(self) -> tuple[str, ...]:
-        """Names of the model's outputs, in order."""
+        """Return the names of the model's outputs, in order."""
         return tuple(name_of(value) for value in self.ir.graph.outputs)
 
     def weight_bytes(self) -> int:
-        """Bytes of all initializers."""
+        """Return the bytes of all initializers."""
         tensors = (value.const_value for value in self.ir.graph.initializers.values())
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def load(path: Path, name: str | None = None) -> Model:
     """Read the ONNX file at *path*; weights in external data stay on disk.
+
+    Args:
+        name: of the model; by default the file name without its suffix.
 
     Raises:
         ModelError: not an ONNX file, truncated, or external data missing or outside its folder.
@@ -62,43 +65,46 @@ def load(path: Path, name: str | None = None) -> Model:
         ir.external_data.set_base_dir(model.graph, path.parent.absolute())
         normalize(model)
         infos = infer(model, {})
-    except Exception as error:  # a damaged file fails anywhere in here, with any type; the cause is kept
+    except Exception as error:  # a damaged file may raise any type of exception
         reason = onnx_file.first_line(error)
         raise ModelError(f"{path}: not a valid ONNX model ({reason}); export it again") from error
     if not len(model.graph):
-        raise ModelError(f"{path}: the model has no nodes that lead to an output; there is nothing to cut")
+        raise ModelError(
+            f"{path}: the model cannot be cut, because no output is computed by a node; choose another model"
+        )
     sha256 = onnx_file.digest([path, *file.external])
     return Model(path, name or path.stem, sha256, model, infos, file.external, file.declared)
 
 
 def simplified(model: Model, path: Path) -> Model:
-    """The simplified *model* at *path*, under its name and with its own declarations.
+    """Load the simplified form of *model* from *path*; it keeps the name and declarations of *model*.
 
     Raises:
-        ModelError: as of `load`.
+        ModelError: see `load`.
     """
     return replace(load(path, model.name), declared=model.declared)
 
 
 def infer_sized(model: Model, dims: Mapping[str, int]) -> Mapping[str, TensorInfo]:
-    """The model's tensors with its symbolic dimensions fixed to *dims*."""
+    """Infer types and shapes of the model's tensors with its symbolic dimensions fixed to *dims*."""
     return infer(model.ir, dims) if dims else model.infos
 
 
 def fix_dims(model: Model, given: Mapping[str, int]) -> dict[str, int]:
-    """Sizes for every symbolic dimension of the model's inputs; see `fix_input_dims`.
+    """Return a size for every symbolic dimension of the model's inputs; see `fix_input_dims`.
 
     Raises:
-        ModelError: a dimension that is not leading is not given, or a given name does not exist.
+        ModelError: see `fix_input_dims`.
     """
     return fix_input_dims(model.inputs(), given)
 
 
 def fix_input_dims(inputs: Sequence[Input], given: Mapping[str, int]) -> dict[str, int]:
-    """Sizes for every symbolic dimension of *inputs*: *given*, and 1 for a leading (batch) dimension.
+    """Return a size for every symbolic dimension of *inputs*: as *given*, else 1 if it is a leading (batch) one.
 
     Raises:
-        ModelError: a dimension that is not leading is not given, or a given name does not exist.
+        ModelError: a dimension that is not leading has no given size, a given dimension does not exist,
+            or a given size is below 1.
     """
     places = {
         dim: (item.name, axis)
@@ -108,8 +114,10 @@ def fix_input_dims(inputs: Sequence[Input], given: Mapping[str, int]) -> dict[st
     }
     for name, size in given.items():
         if name not in places:
-            have = ", ".join(sorted(places)) or "none"
-            raise ModelError(f"the model has no symbolic dimension '{name}'; it has: {have}")
+            known = ", ".join(sorted(places)) or "none"
+            raise ModelError(
+                f"the model has no symbolic dimension '{name}'; its symbolic dimensions: {known}"
+            )
         if size < 1:
             raise ModelError(f"dimension '{name}' cannot be {size}; give at least 1 with --dim {name}=SIZE")
     leading = [item.shape[0] for item in inputs if item.shape]
@@ -118,6 +126,6 @@ def fix_input_dims(inputs: Sequence[Input], given: Mapping[str, int]) -> dict[st
         if name not in dims:
             raise ModelError(
                 f"input '{reader}' has a symbolic dimension '{name}' at axis {axis}; "
-                f"fix it for sizing with --dim {name}=SIZE"
+                f"give its size with --dim {name}=SIZE"
             )
     return dims

@@ -1,4 +1,4 @@
-"""The nodes of a model as far as cutting is concerned: what each reads, and which are constant."""
+"""The nodes of a model: which tensors each one reads, and which nodes are constant."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from splitc.model.model import Model
 
-# These return something else each time, so they must run once, on one side.
+# These return different values on each run, so they must run once, on one side.
 _RANDOM = frozenset(
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split()
 )
@@ -20,8 +20,8 @@ class Sources:
 
     Attributes:
         nodes: all top-level nodes, in order.
-        reads: names that each node uses, with what its bodies capture.
-        constant: nodes that depend on weights only; each side makes what it needs of them anew.
+        reads: names of the tensors that each node reads, including those that its bodies capture.
+        constant: indices of nodes that depend on weights only; both parts of a cut may compute them.
     """
 
     nodes: tuple[ir.Node, ...]
@@ -31,14 +31,14 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """Who makes and who reads each tensor, constant nodes left out."""
+    """The node that computes each tensor and the nodes that read it, by tensor name; without constant nodes."""
 
     maker: Mapping[str, int]
     readers: Mapping[str, Sequence[int]]
 
 
 def sources(model: Model) -> Sources:
-    """List the nodes with everything that they read."""
+    """List the nodes of *model* with all tensors that they read."""
     nodes = tuple(model.ir.graph)
     top = {*model.ir.graph.inputs, *model.ir.graph.initializers.values()}
     top |= {output for node in nodes for output in node.outputs}
@@ -50,7 +50,7 @@ def sources(model: Model) -> Sources:
 
 
 def wiring(found: Sources) -> Wiring:
-    """Look up makers and readers by tensor name."""
+    """Map each tensor name to the indices of its producer and its readers."""
     maker: dict[str, int] = {}
     readers: defaultdict[str, list[int]] = defaultdict(list)
     for index, node in enumerate(found.nodes):
@@ -73,12 +73,12 @@ def _constant_nodes(model: Model, nodes: tuple[ir.Node, ...], reads: list[tuple[
 
 def _may_be_random(node: ir.Node, model: ir.Model) -> bool:
     inner = [node, *(inner for body in bodies(node) for inner in body.all_nodes())]
-    # A local function may hold a random node at any depth; few of them read weights only.
+    # A local function may contain a random node at any depth, and few functions read weights only.
     return any(item.op_type in _RANDOM or item.op_identifier() in model.functions for item in inner)
 
 
 def bodies(node: ir.Node) -> list[ir.Graph]:
-    """The bodies of an If, Loop or Scan."""
+    """Return the bodies of an If, Loop or Scan; an empty list for other nodes."""
     found = []
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
@@ -89,7 +89,7 @@ def bodies(node: ir.Node) -> list[ir.Graph]:
 
 
 def used_inside(node: ir.Node) -> Iterator[ir.Value | None]:
-    """Every value that the bodies of *node* mention, at any depth: captures are among them."""
+    """Yield every value that the bodies of *node* read, at any depth, including captured ones."""
     for body in bodies(node):
         yield from body.outputs
         for inner in body.all_nodes():

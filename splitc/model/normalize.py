@@ -1,7 +1,8 @@
-"""Put a freshly loaded model into the one form that the rest of splitc relies on.
+"""Bring a loaded model into the form that the rest of splitc relies on.
 
-Constants are initializers of the top-level graph, nothing dead remains, nodes are in topological
-order and named, and a DequantizeLinear has one reader, so that an int8 tensor can be the boundary.
+Constants are initializers of the top-level graph; unused nodes are removed; nodes have names and
+are in topological order; each DequantizeLinear has one reader, so that its int8 input can be the
+boundary tensor.
 """
 
 import itertools
@@ -29,7 +30,7 @@ def normalize(model: ir.Model) -> None:
 
 
 def copied_from(name: str) -> str:
-    """The tensor of the model that *name* is a copy of, if `normalize` made it."""
+    """Return the name of the tensor that *name* is a copy of; *name* itself if `normalize` did not make it."""
     return name.rpartition(_COPY)[0] or name
 
 
@@ -43,7 +44,7 @@ def _unshare_dequantize(graph: ir.Graph) -> None:
         original = node.outputs[0]
         for reader, position in list(original.uses())[1:]:
             if reader.graph is not graph:
-                continue  # read inside a body: the node that owns the body keeps the shared tensor
+                continue  # read inside a body: the node with the body keeps the shared tensor
             names = (f"{original.name}{_COPY}{number}" for number in itertools.count(1))
             name = next(name for name in names if name not in taken)
             taken.add(name)
@@ -60,7 +61,7 @@ def _unshare_dequantize(graph: ir.Graph) -> None:
 
 
 def _name_nodes(graph: ir.Graph) -> None:
-    """Name unnamed nodes after their first output: messages and units refer to nodes by name."""
+    """Name unnamed nodes after their first output, because messages and units refer to nodes by name."""
     for node in graph:
         if not node.name:
             node.name = next((output.name for output in node.outputs if output.name), node.op_type)

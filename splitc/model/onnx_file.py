@@ -1,6 +1,6 @@
-"""Read an ONNX file as a message, and refuse what cannot be cut: each reason is one sentence.
+"""Read an ONNX file as a protobuf message and reject models that cannot be cut.
 
-The message is put into one form on the way: sparse tensors dense, one name for the standard domain.
+Sparse tensors are made dense, and the standard domain gets one name.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class OnnxFile:
 
     Attributes:
         external: files with external data, sorted.
-        declared: the model's own declarations of inputs and outputs, by name.
+        declared: the declarations of inputs and outputs in the file, by name.
     """
 
     proto: onnx.ModelProto
@@ -34,10 +34,10 @@ class OnnxFile:
 
 
 def read(path: Path) -> OnnxFile:
-    """Read and check the ONNX file at *path*; external data is only looked at from outside.
+    """Read and check the ONNX file at *path*; of external data, only the file sizes are checked.
 
     Raises:
-        ModelError: not an ONNX file, damaged, contradictory, or external data missing or outside its folder.
+        ModelError: not an ONNX file, damaged, inconsistent, or external data missing or outside its folder.
     """
     proto = _parse(path)
     try:
@@ -54,12 +54,12 @@ def read(path: Path) -> OnnxFile:
     except NotUsable as error:
         raise ModelError(f"{path}: {' '.join(str(error).split())}") from error
     except (ValueError, TypeError, IndexError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelError(f"{path}: is damaged ({first_line(error)}); export it again") from error
+        raise ModelError(f"{path}: the file is damaged ({first_line(error)}); export it again") from error
     return OnnxFile(proto, external, declared)
 
 
 def digest(paths: Iterable[Path]) -> str:
-    """SHA-256 of the files' bytes, one after the other."""
+    """Return the SHA-256 of the concatenated bytes of the files, in hexadecimal."""
     sha = hashlib.sha256()
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     for path in paths:
@@ -70,7 +70,7 @@ def digest(paths: Iterable[Path]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What first went wrong, without the layers around it."""
+    """Return the first line of the message of the innermost cause of *error*."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).strip()
@@ -83,7 +83,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file; check the path") from error
     except IsADirectoryError as error:
-        raise ModelError(f"{path}: is a folder; name the .onnx file in it") from error
+        raise ModelError(f"{path}: is a folder; give the path of the .onnx file in it") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise ModelError(f"{path}: cannot be read ({reason}); check the path and its permissions") from error
@@ -91,13 +91,13 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: not an ONNX file, or truncated; export or download it again") from error
     if not proto.HasField("graph") or not proto.ir_version or not proto.graph.output:
         raise ModelError(
-            f"{path}: not an ONNX model (no graph with outputs in it), or truncated; export or download it again"
+            f"{path}: not an ONNX model (it has no graph with outputs), or truncated; export or download it again"
         )
     return proto
 
 
 def _standardize(proto: onnx.ModelProto) -> None:
-    """Spell the standard domain as "" everywhere."""
+    """Rename the standard domain to "" everywhere."""
     imports = [proto.opset_import, *(function.opset_import for function in proto.functions)]
     for item in [opset for opsets in imports for opset in opsets] + list(all_nodes(proto)):
         if item.domain == STANDARD:
@@ -108,14 +108,14 @@ def _standardize(proto: onnx.ModelProto) -> None:
 
 
 def _check_tensors(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
-    """Check that every tensor has its bytes, here or in a file beside the model; return those files."""
+    """Check that every tensor has all its bytes, in the model or in external files; return those files."""
     files: dict[Path, int] = {}
     for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(tensor, path, files)
         elif tensor.HasField("raw_data") and len(tensor.raw_data) != _nbytes(tensor):
             raise NotUsable(
-                f"tensor '{tensor.name}' has {len(tensor.raw_data)} bytes of data where its shape "
+                f"tensor '{tensor.name}' has {len(tensor.raw_data)} bytes of data, but its shape "
                 f"{list(tensor.dims)} needs {_nbytes(tensor)}; export the model again"
             )
     return tuple(sorted(files))
@@ -125,41 +125,39 @@ def _check_external(tensor: onnx.TensorProto, path: Path, files: dict[Path, int]
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     data = path.parent / location
-    # A model that is itself a link (as in download caches) may have its data beside what it links to.
+    # If the model is a symbolic link (as in download caches), its data may be beside the target of the link.
     folders = {path.parent.resolve(), path.resolve().parent}
     inside = "\0" not in location and any(data.resolve().is_relative_to(folder) for folder in folders)
     if not location or Path(location).is_absolute() or not inside or ".." in Path(location).parts:
         raise NotUsable(
-            f"tensor '{tensor.name}' refers to external data outside the model's folder, '{location}'; "
-            "put the data beside the model and save it with a relative location"
+            f"tensor '{tensor.name}' has external data outside the model's folder, at '{location}'; "
+            "put the data beside the model and save the model with a relative location"
         )
     if not data.is_file():
         raise NotUsable(
             f"external data file '{location}' of tensor '{tensor.name}' is missing; put it beside the model"
         )
-    if (
-        data.stat().st_nlink > 1
-    ):  # ONNX IR would refuse it later: the other name may be of a file that others change
+    if data.stat().st_nlink > 1:  # onnx_ir rejects hard links when it reads the data
         raise NotUsable(
-            f"external data file '{location}' has {data.stat().st_nlink} names on its disk (hard links), which ONNX "
-            "tools refuse to read; put a copy of it in its place"
+            f"external data file '{location}' has {data.stat().st_nlink} hard links, and ONNX tools do not read "
+            "such files; replace it with a copy"
         )
     numbers = [entries.get("offset", "0") or "0", entries.get("length", "") or str(_nbytes(tensor))]
     if not all(number.isascii() and number.isdigit() for number in numbers):
         raise NotUsable(
-            f"tensor '{tensor.name}' has offset '{numbers[0]}' and length '{numbers[1]}' in its external data, "
-            "which are not sizes; save the model again"
+            f"tensor '{tensor.name}' has external data with offset '{numbers[0]}' and length '{numbers[1]}', "
+            "which are not both non-negative integers; save the model again"
         )
     offset, length = map(int, numbers)
     if length != _nbytes(tensor):
         raise NotUsable(
-            f"tensor '{tensor.name}' has {length} bytes of external data where its shape {list(tensor.dims)} "
+            f"tensor '{tensor.name}' has {length} bytes of external data, but its shape {list(tensor.dims)} "
             f"needs {_nbytes(tensor)}; save the model again"
         )
     size = files.setdefault(data, data.stat().st_size)
     if offset + length > size:
         raise NotUsable(
-            f"tensor '{tensor.name}' lies beyond the end of '{location}': the file is truncated; copy it again"
+            f"external data file '{location}' is truncated: tensor '{tensor.name}' ends beyond its end; copy it again"
         )
 
 
@@ -168,7 +166,8 @@ def _nbytes(tensor: onnx.TensorProto) -> int:
     for dim in tensor.dims:
         if dim < 0:
             raise NotUsable(
-                f"tensor '{tensor.name}' has a negative size {list(tensor.dims)}; export the model again"
+                f"tensor '{tensor.name}' has a negative dimension in its shape {list(tensor.dims)}; "
+                "export the model again"
             )
         count *= dim
     return (count * ir.DataType(tensor.data_type).bitwidth + 7) // 8
@@ -189,7 +188,7 @@ def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorP
 
 
 def _internalize(proto: onnx.ModelProto, path: Path) -> None:
-    """Read external data of what does not become an initializer: parts carry these tensors themselves."""
+    """Load external data of tensors that do not become initializers, because parts store these in the graph."""
     inner = [node for function in proto.functions for node in function.node]
     inner += [node for graph in graphs(proto.graph) for node in graph.node if node.op_type != "Constant"]
     for tensor in _attribute_tensors(inner):
@@ -202,7 +201,7 @@ def _internalize(proto: onnx.ModelProto, path: Path) -> None:
 def _densify(graph: onnx.GraphProto) -> None:
     """Replace sparse initializers and constants by dense ones, as ONNX Runtime does when it loads them.
 
-    onnx_ir cannot hold sparse tensors; left alone they would vanish without a word.
+    onnx_ir does not support sparse tensors and would drop them silently.
     """
     for sparse in graph.sparse_initializer:
         graph.initializer.append(_dense(sparse))
@@ -238,14 +237,14 @@ def _copies(infos: list[onnx.ValueInfoProto]) -> Iterator[onnx.ValueInfoProto]:
 
 
 def _forget_maps(graph: onnx.GraphProto) -> None:
-    """Clear map types, which onnx_ir cannot hold; emitted models declare outputs from `OnnxFile.declared`."""
+    """Clear map types, which onnx_ir does not support; emitted models use `OnnxFile.declared` for outputs."""
     for info in [*graph.input, *graph.output, *graph.value_info]:
         if "map" in _kinds(info.type):
             info.ClearField("type")
 
 
 def _kinds(kind: onnx.TypeProto) -> set[str]:
-    """The constructors in a type: tensor, sequence, optional, map."""
+    """Return the constructors that a type consists of: tensor, sequence, optional, map."""
     found = set()
     while True:
         name = kind.WhichOneof("value")
@@ -261,5 +260,5 @@ def _check_inputs(graph: onnx.GraphProto) -> None:
         tensor = info.type.WhichOneof("value") == "tensor_type"
         if info.name not in weights and tensor and not info.type.tensor_type.HasField("shape"):
             raise NotUsable(
-                f"input '{info.name}' declares no shape; declare one, with symbolic names where it varies"
+                f"input '{info.name}' has no declared shape; declare one, with symbolic names for dimensions that vary"
             )

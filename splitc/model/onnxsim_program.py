@@ -1,6 +1,6 @@
 """Simplify one ONNX file: `python onnxsim_program.py SOURCE TARGET`. Started by `simplify.py`.
 
-Weights go into a file beside TARGET, so that loading the result leaves them on disk.
+Weights are written to a file beside TARGET, so that they need not be loaded with the model.
 """
 
 import sys
@@ -9,12 +9,12 @@ from pathlib import Path
 import onnx
 import onnxsim
 
-# Shape inference reads small constants, and does not look into external data.
+# Smaller tensors stay in the model: shape inference needs small constants and does not read external data.
 _INLINE_BYTES = 1024
 
 
 def main(source: str, target: str) -> None:
-    """Write the simplified model; any exception ends the process with its text on stderr."""
+    """Write the simplified model; an exception ends the process, and its text goes to stderr."""
     proto, _ = onnxsim.simplify(onnx.load_model(source))
     onnx.save_model(
         proto,

@@ -1,4 +1,4 @@
-"""Types and shapes by ONNX's own inference, on a copy of the model without its weights."""
+"""Infer types and shapes with ONNX's shape inference, on a copy of the model without its weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,29 +8,34 @@ import onnx_ir as ir
 
 from splitc.common.values import FREE_DIM
 
-# Shape inference reads small constants (target shapes, axes); weights only cost it memory.
+# Smaller constants are kept: shape inference reads target shapes and axes, but no weights.
 _INFERENCE_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What is known of a tensor: dtype None is not a numeric tensor, shape None has no known rank."""
+    """What is known about a tensor.
+
+    Attributes:
+        dtype: None if it is not a tensor of numbers or booleans.
+        shape: None if its rank is unknown.
+    """
 
     dtype: str | None
     shape: tuple[int | str, ...] | None
 
 
 def infer(model: ir.Model, dims: Mapping[str, int]) -> dict[str, TensorInfo]:
-    """Infer types and shapes with ONNX's own rules, input dimensions named in *dims* fixed to numbers.
+    """Infer types and shapes of all top-level tensors, with the input dimensions in *dims* fixed to numbers.
 
-    A dimension that is neither a number nor a symbol of an input is "?"; it is only known by running.
+    A dimension that is neither a number nor a symbol of an input is "?": only a run can tell its size.
     """
     proto = _without_weights(model, dims)
     symbols = {dim.dim_param for info in proto.graph.input for dim in info.type.tensor_type.shape.dim}
     try:
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        # Shapes of different parts contradict each other; what is inside is then known by running only.
+        # The declared shapes contradict each other: only a run can tell the shapes of inner tensors.
         symbols.clear()
     infos = {value: TensorInfo(None, None) for value in _value_names(model)}
     for info in [*proto.graph.value_info, *proto.graph.output, *proto.graph.input]:
@@ -40,7 +45,7 @@ def infer(model: ir.Model, dims: Mapping[str, int]) -> dict[str, TensorInfo]:
 
 
 def _without_weights(model: ir.Model, dims: Mapping[str, int]) -> onnx.ModelProto:
-    """A copy in which large initializers are inputs without values, so that it is a small message."""
+    """Return a copy in which large initializers are inputs without values, so that the message is small."""
     slim = model.clone()
     for value in list(slim.graph.initializers.values()):
         tensor = value.const_value
@@ -54,14 +59,14 @@ def _without_weights(model: ir.Model, dims: Mapping[str, int]) -> onnx.ModelProt
             value.shape = ir.Shape([dims.get(dim, dim) if isinstance(dim, str) else dim for dim in named])
     for node in slim.graph:
         for output in node.outputs:
-            output.shape = None  # exporters declare sizes that hold for their example input only
+            output.shape = None  # exporters may declare the sizes of their example input
     return ir.to_proto(slim)
 
 
 def _named_dims(value: ir.Value) -> list[int | str]:
-    """The dimensions of an input; unnamed ones are called "input:axis" so that --dim can fix them.
+    """Return the dimensions of an input; an unnamed one is called "input:axis", so that --dim can set it.
 
-    Some exporters write -1 for an unknown size, and ONNX Runtime takes it so.
+    A negative size counts as unnamed: some exporters write -1 for an unknown size, and ONNX Runtime accepts it.
     """
     assert value.shape is not None
     return [
@@ -95,6 +100,6 @@ def _tensor_info(kind: onnx.TypeProto.Tensor, symbols: set[str]) -> TensorInfo:
 
 
 def name_of(value: ir.Value) -> str:
-    """The name of a value that has one, as all do in a normalised graph."""
+    """Return the name of a value of a normalised graph, in which every value has one."""
     assert value.name is not None, "normalize() names every value"
     return value.name

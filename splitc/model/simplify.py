@@ -1,7 +1,7 @@
-"""Fold constants and clean the graph with onnxsim, and trust the result only after a check.
+"""Simplify a model with onnxsim (which folds constants), and check the result.
 
-onnxsim runs in a process of its own: it is compiled code that reads untrusted files, and its
-memory goes back to the system when it ends.
+onnxsim runs in a separate process: it is compiled code that may crash on untrusted files, and the
+end of the process frees its memory.
 """
 
 import os
@@ -15,30 +15,37 @@ from splitc.common.errors import ModelError
 from splitc.common.values import Feeds, difference
 from splitc.model.model import Model, simplified
 
-# Beyond this a model cannot be one protobuf message, which onnxsim needs in memory.
+# onnxsim holds the model as one protobuf message, whose size is limited to 2 GB.
 _MAX_BYTES = 1_500_000_000
-# Folding may replace a small recipe by a large constant; more growth than this makes a model worse.
+# Constant folding may replace a few small nodes by a large constant; a larger growth is not accepted.
 _GROWTH = 1.1
 _SLACK_BYTES = 1 << 20
 _TOLERANCE = 1e-3
 _TIMEOUT_S = 900
-# Run by file name, so that the process finds neither this package's modules nor the caller's by accident.
+# Run by path, so that the process imports no module of this package or of the caller by accident.
 _PROGRAM = Path(__file__).with_name("onnxsim_program.py")
 
 
 @dataclass(frozen=True, slots=True)
 class Simplified:
-    """The model to go on with, and in one sentence why it is still the original (or None)."""
+    """The result of `simplify`.
+
+    Attributes:
+        model: the simplified model, or the original.
+        kept_because: why it is the original, as part of a sentence; None if it is simplified.
+    """
 
     model: Model
     kept_because: str | None
 
 
 def simplify(model: Model, folder: Path, feeds: Feeds) -> Simplified:
-    """Simplify *model* into *folder*; keep the original where that fails, differs or grows.
+    """Simplify *model* into *folder*; return the original if that fails, changes results or makes it larger.
+
+    Symbolic dimensions stay symbolic.
 
     Args:
-        feeds: values for every input, on which both models must agree. Symbolic dimensions stay symbolic.
+        feeds: values for every input, for which both models must give equal results.
 
     Raises:
         ModelError: ONNX Runtime cannot load or run the original.
@@ -59,15 +66,15 @@ def simplify(model: Model, folder: Path, feeds: Feeds) -> Simplified:
         return Simplified(model, f"the simplified model is not usable: {_placeless(str(error), folder)}")
     for name, value in want.items():
         if not difference(got[name], value).max_rel <= _TOLERANCE:
-            return Simplified(model, f"the simplified model computes another '{name}'")
+            return Simplified(model, f"the simplified model gives a different result for output '{name}'")
     grown = _file_bytes(result)
     if grown > size * _GROWTH + _SLACK_BYTES:
-        return Simplified(model, f"simplifying grows it from {size} to {grown} bytes")
+        return Simplified(model, f"simplified, it would grow from {size} to {grown} bytes")
     return Simplified(result, None)
 
 
 def _placeless(message: str, folder: Path) -> str:
-    """*message* without the name of the working folder, which differs each time and would enter the manifest."""
+    """Remove the temporary folder from *message*: the manifest must not differ from build to build."""
     return message.replace(f"{folder}{os.sep}", "")
 
 
@@ -83,7 +90,7 @@ def _check_interface(model: Model, result: Model) -> None:
 
 
 def _run_apart(source: Path, target: Path) -> str | None:
-    """Run onnxsim in a process; return what went wrong, or None."""
+    """Run onnxsim in a separate process; return the reason if it failed, else None."""
     command = [sys.executable, "-P", str(_PROGRAM), str(source), str(target)]
     try:
         done = subprocess.run(
@@ -94,7 +101,7 @@ def _run_apart(source: Path, target: Path) -> str | None:
     if done.returncode == 0:
         return None
     if done.returncode < 0:
-        return f"it was stopped by signal {-done.returncode}"
+        return f"it was ended by signal {-done.returncode}"
     said = done.stderr.decode(errors="replace").strip().splitlines() or [
         f"it ended with code {done.returncode}"
     ]

@@ -1,4 +1,4 @@
-"""How large every tensor is at the sizing dimensions: inferred, and measured where inference cannot tell."""
+"""Size every tensor at the sizing dimensions: by shape inference, or by a run where inference cannot tell."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Size:
     """A tensor at the sizing dimensions.
 
     Attributes:
-        dtype: None for anything but a tensor of numbers or booleans; it can then not cross.
-        shape: as declared or inferred for any input, "?" where that depends on the input.
+        dtype: None if it is not a tensor of numbers or booleans; such a value cannot cross.
+        shape: the symbolic shape; "?" is a dimension that depends on the input values.
         sized: the shape at the sizing dimensions; None for sequences and maps.
-        nbytes: bytes on the wire.
+        nbytes: bytes when sent unencoded.
         measured: found by running the model once, not by inference.
     """
 
@@ -34,10 +34,11 @@ class Size:
 
 
 def sizes(model: Model, dims: Mapping[str, int], feeds: Feeds | None) -> dict[str, Size]:
-    """Size every top-level tensor; the ones missing from the result are unknown.
+    """Return the size of every top-level tensor, by name; a tensor of unknown size is missing.
 
     Args:
-        feeds: representative values for every input; None when the model cannot be run here.
+        dims: sizes of symbolic dimensions.
+        feeds: representative values for every input; None if the model cannot be run here.
 
     Raises:
         ModelError: ONNX Runtime cannot run the model on *feeds*.
@@ -66,7 +67,7 @@ def _inferred(info: TensorInfo, declared: TensorInfo) -> Size | None:
 
 
 def _declared(model: Model, names: list[str], dims: Mapping[str, int]) -> dict[str, Size]:
-    """Sizes of outputs as the model declares them, which nobody checked: only where it cannot be run."""
+    """Return the sizes that the model declares for outputs; unverified, so used only if it cannot be run."""
     found = {}
     for name in names:
         kind = model.declared[name].type.tensor_type if name in model.declared else None
@@ -103,9 +104,9 @@ def _measure(model: Model, names: list[str], feeds: Feeds) -> dict[str, Size]:
 
 
 def _run_with_outputs(model: Model, names: list[str], feeds: Feeds) -> dict[str, Value]:
-    """Values of inner tensors; where ONNX Runtime cannot return them all at once, of the outputs only.
+    """Return the values of the tensors *names*; of model outputs only, if ONNX Runtime cannot return the others.
 
-    Tensors inside a fused group exist only while nothing is optimised.
+    The model runs without graph optimisation, because fused tensors do not exist otherwise.
     """
     proto = onnx.load_model(model.path, load_external_data=False)
     made = {output for node in proto.graph.node for output in node.output}

@@ -1,8 +1,8 @@
-"""From nodes to units: what ONNX Runtime fuses stays together, and only what survives may cross.
+"""Group nodes into units: nodes that ONNX Runtime fuses stay together.
 
-ONNX Runtime writes the graph it optimised at level EXTENDED, which still bears the model's own
-tensor names. A tensor whose name is gone there was swallowed by a fusion: its producer and its
-readers become one unit (DESIGN section 4).
+ONNX Runtime optimises the model at level EXTENDED and writes the resulting graph, which keeps the
+model's tensor names. A tensor whose name is missing there was fused away: its producer and its
+readers become one unit, so that a cut does not prevent the fusion.
 """
 
 import heapq
@@ -29,12 +29,12 @@ from splitc.model.work import node_work
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The model's graph of units, and why tensors are not among the places to cut.
+    """The model's graph of units, and the tensors that cannot be boundary tensors.
 
     Attributes:
-        fused: tensors that disappear inside a fusion of ONNX Runtime.
-        unknown: tensors whose size neither inference nor a run could tell, or that are not numeric.
-        unsized: nodes whose work cannot be told, because a tensor they use has no known size.
+        fused: tensors that ONNX Runtime fuses away.
+        unknown: tensors of unknown size, or of a type that cannot be sent.
+        unsized: nodes whose work is unknown, because a tensor that they use has no known size.
     """
 
     graph: Graph
@@ -44,10 +44,10 @@ class Partition:
 
 
 def surviving_tensors(model: Model) -> frozenset[str]:
-    """Names of the tensors that exist when ONNX Runtime runs the model.
+    """Return the names of the tensors that exist when ONNX Runtime runs the optimised model.
 
-    Where it computes fp16 operators in fp32, tensors between them are never rounded to fp16 and bear other
-    names; cutting there would round them, so they are left out like fused ones.
+    Where ONNX Runtime computes fp16 operators in fp32, the tensors between them have other names and are never
+    rounded to fp16. A cut would round them, so they are left out like fused tensors.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
@@ -77,7 +77,9 @@ def partition(
     }
     members = _order(found, _group(len(found.nodes), wires, crossable), wires)
     if not members:
-        raise ModelError(f"{model.name}: no output depends on an input; there is nothing to cut")
+        raise ModelError(
+            f"{model.name}: the model cannot be cut, because no output depends on an input; choose another model"
+        )
     inner = [name for name in wires.maker if wires.readers.get(name) and name not in crossable]
     return Partition(
         graph=assemble(model, found, wires, members, survivors, sizes),
@@ -97,7 +99,7 @@ def _crosses(size: Size | None) -> bool:
 
 
 def _glued_by_quantization(found: Sources, wires: Wiring) -> set[str]:
-    """Tensors that only pass between a quantiser and its neighbour: the int8 side is where to cut."""
+    """Return the wide tensors beside a quantiser or dequantiser: a cut at the int8 tensor sends fewer bytes."""
     glued = set()
     for name, index in wires.maker.items():
         kinds = {found.nodes[reader].op_type for reader in wires.readers.get(name, ())}
@@ -107,7 +109,7 @@ def _glued_by_quantization(found: Sources, wires: Wiring) -> set[str]:
 
 
 def _group(count: int, wires: Wiring, crossable: Iterable[str]) -> list[int]:
-    """Label nodes so that a tensor that may not cross has its producer and readers under one label."""
+    """Return a group label for each node: the producer and readers of a tensor that cannot cross share one."""
     free = set(crossable)
     edges = [
         (index, reader, name) for name, index in wires.maker.items() for reader in wires.readers.get(name, ())
@@ -115,7 +117,7 @@ def _group(count: int, wires: Wiring, crossable: Iterable[str]) -> list[int]:
     joined = _components(
         count, [(index, reader) for index, reader, name in edges if name not in free], "weak"
     )
-    # Units that need each other (a fusion around a detour) are one unit.
+    # Groups that depend on each other (a fusion around another node) become one unit.
     merged = _components(count, [(joined[index], joined[reader]) for index, reader, _ in edges], "strong")
     return [merged[label] for label in joined]
 
@@ -129,7 +131,7 @@ def _components(count: int, edges: list[tuple[int, int]], connection: str) -> li
 
 
 def _order(found: Sources, groups: list[int], wires: Wiring) -> list[list[int]]:
-    """The nodes of each unit; units in topological order, of the ready ones that with the earliest node first."""
+    """Return the nodes of each unit, units in topological order; ties are broken by the first node's index."""
     members: defaultdict[int, list[int]] = defaultdict(list)
     needs: defaultdict[int, set[int]] = defaultdict(set)
     for index, reads in enumerate(found.reads):

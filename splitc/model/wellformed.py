@@ -1,4 +1,4 @@
-"""Whether the nodes of an ONNX message make sense together: operator sets, names, order."""
+"""Check that the nodes of an ONNX message are consistent: operator sets, names, no cycles."""
 
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -7,16 +7,16 @@ import onnx
 
 # The standard operators have two names (ONNX IR specification, "Operator Sets").
 STANDARD = "ai.onnx"
-# Nodes of a cycle that a message names.
+# How many nodes of a cycle a message names.
 _SHOWN = 4
 
 
 class NotUsable(Exception):  # noqa: N818 - it becomes a ModelError once the path is known
-    """Why a file cannot be used."""
+    """A file cannot be used; the message says why and what to do."""
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """*graph* and the bodies inside it."""
+    """Yield *graph* and all bodies in it, at any depth."""
     yield graph
     for node in graph.node:
         for body in _bodies(node):
@@ -29,7 +29,7 @@ def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """*nodes* and those in their bodies."""
+    """Yield *nodes* and all nodes in their bodies."""
     for node in nodes:
         yield node
         for body in _bodies(node):
@@ -37,14 +37,18 @@ def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of the graph, of its bodies and of local functions."""
+    """Yield the nodes of the graph, of its bodies and of local functions."""
     yield from _nodes(proto.graph.node)
     for function in proto.functions:
         yield from _nodes(function.node)
 
 
 def check_domains(proto: onnx.ModelProto) -> None:
-    """Check that each node's operator set has a version; without one its meaning is open."""
+    """Check that an operator set is imported for each node's domain.
+
+    Raises:
+        NotUsable: a domain has no imported operator set.
+    """
     scopes = [("the model", proto.opset_import, proto.graph.node)]
     scopes += [(f"function '{item.name}'", item.opset_import, item.node) for item in proto.functions]
     for where, opsets, nodes in scopes:
@@ -52,13 +56,17 @@ def check_domains(proto: onnx.ModelProto) -> None:
         for node in _nodes(nodes):
             if node.domain not in imported:
                 raise NotUsable(
-                    f"{_title(node)} uses domain '{node.domain or STANDARD}', for which {where} imports no operator "
-                    "set; add it to opset_import, or export the model again"
+                    f"{_title(node)} uses domain '{node.domain or STANDARD}', but {where} imports no operator set "
+                    "for it; add one to opset_import, or export the model again"
                 )
 
 
 def check_names(proto: onnx.ModelProto) -> None:
-    """Check that everything read is made exactly once, and not from itself."""
+    """Check that every tensor that is read has exactly one source, and that there are no cycles.
+
+    Raises:
+        NotUsable: a name is undefined, defined twice, or part of a cycle.
+    """
     graph = proto.graph
     given, weights = [info.name for info in graph.input], [tensor.name for tensor in graph.initializer]
     found = {"graph": _free_names(graph.node, given, weights, [info.name for info in graph.output])}
@@ -67,7 +75,7 @@ def check_names(proto: onnx.ModelProto) -> None:
     for where, missing in found.items():
         for name, reader in missing.items():
             raise NotUsable(
-                f"{reader} reads '{name}', which no node, input or initializer of the {where} makes; "
+                f"{reader} uses '{name}', but the {where} has no node, input or initializer of that name; "
                 "the model is damaged, export it again"
             )
 
@@ -75,7 +83,7 @@ def check_names(proto: onnx.ModelProto) -> None:
 def _free_names(
     nodes: Iterable[onnx.NodeProto], inputs: Iterable[str], weights: Iterable[str], outputs: Iterable[str]
 ) -> dict[str, str]:
-    """Names that a graph reads but does not make, each with who reads it."""
+    """Return the names that a graph reads but does not define, each with a description of its reader."""
     nodes = list(nodes)
     maker: dict[str, int] = {}
     for name in _twice(inputs) + _twice(weights):
@@ -85,7 +93,7 @@ def _free_names(
     for index, node in enumerate(nodes):
         for name in filter(None, node.output):
             if name in maker or name in given:
-                raise NotUsable(f"{_title(node)} makes '{name}', which exists already; rename one of the two")
+                raise NotUsable(f"{_title(node)} redefines tensor '{name}'; rename one of the two")
             maker[name] = index
         reads = dict.fromkeys(filter(None, node.input), _title(node))
         for body in _bodies(node):
@@ -111,13 +119,13 @@ def _twice(names: Iterable[str]) -> list[str]:
 
 def _check_acyclic(nodes: list[onnx.NodeProto], needs: list[set[int]]) -> None:
     if all(need < index for index, found in enumerate(needs) for need in found):
-        return  # in order, as nearly every model is
+        return  # nodes in topological order have no cycle
     try:
         TopologicalSorter(dict(enumerate(needs))).prepare()
     except CycleError as error:
         circle = [_title(nodes[index]) for index in reversed(error.args[1])]
         shown = " -> ".join([*circle[:_SHOWN], *["..."][: len(circle) - _SHOWN]])
-        raise NotUsable(f"its nodes form a cycle, {shown}; the model is damaged, export it again") from error
+        raise NotUsable(f"its nodes form a cycle ({shown}); the model is damaged, export it again") from error
 
 
 def _title(node: onnx.NodeProto) -> str:

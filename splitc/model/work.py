@@ -1,4 +1,4 @@
-"""What a node has to do: operator class, multiply-accumulates and bytes, for predicting its time."""
+"""The work of a node: operator class, multiply-accumulates and bytes, from which its time is predicted."""
 
 from collections.abc import Mapping
 
@@ -43,10 +43,10 @@ _MEMORY = frozenset(
 
 
 def node_work(node: ir.Node, sizes: Mapping[str, Size]) -> Work | None:
-    """The work of *node*, or None when a size that it depends on is unknown."""
+    """Return the work of *node*; None if the size of a tensor that it uses is unknown."""
     made = [sizes.get(value.name or "") for value in node.outputs if value.name]
     used = dict.fromkeys(value for value in node.inputs if value is not None)
-    # Values made inside a body have no size of their own; captured ones, and above all weights, have.
+    # Values computed inside a body have no known size; captured ones (mostly weights) have one.
     used |= dict.fromkeys(value for value in used_inside(node) if value is not None and _bytes(value, sizes))
     read = [_bytes(value, sizes) for value in used]
     if any(size is None for size in made) or any(nbytes is None for nbytes in read):

@@ -104,10 +104,10 @@ def test_bfloat16_samples(tmp_path: Path) -> None:
     ("arrays", "message"),
     [
         ({"picture": np.ones((1, 3, 32, 32), np.float32)}, "input 'image'|input 'picture'"),
-        ({"image": np.ones((1, 3, 32, 32))}, "input 'image' is float64, but the model wants float32"),
-        ({"image": np.ones((2, 3, 32, 32), np.float32)}, "has the shape .* but the model is sized at"),
-        ({"image": np.ones((3, 32, 32), np.float32)}, "has the shape .* but the model is sized at"),
-        (None, "is not an .npz file of arrays"),
+        ({"image": np.ones((1, 3, 32, 32))}, "input 'image' has type float64, but the model needs float32"),
+        ({"image": np.ones((2, 3, 32, 32), np.float32)}, "has shape .* but the model is sized for"),
+        ({"image": np.ones((3, 32, 32), np.float32)}, "has shape .* but the model is sized for"),
+        (None, "not an .npz file of arrays"),
     ],
     ids=["name", "dtype", "size", "rank", "no file"],
 )
@@ -123,12 +123,15 @@ def test_samples_that_do_not_fit(
 
 def test_symbolic_dimensions(tmp_path: Path) -> None:
     model = save_tiny("named_dims", tmp_path)
-    with pytest.raises(ModelError, match=r"fix it for sizing with --dim \w+=SIZE"):
+    with pytest.raises(ModelError, match=r"give its size with --dim \w+=SIZE"):
         compile_here(model, tmp_path / "out")
     with pytest.raises(ModelError, match="no symbolic dimension 'depth'"):
         compile_here(model, tmp_path / "out", dims={"height": 4, "width": 4, "depth": 1})
     compiled = compile_here(model, tmp_path / "out", dims={"height": 4, "width": 4})
-    assert any("sized at batch=1" in note and "--dim batch=SIZE" in note for note in compiled.manifest.notes)
+    assert any(
+        "sized for one request (batch=1)" in note and "--dim batch=SIZE" in note
+        for note in compiled.manifest.notes
+    )
     assert compiled.manifest.model.dims == {"batch": 1, "height": 4, "width": 4}
 
 

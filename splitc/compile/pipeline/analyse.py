@@ -75,7 +75,7 @@ def analyse_pipeline(
     inputs = declared_inputs(pipeline)
     dims = fix_input_dims(inputs, options.dims)
     notes = [
-        f"sized at {name}={size}, one request; change it with --dim {name}=SIZE"
+        f"sized for one request ({name}={size}); choose another size with --dim {name}=SIZE"
         for name, size in dims.items()
         if name not in options.dims
     ]

@@ -83,7 +83,7 @@ def test_inspect_says_what_cannot_cross(tmp_path: Path, capsys: pytest.CaptureFi
     model = save_tiny("dynamic_batch", tmp_path)
     text = run(capsys, "inspect", model, "--no-simplify", "--dim", "batch=2")
     assert "note: " not in text
-    assert "note: sized at batch=1" in run(capsys, "inspect", model, "--no-simplify")
+    assert "note: sized for one request (batch=1)" in run(capsys, "inspect", model, "--no-simplify")
     assert refused(capsys, "inspect", tmp_path / "none.onnx").endswith(
         "none.onnx: no such file; check the path"
     )

@@ -32,11 +32,11 @@ def test_symbolic_sizes_follow_from_the_inputs(tmp_path: Path) -> None:
 
 def test_a_leading_size_that_is_not_given_is_1_and_that_is_told(tmp_path: Path) -> None:
     made = analysed(write_diffusion(tmp_path / "source", rows="rows"), tmp_path)
-    assert made.found.notes == ("sized at rows=1, one request; change it with --dim rows=SIZE",)
+    assert made.found.notes == ("sized for one request (rows=1); choose another size with --dim rows=SIZE",)
 
 
 def test_a_size_that_no_input_has_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no symbolic dimension 'row'; it has: rows"):
+    with pytest.raises(ModelError, match="no symbolic dimension 'row'; its symbolic dimensions: rows"):
         analysed(write_diffusion(tmp_path / "source", rows="rows"), tmp_path, dims={"row": 5})
 
 
