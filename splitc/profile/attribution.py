@@ -1,9 +1,9 @@
-"""From the nodes that a runtime ran to the units that splitc cuts: whose time is whose.
+"""Attribute the profiled times of nodes to the units of a model.
 
-A profiler writes an event down for every node, also inside the bodies of If and Loop, and does it while
-the node's clock still runs: 3 to 10 us each, more than a small node takes. What the nodes took beyond
-the run without profiling is therefore taken off evenly, event by event. Only what then remains between
-the two is a matter of proportion.
+The profiler records an event for every node, also inside the bodies of If and Loop. Recording takes 3 to
+10 us, often more than a small node, and counts as time of the node. The difference between the sum of all
+nodes and a run without profiling is therefore subtracted in equal shares per event. A remaining difference
+is removed by scaling all units.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from splitc.model.nodes import Sources
 from splitc.model.units import Partition
 from splitc.profile.document import Measurement, NodeTimes, Profile, UnitTimes, measurement_sha256
 
-# ONNX Runtime computes fp16 operators that it lacks in fp32 and calls their tensors so.
+# ONNX Runtime computes fp16 operators without an fp16 kernel in fp32, and puts this before their tensors' names.
 _CAST_PREFIX = "InsertedPrecisionFreeCast_"
 
 
@@ -28,10 +28,13 @@ def measured_times(
     *,
     here: bool = False,
 ) -> UnitTimes:
-    """Times of the units in one *measurement* of *profile*.
+    """Return the times of the units in one *measurement* of *profile*.
+
+    Args:
+        here: whether it was measured on this machine.
 
     Raises:
-        ProfileError: it holds no nodes, or none that belongs to the model.
+        ProfileError: the measurement has no nodes, or none that belongs to the model.
     """
     return UnitTimes(
         target=target,
@@ -49,29 +52,29 @@ def measured_times(
 
 
 def fixed_s(measurement: Measurement) -> float | None:
-    """What any call of the runtime costs; never more than the whole run. None if that was not measured."""
+    """Return the fixed cost of a call in seconds, at most that of a whole run; None if it was not measured."""
     if not measurement.fixed_s:
         return None
     return min(median(measurement.fixed_s), median(measurement.whole_s))
 
 
 def unit_seconds(measurement: Measurement, sources: Sources, graph: Graph) -> tuple[float, ...]:
-    """Seconds of each unit; with the fixed cost, they add up to the median whole run without profiling.
+    """Return the seconds of each unit; with the fixed cost, they add up to the median run without profiling.
 
     Raises:
-        ProfileError: the measurement holds no nodes, or none that belongs to the model.
+        ProfileError: the measurement has no nodes, or none that belongs to the model.
     """
     if not measurement.nodes:
         raise ProfileError(
-            "the profile holds times of the whole model only, not of its nodes; record one with `splitc profile`, "
-            "or calibrate a target with it"
+            "the profile has only times of the whole model, not of its nodes; record one with `splitc profile`, "
+            "or use this one to calibrate a target"
         )
     units = _units_of_nodes(measurement.nodes, sources, graph)
     own = [(node, unit) for node, unit in zip(measurement.nodes, units, strict=True) if unit is not None]
     node_s = [_middle(node.seconds) for node, _ in own]
     if sum(node_s) <= 0:
         raise ProfileError(
-            "no node of the profile belongs to this model; record one of it with `splitc profile`"
+            "no node of the profile belongs to this model; record a profile of it with `splitc profile`"
         )
     run_s = median(measurement.whole_s) - (fixed_s(measurement) or 0.0)
     event_s = max(0.0, sum(node_s) - run_s) / sum(node.events for node, _ in own)
@@ -84,13 +87,13 @@ def unit_seconds(measurement: Measurement, sources: Sources, graph: Graph) -> tu
 
 
 def _middle(samples: Sequence[float]) -> float:
-    """The mean of the middle quarter: a median alone would show that runtimes count whole microseconds."""
+    """Return the mean of the middle quarter: a median would be rounded to the runtime's whole microseconds."""
     low = len(samples) * 3 // 8
     return fmean(sorted(samples)[low : len(samples) - low])
 
 
 def attributed_share(measurement: Measurement, sources: Sources, graph: Graph) -> float:
-    """How much of the time of its nodes belongs to units of *graph*: 0 to 1; 0 also if it holds no nodes."""
+    """Return the share of the nodes' time that belongs to units of *graph*, from 0 to 1; 0 if there are no nodes."""
     seconds = [_middle(node.seconds) for node in measurement.nodes]
     units = _units_of_nodes(measurement.nodes, sources, graph)
     known_s = sum(value for value, unit in zip(seconds, units, strict=True) if unit is not None)
@@ -98,10 +101,10 @@ def attributed_share(measurement: Measurement, sources: Sources, graph: Graph) -
 
 
 def _units_of_nodes(nodes: Sequence[NodeTimes], sources: Sources, graph: Graph) -> list[int | None]:
-    """The unit that each profiled node belongs to; None for one that nothing connects to a unit.
+    """Return the unit that each profiled node belongs to; None for a node that is not connected to a unit.
 
-    A node is recognised by a tensor it makes, else by its own name. What ONNX Runtime inserted
-    (reorders, casts, transposes) belongs to the unit that reads it, else to the one that it reads.
+    A node is recognised by the name of an output, else by its own name. A node that ONNX Runtime inserted
+    (a reorder, cast or transpose) belongs to the unit that reads its output, else to the unit whose output it reads.
     """
     by_tensor: dict[str, int] = {}
     by_name: dict[str, int] = {}
@@ -131,7 +134,7 @@ def _recognise(node: NodeTimes, by_tensor: Mapping[str, int], by_name: Mapping[s
     for output in node.outputs:
         if output in by_tensor:
             return by_tensor[output]
-    # At level ALL convolutions are called after the tensor they made; casts of fp16 bear a prefix.
+    # At level ALL, a convolution is named after its original output; tensors around fp16 casts have a prefix.
     for name in (node.name, *node.outputs):
         plain = name.removeprefix(_CAST_PREFIX).removesuffix("_nchwc")
         if plain in by_tensor:

@@ -1,4 +1,4 @@
-"""How a build would get the times of a target here and now, in a few words for people."""
+"""Describe where a build on this machine would take the times of a target from."""
 
 import math
 
@@ -14,7 +14,10 @@ from splitc.profile.targets.roofline import machine
 
 
 def times_here(target: Target, store: Store) -> str:
-    """Return for example "predicted, 0.6x to 1.7x or wider": the way, and how far it may be off."""
+    """Return where the times of *target* would come from, such as "predicted, 0.6x to 1.7x or wider".
+
+    A prediction comes with its interval: measured over predicted time.
+    """
     kept = store.kept(target.name)
     other = _without_profile(target, store)
     return f"from {plural(kept, 'kept profile')}, else {other}" if kept else other
@@ -36,7 +39,7 @@ def _without_profile(target: Target, store: Store) -> str:
 
 
 def least_interval(target: Target) -> tuple[float, float]:
-    """Return (low, high) as `prediction_interval` does, of a model whose work differs least between machines.
+    """Return (low, high) as `prediction_interval` does, for a model whose cost differs least between machines.
 
     Raises:
         TargetError: the target cannot be predicted.

@@ -1,7 +1,7 @@
 """Profiles: how long a model and each of its nodes took on one machine, as a JSON document.
 
-Programs print them, `splitc profile` keeps them, a pipeline commits them. `profile.schema.json` says the
-same to other languages. `attribution.py` turns one into times of units.
+The programs in `profilers/` print profiles, and `splitc profile` keeps them. `profile.schema.json` describes
+the format for other languages. `attribution.py` computes times of units from a profile.
 """
 
 import json
@@ -35,11 +35,11 @@ _MIN_DRIFT_RUNS = 6
 
 @dataclass(frozen=True, slots=True)
 class NodeTimes:
-    """A node as the runtime ran it: fused nodes bear one of the names of what they replace.
+    """A node as the runtime ran it; a fused node has the name of one of the nodes that it replaces.
 
     Attributes:
-        seconds: one for each profiled run; what bodies of an If, Loop or Scan took is in their node's.
-        events: how often the profiler wrote something down for this node in one run, bodies included.
+        seconds: one for each profiled run; the time of an If, Loop or Scan includes its bodies.
+        events: how many events the profiler recorded for this node in one run, including its bodies.
     """
 
     name: str
@@ -55,15 +55,15 @@ class NodeTimes:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A model at one thread count and one size of its inputs.
+    """Times of a model with one thread count and one size of its inputs.
 
     Attributes:
-        dims: what symbolic dimensions were.
-        warmup: runs that came first and are not in here.
-        whole_s: runs without profiling, which itself slows a run down.
-        profiled_whole_s: runs with profiling, taken in turns with the others.
-        fixed_s: runs of a model that does nothing: what any call costs. Empty if that is not known.
-        nodes: empty if only the whole is known.
+        dims: the sizes of symbolic dimensions.
+        warmup: number of runs that came first and are left out.
+        whole_s: seconds of whole runs without profiling, which itself slows a run down.
+        profiled_whole_s: seconds of whole runs with profiling, in turns with the others.
+        fixed_s: seconds of runs of a model that does nothing: the cost of any call. Empty if unknown.
+        nodes: empty if only times of the whole model are known.
     """
 
     threads: PositiveCount
@@ -78,16 +78,16 @@ class Measurement:
         check(self)
 
     def spread(self) -> tuple[float, float] | None:
-        """The 5th and 95th percentile of whole runs over their median; None if there was one run."""
+        """Return the 5th and 95th percentile of whole runs over their median; None if there was one run."""
         if len(self.whole_s) == 1:
             return None
         twentieths, middle = quantiles(self.whole_s, n=20, method="inclusive"), median(self.whole_s)
         return twentieths[0] / middle, twentieths[-1] / middle
 
     def drift(self) -> float | None:
-        """The median of the last third of whole runs over that of the first; None for fewer than 6 runs.
+        """Return the median of the last third of whole runs over that of the first; None for fewer than 6 runs.
 
-        Well above 1, the machine grew hot, or something else began to run on it.
+        A value well above 1 means that the machine grew hot, or that another program began to run.
         """
         third = len(self.whole_s) // _THIRDS
         if len(self.whole_s) < _MIN_DRIFT_RUNS:
@@ -97,12 +97,12 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """What is known of the machine that it ran on.
+    """What is known about the machine that the model ran on.
 
     Attributes:
         system, machine: such as "Linux" and "aarch64".
         processor: the name of the board or of the processor.
-        python: version of what ran the program, where that was Python.
+        python: version of the Python that ran the profiler; None if it was not a Python program.
     """
 
     system: str | None
@@ -114,7 +114,7 @@ class MachineFacts:
 
 @dataclass(frozen=True, slots=True)
 class UnitRun:
-    """A unit of the model: what it has to do, and how long it took in each measurement, where that is known."""
+    """A unit of the model: its work, and the seconds that it took in each measurement (None if unknown)."""
 
     name: str
     work: tuple[Work, ...]
@@ -126,12 +126,12 @@ class UnitRun:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Every run of a model on one machine.
+    """All measurements of a model on one machine.
 
     Attributes:
-        model: SHA-256 of the profiled model, as `Model.sha256`, or of its file alone.
-        source: "measured" by a program of splitc, or "imported" from what somebody else recorded.
-        units: what `splitc profile` adds, so that a target can be calibrated without the model.
+        model: SHA-256 of the profiled model: `Model.sha256`, or that of the .onnx file without external data.
+        source: "measured" by a splitc program, or "imported" from a recording of another program.
+        units: added by `splitc profile`, so that a target can be calibrated without the model.
     """
 
     splitc_profile: Annotated[int, Limit("const", VERSION, f"version {VERSION}")]
@@ -155,14 +155,14 @@ class UnitTimes:
     """Seconds per unit of a graph on one target, and how they were obtained.
 
     Attributes:
-        seconds: they and `fixed_s` add up to one run of the whole model.
-        fixed_s: what a run of any part costs besides its units; None if that is not known.
-        interval: nine of ten real times lie between these multiples of the stated ones: from errors on what was
-            held out if predicted, else from the spread of the runs, None if there was one.
-        sha256: of the measurement, or of what the prediction was made from.
+        seconds: one for each unit; together with `fixed_s` they add up to one run of the whole model.
+        fixed_s: the cost of a run of any part besides its units; None if unknown.
+        interval: nine of ten real times lie between these multiples of the stated ones. For a prediction, it comes
+            from errors on held-out data, else from the spread of the runs; None if there was one run.
+        sha256: of the measurement, or of the inputs of the prediction.
         here: measured on this machine, so that parts may be timed here too.
-        calibration_runs: runs on the device that a prediction was adjusted to.
-        notes: what a user should know of how they were obtained, a sentence each.
+        calibration_runs: number of runs on the device that a prediction was corrected with.
+        notes: messages for the user on how the times were obtained, one sentence each.
     """
 
     target: str
@@ -184,20 +184,20 @@ def read_profile(path: Path) -> Profile:
     """Read the profile in the file *path*.
 
     Raises:
-        ProfileError: it cannot be read, or is no profile.
+        ProfileError: it cannot be read, or is not a profile.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ProfileError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     return parse_profile(data, str(path))
 
 
 def parse_profile(data: bytes, where: str) -> Profile:
-    """Return the profile in *data*; every message begins with *where* it came from.
+    """Return the profile in *data*; every error message begins with *where*, the origin of *data*.
 
     Raises:
-        ProfileError: it is no profile.
+        ProfileError: it is not a profile.
     """
     try:
         value: object = json.loads(data)
@@ -209,19 +209,19 @@ def parse_profile(data: bytes, where: str) -> Profile:
 
 
 def decode_profile(value: object, where: str) -> Profile:
-    """Return the profile that the JSON value *value* describes; every message begins with *where*.
+    """Return the profile that the JSON value *value* describes; every error message begins with *where*.
 
     Raises:
-        ProfileError: it is no profile.
+        ProfileError: it is not a profile.
     """
     try:
         return decode(Profile, value, where)
     except RecordError as error:
-        raise ProfileError(f"{error}; this is no profile that `splitc profile` wrote") from error
+        raise ProfileError(f"{error}; record a profile with `splitc profile`") from error
 
 
 def write_profile(profile: Profile, path: Path) -> None:
-    """Write *profile* to *path*; through a temporary name, so never half."""
+    """Write *profile* to *path* atomically, through a file of another name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -232,6 +232,6 @@ def write_profile(profile: Profile, path: Path) -> None:
 
 
 def measurement_sha256(profile: Profile, measurement: Measurement) -> str:
-    """SHA-256 of one measurement of *profile*, whatever else the profile holds."""
+    """Return the SHA-256 of one measurement of *profile*, independent of its other measurements."""
     alone = replace(profile, measurements=(measurement,), units=None)
     return json_sha256(encode(alone))

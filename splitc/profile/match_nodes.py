@@ -1,15 +1,15 @@
-"""What the nodes of a profile read and make, where the profile only names them, as a trace does.
+"""Find the inputs and outputs of the nodes of a profile that has only their names, such as a trace.
 
-ONNX Runtime optimises the model here as it did there, at each of its levels; the level that knows most of the
-names was the one. Names of what it inserted differ from run to run ("ReorderOutput_token_222"), those of
-nodes without a name hold a number ("Conv_17"): such a node is told by its neighbours in running order, or as
-what is left between two known ones.
+ONNX Runtime optimises the model on this machine at each of its levels; the level whose graph matches most
+nodes was the one used on the device. A node is matched by its name. Names of inserted nodes differ from run to
+run ("ReorderOutput_token_222"), and names of unnamed nodes are numbered ("Conv_17"): such a node is matched by
+its neighbours in execution order, or because it is the only one left between two matched nodes.
 """
 
 import re
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,33 +33,42 @@ class _KnownNode:
 
 
 def reconnected(measurement: Measurement, model: Model) -> Measurement:
-    """Return *measurement* of *model* with inputs and outputs of its nodes, as far as they can be told."""
+    """Return *measurement* of *model* with the inputs and outputs of its nodes, where they can be found.
+
+    A measurement whose nodes already have inputs or outputs is returned unchanged.
+    """
     nodes = measurement.nodes
     if not nodes or any(node.inputs or node.outputs for node in nodes):
         return measurement
     graphs = [graph for level in _LEVELS if (graph := _optimised(model, level))]
     graphs.append(_numbered(model))
-    # max() takes the first of equals: the highest level.
+    # Among equals, max() returns the first: the highest level.
     found = max((_aligned(nodes, graph) for graph in graphs), key=lambda item: sum(map(bool, item)))
     for graph in graphs:
-        drawn = _known_by_name(nodes, graph)
-        known = {node.name: node for node in graph if node.name in drawn}
+        names = _common_names(nodes, graph)
+        known = {node.name: node for node in graph if node.name in names}
         found = [item or known.get(node.name) for node, item in zip(nodes, found, strict=True)]
-    return replace(
-        measurement,
-        nodes=tuple(
-            node if item is None else replace(node, inputs=item.inputs, outputs=item.outputs)
-            for node, item in zip(nodes, found, strict=True)
-        ),
+    return replace(measurement, nodes=_connected(nodes, found))
+
+
+def connected(nodes: Sequence[NodeTimes], graph: Iterable[onnx.NodeProto]) -> tuple[NodeTimes, ...]:
+    """Return *nodes* with inputs and outputs from *graph*, the optimised graph that the device ran."""
+    return _connected(nodes, _aligned(nodes, _known_nodes(graph)))
+
+
+def _connected(nodes: Sequence[NodeTimes], found: Sequence[_KnownNode | None]) -> tuple[NodeTimes, ...]:
+    return tuple(
+        node if item is None else replace(node, inputs=item.inputs, outputs=item.outputs)
+        for node, item in zip(nodes, found, strict=True)
     )
 
 
 def _aligned(nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> list[_KnownNode | None]:
-    """The node of *graph* that each one is: by its name, as the neighbour of one that is known, or by what is left."""
-    drawn = _known_by_name(nodes, graph)
-    here = {node.name: place for place, node in enumerate(graph) if node.name in drawn}
-    at = [here.get(node.name) for node in nodes]
-    taken = set(here.values())
+    """Return the node of *graph* that each of *nodes* is: matched by name, by neighbours, or by elimination."""
+    names = _common_names(nodes, graph)
+    place_of = {node.name: place for place, node in enumerate(graph) if node.name in names}
+    at = [place_of.get(node.name) for node in nodes]
+    taken = set(place_of.values())
     for step, edge in ((1, -1), (-1, len(graph))):
         beside: int | None = edge
         for position in range(len(nodes))[::step]:
@@ -75,9 +84,9 @@ def _aligned(nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> list[_K
 
 
 def _pair_what_is_left(at: list[int | None], nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> None:
-    """Pair, in running order, nodes of one operator between the same two known ones, where as many are on each side.
+    """Match, in execution order, nodes of one operator between the same two matched nodes, if their numbers agree.
 
-    Their direct neighbours tell nothing where a trace lacks the events of both.
+    This finds nodes whose direct neighbours have no event in the trace.
     """
     taken = set(at)
     left: defaultdict[tuple[int, int, str], list[int]] = defaultdict(list)
@@ -96,8 +105,11 @@ def _pair_what_is_left(at: list[int | None], nodes: Sequence[NodeTimes], graph: 
                 at[position] = place
 
 
-def _known_by_name(nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> set[str]:
-    """Names that mean the same node there and here; not those of what was inserted, one of which has no number."""
+def _common_names(nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> set[str]:
+    """Return the names that mean the same node in both: unique ones, but not those of inserted nodes.
+
+    The first inserted node of a kind has a name without a number.
+    """
     names = [*(node.name for node in nodes), *(node.name for node in graph)]
     inserted = {_INSERTED.sub("", name) for name in names if _INSERTED.search(name)}
     once = [
@@ -108,7 +120,7 @@ def _known_by_name(nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> s
 
 
 def _optimised(model: Model, level: object) -> list[_KnownNode]:
-    """The graph as ONNX Runtime runs it at *level*; nothing where it cannot: then other levels have to do."""
+    """Return the graph as ONNX Runtime runs it at *level*; an empty list if it cannot."""
     with tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         path = Path(folder) / "optimized.onnx"
         try:
@@ -116,14 +128,17 @@ def _optimised(model: Model, level: object) -> list[_KnownNode]:
         except ModelError:
             return []
         graph = onnx.load_model(path, load_external_data=False).graph
-    return [_KnownNode(node.name, node.op_type, tuple(node.input), tuple(node.output)) for node in graph.node]
+    return _known_nodes(graph.node)
+
+
+def _known_nodes(nodes: Iterable[onnx.NodeProto]) -> list[_KnownNode]:
+    return [_KnownNode(node.name, node.op_type, tuple(node.input), tuple(node.output)) for node in nodes]
 
 
 def _numbered(model: Model) -> list[_KnownNode]:
-    """The model's own graph; nodes without a name as the runtime calls them, by operator and number."""
-    nodes = [
-        node for node in model.ir.graph if node.op_type != "Constant"
-    ]  # the runtime makes weights of these
+    """Return the model's own graph; unnamed nodes get the names that the runtime gives them: operator and number."""
+    # The runtime turns Constant nodes into weights.
+    nodes = [node for node in model.ir.graph if node.op_type != "Constant"]
     return [
         _KnownNode(
             node.name or f"{node.op_type}_{number}",

@@ -1,7 +1,7 @@
-"""Traces that ONNX Runtime wrote on a device, whoever recorded them: `enable_profiling` in any language.
+"""Read traces that ONNX Runtime writes when an app enables profiling (`enable_profiling`).
 
-A trace is a JSON array of events, in the order in which they end. An app that was killed leaves it
-without an end. It names nodes, but neither the model nor what the nodes read and make.
+A trace is a JSON array of events, ordered by the time at which they end. If the app was killed, the
+closing bracket is missing. A trace names nodes, but not the model, nor the nodes' inputs and outputs.
 """
 
 import json
@@ -17,9 +17,7 @@ from splitc.profile.document import MachineFacts, Measurement, NodeTimes, Profil
 
 _KERNEL = "_kernel_time"
 _WHOLE = "model_run"
-_EXECUTE = (
-    "SequentialExecutor::Execute"  # what stands for a run where an old runtime or a filter left no model_run
-)
+_EXECUTE = "SequentialExecutor::Execute"  # stands for a run if the trace has no model_run events
 _OPENED = "session_initialization"
 _MAX_WARMUP = 3
 _ROUNDING_US = 2
@@ -32,12 +30,12 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class TracedProfile:
-    """A profile made of a trace, and what a user should know of how.
+    """A profile made from a trace.
 
     Attributes:
-        least_threads: how many were seen at work; there may have been more, for which nothing was left to do. 1 also
-            where the trace does not tell.
-        shapes: of the first output of each node, where the trace tells.
+        least_threads: how many threads the trace shows; others may have had nothing to do. 1 if it shows none.
+        shapes: the shape of the first output of each node, by node name, where the trace has it.
+        notes: messages for the user, one sentence each.
     """
 
     profile: Profile
@@ -58,19 +56,19 @@ class _TracedNode:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One run of the whole model; `session` counts the sessions that a file holds."""
+    """One run of the whole model; `session` is the number of its session in the file."""
 
     whole_us: float
     nodes: tuple[_TracedNode, ...]
     session: int
 
     def steps(self) -> tuple[tuple[str, str], ...]:
-        """What ran, in order of name: threads may change the order of running."""
+        """Return names and operators of the nodes, sorted: with several threads, the order of execution varies."""
         return tuple(sorted((node.name, node.op) for node in self.nodes))
 
 
 def is_profile(data: bytes) -> bool:
-    """Whether *data*, which should be a trace or a profile document, is the latter."""
+    """Return whether *data* is a profile document, not a trace."""
     return b'"splitc_profile"' in data and data.removeprefix(_BOM).lstrip().startswith(b"{")
 
 
@@ -80,12 +78,12 @@ def read_trace(
     """Read the trace in the file *path*: see `parse_trace`.
 
     Raises:
-        ProfileError: it cannot be read, or is no trace.
+        ProfileError: it cannot be read, or is not a trace.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ProfileError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     return parse_trace(
         data, str(path), model=model, threads=threads, default_threads=default_threads, dims=dims
     )
@@ -100,17 +98,19 @@ def parse_trace(
     default_threads: int = 1,
     dims: Mapping[str, int],
 ) -> TracedProfile:
-    """Return the trace in *data* as a profile of *model* (a SHA-256); every message begins with *where*.
+    """Return the trace in *data* as a profile of *model* (a SHA-256).
 
-    The first runs are left out as warm-up if there are enough. All others ran with profiling on, since a
-    trace holds no others: their times are somewhat too long.
+    The first runs are left out as warm-up if there are enough. All runs of a trace have profiling on, so
+    their times are somewhat too long.
 
     Args:
-        threads: what it ran with; None for as many as the trace tells of, or *default_threads* if it tells of none.
-        dims: sizes of symbolic dimensions that it ran at.
+        where: where *data* comes from; every error message begins with it.
+        threads: how many threads it ran with; None for as many as the trace shows, or *default_threads* if it
+            shows none.
+        dims: the sizes of symbolic dimensions that it ran with.
 
     Raises:
-        ProfileError: not a trace, one without a whole run, or one of more *threads*.
+        ProfileError: not a trace, no complete run in it, or it shows more than *threads* threads.
     """
     events, lost = _read_events(data, where)
     found = _whole_runs(where, events)
@@ -118,7 +118,7 @@ def parse_trace(
     least = _least_threads(found)
     if threads is not None and threads < least:
         raise ProfileError(
-            f"{where}: ran with {least} threads or more, as its events tell, not {threads}; correct --threads"
+            f"{where}: its events show at least {least} threads, not {threads}; correct --threads"
         )
     measurement = Measurement(
         threads=threads or (least if least > 1 else default_threads),
@@ -142,9 +142,9 @@ def parse_trace(
     )
     notes = []
     if lost:
-        notes.append(f"{lost} damaged lines of the trace were left out")
+        notes.append(f"{lost} damaged lines of the trace were skipped")
     if (others := len(found) - len(kept) - warmup) > 0:
-        notes.append(f"{others} runs of the trace were left out: they lack nodes that the others have")
+        notes.append(f"{others} runs of the trace were left out, because they ran other nodes than most runs")
     return TracedProfile(profile, least, _shapes(kept), tuple(notes))
 
 
@@ -152,7 +152,7 @@ def parse_trace(
 
 
 def _read_events(data: bytes, where: str) -> tuple[list[Event], int]:
-    """Return the events, and how many lines hold none that can be read."""
+    """Return the events, and how many damaged lines were skipped."""
     text = data.removeprefix(_BOM).decode(errors="replace")
     events: object
     try:
@@ -162,12 +162,12 @@ def _read_events(data: bytes, where: str) -> tuple[list[Event], int]:
     else:
         events, lost = value.get("traceEvents") if isinstance(value, dict) else value, 0
     if not isinstance(events, list) or not (events or text.lstrip().startswith("[")):
-        raise ProfileError(f"{where}: is neither a trace of ONNX Runtime nor a profile; {_RECORD}")
+        raise ProfileError(f"{where}: neither an ONNX Runtime trace nor a profile; {_RECORD}")
     return [event for event in events if isinstance(event, dict)], lost
 
 
 def _salvage(text: str) -> tuple[list[Any], int]:
-    """Read what an app left that was killed while it wrote, or what a console printed between other lines."""
+    """Read a trace that was cut off because the app was killed, or that has other output between its lines."""
     decoder, events, lost = json.JSONDecoder(), list[Any](), 0
     at = text.find("{")
     while at >= 0:
@@ -197,18 +197,18 @@ def _whole_runs(where: str, events: Sequence[Event]) -> list[_Run]:
         raise ProfileError(f"{where}: the trace is empty; {_RECORD}")
     if any(_name(event).endswith(_KERNEL) for event in events):
         raise ProfileError(
-            f"{where}: the trace holds no whole run (an event '{_WHOLE}' after those of its nodes); {_RECORD}"
+            f"{where}: the trace has no complete run (no event '{_WHOLE}' after events of nodes); {_RECORD}"
         )
     raise ProfileError(
-        f"{where}: none of the trace's {len(events)} events is of a node that ran ('...{_KERNEL}'); {_RECORD}"
+        f"{where}: the trace has {len(events)} events, but none of a node ('...{_KERNEL}'); {_RECORD}"
     )
 
 
 def _runs(where: str, events: Sequence[Event], whole: str) -> Iterator[_Run]:
     """Yield each run with its top-level nodes.
 
-    Events come in the order in which they end. Those inside bodies of If, Loop and Scan lie within the event of
-    their node, whose time holds theirs; fences of old runtimes are no events of kernels.
+    Events are ordered by the time at which they end. An event in a body of If, Loop or Scan lies within the
+    event of that node, whose time includes it. Fence events of old runtimes are ignored.
     """
     session, pending, ended_us = 0, list[_TracedNode](), 0.0
     for event in events:
@@ -219,8 +219,8 @@ def _runs(where: str, events: Sequence[Event], whole: str) -> Iterator[_Run]:
             start_us, dur_us = _times(where, event)
             if start_us + _ROUNDING_US < ended_us and whole == _WHOLE:
                 raise ProfileError(
-                    f"{where}: runs of the trace overlap, so that none tells what one takes alone; "
-                    "record one in which the app runs the model once at a time"
+                    f"{where}: runs of the trace overlap, so it does not show how long a single run takes; "
+                    "record a trace in which the app makes one run at a time"
                 )
             ended_us = start_us + dur_us
             inside = tuple(node for node in pending if node.start_us >= start_us)
@@ -235,7 +235,7 @@ def _runs(where: str, events: Sequence[Event], whole: str) -> Iterator[_Run]:
 
 
 def _within(inner: _TracedNode, outer: _TracedNode) -> bool:
-    """Whether *inner* ran in a body of *outer*; not where the device's clock was only set back between the two."""
+    """Return whether *inner* ran in a body of *outer*; a clock that was set back in between does not count."""
     ends_us = outer.start_us + outer.dur_us + _ROUNDING_US
     inside = outer.start_us < inner.start_us and inner.start_us + inner.dur_us <= ends_us
     return inside and inner.thread == outer.thread
@@ -270,14 +270,14 @@ def _time(where: str, event: Event, key: str) -> float:
 
 
 def _alike(runs: Sequence[_Run]) -> list[_Run]:
-    """The runs that share the most frequent set of nodes: every run of one model runs all of its nodes."""
+    """Return the runs with the most frequent set of nodes: every run of a model should run the same nodes."""
     counts = Counter(run.steps() for run in runs)
     steps = max(counts, key=lambda item: (counts[item], len(item)))
     return [run for run in runs if run.steps() == steps]
 
 
 def _after_warmup(runs: Sequence[_Run]) -> tuple[list[_Run], int]:
-    """The runs without the first ones of each session, and how many those were."""
+    """Return the runs without the warm-up runs of each session, and how many were left out."""
     kept = []
     for session in sorted({run.session for run in runs}):
         own = [run for run in runs if run.session == session]
@@ -285,11 +285,11 @@ def _after_warmup(runs: Sequence[_Run]) -> tuple[list[_Run], int]:
     return kept, len(runs) - len(kept)
 
 
-# --- what they tell ---
+# --- facts about the runs ---
 
 
 def _node_times(runs: Sequence[_Run]) -> tuple[NodeTimes, ...]:
-    """Each node of the runs, in the order of the last one; a name borne by several stands for each in turn."""
+    """Return the times of each node, in the order of the last run; nodes of equal name are matched in order."""
     seconds: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
     for run in runs:
         for key, node in _numbered(run):
@@ -308,7 +308,7 @@ def _numbered(run: _Run) -> Iterator[tuple[tuple[str, str, int], _TracedNode]]:
 
 
 def _provider(runs: Sequence[_Run]) -> str:
-    """The execution provider that most of the time was spent in."""
+    """Return the execution provider in which the runs spent most of their time."""
     spent: Counter[str] = Counter()
     for run in runs:
         for node in run.nodes:
@@ -319,10 +319,10 @@ def _provider(runs: Sequence[_Run]) -> str:
 
 
 def _least_threads(runs: Sequence[_Run]) -> int:
-    """Return how many threads there were at least: the one that runs the nodes, and those that it shares work with.
+    """Return the least number of threads: the one that runs the nodes, and those that it shares work with.
 
-    Events name the latter, but give one name to all that have not found anything to do yet, which on a busy
-    machine is a matter of chance.
+    Events name the latter, but all threads that have not worked yet share one name, and on a busy machine
+    it is a matter of chance which have worked.
     """
     others, worked = 0, defaultdict[int, set[str]](set)
     for run in runs:

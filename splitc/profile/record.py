@@ -1,4 +1,4 @@
-"""Make a profile of a model on a target, by whichever way leads there, and keep it for later builds."""
+"""Make a profile of a model on a target, in one of several ways, and keep it for later builds."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,12 +31,17 @@ _FORGOTTEN = MachineFacts(system=None, machine=None, processor=None, cores=None,
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """On this machine."""
+    """Measure on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class OverSsh:
-    """On a board; `host` as ssh takes it, [user@]host[:port]."""
+    """Measure on a board over SSH.
+
+    Attributes:
+        host: [user@]host[:port], or an alias of ~/.ssh/config.
+        python: the Python interpreter on the board.
+    """
 
     host: str
     python: str
@@ -44,11 +49,11 @@ class OverSsh:
 
 @dataclass(frozen=True, slots=True)
 class OverAdb:
-    """On a phone at the end of a cable.
+    """Measure on an Android phone through adb.
 
     Attributes:
-        serial: which one, if there are several.
-        program: `onnxruntime_perf_test` for it; None if that lies there already.
+        serial: the serial number of the phone; None if only one is connected.
+        program: `onnxruntime_perf_test` built for the phone; None if it is already on the phone.
     """
 
     serial: str | None
@@ -57,21 +62,21 @@ class OverAdb:
 
 @dataclass(frozen=True, slots=True)
 class InBrowser:
-    """In the browser of whoever opens a page; `port` 0 for any that is free here."""
+    """Measure in a browser that opens a page served at `port`; 0 chooses a free port."""
 
     port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """In a file: a trace of ONNX Runtime, or what a program of `profilers/` printed."""
+    """Read a file: a trace of ONNX Runtime, or the output of a program in `profilers/`."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class WholeOnly:
-    """Known to take so many seconds."""
+    """Use a known latency of the whole model, in seconds."""
 
     seconds: float
 
@@ -81,13 +86,16 @@ Way: TypeAlias = Here | OverSsh | OverAdb | InBrowser | Imported | WholeOnly
 
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
-    """What is to be profiled, and where.
+    """Options of `record`.
 
     Attributes:
-        name: the target under which the profile is kept; `target` is its description, if it has one, and
-            `described_as` how the user named that.
-        sizings: sizes of symbolic dimensions; the model is profiled at each.
-        threads: empty for the target's.
+        way: how the times are obtained.
+        name: the target name under which the profile is kept.
+        target: the description of the target; None if it has none.
+        described_as: the name or path by which the user gave the description.
+        sizings: sizes of symbolic dimensions; the model is profiled with each.
+        threads: thread counts to profile with; empty for that of the target.
+        runs: timed runs for each thread count and sizing; None for as many as a stable median needs.
     """
 
     way: Way
@@ -103,14 +111,14 @@ class RecordOptions:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A profile and what it is worth.
+    """A recorded profile, and what is known about it.
 
     Attributes:
-        shares: how much of the nodes' time belongs to units, for each measurement; None where nodes are unknown.
-        seconds: of each unit, for each measurement; None where nodes are unknown.
-        kept: the files that it was kept in.
-        used: whether a build for the target takes it, at the sizes of the first measurement.
-        notes: what a user should know, a sentence each.
+        shares: for each measurement, the share of the nodes' time that belongs to units; None without nodes.
+        seconds: for each measurement, the seconds of each unit; None without nodes.
+        kept: the files in which it was kept.
+        used: whether a build for the target uses it, at the sizes of the first measurement.
+        notes: messages for the user, one sentence each.
     """
 
     found: Analysis
@@ -130,13 +138,13 @@ def record(
     progress: Progress,
     write: Callable[[Profile], None],
 ) -> Recorded:
-    """Profile the model at *path*, hand the profile to *write*, and keep it.
+    """Profile the model at *path*, call *write* with the profile, and keep it.
 
     Args:
-        folder: for what is needed in between.
+        folder: for temporary files.
 
     Raises:
-        SplitcError: anything in the way, in one sentence; nothing is written or kept then.
+        SplitcError: the profile cannot be made; nothing is written or kept.
         OSError: the profile cannot be written or kept.
     """
     looked = AnalysisOptions(dict(options.sizings[0]), options.samples, options.simplify)
@@ -146,11 +154,12 @@ def record(
     graph = found.partition.graph
     shares = tuple(attributed_share(item, found.sources, graph) if item.nodes else None for item in measured)
     seconds = tuple(unit_seconds(item, found.sources, graph) if item.nodes else None for item in measured)
-    # It speaks of the model as given, so that it also fits a build that cannot or must not simplify.
+    # The digest is that of the original model, so that builds without simplification can use the profile too.
     profile = replace(profile, model=found.original.sha256, units=_units(found, seconds))
     if profile.units is None:
         notes.append(
-            f"no target can be calibrated with it: the work of node '{found.partition.unsized[0]}' is unknown"
+            "this profile cannot calibrate a target, because the work of node "
+            f"'{found.partition.unsized[0]}' is unknown"
         )
     write(profile)
     store = Store(cache.folder)
@@ -162,7 +171,7 @@ def record(
         notes += reasons
         if chosen is not None and not used:
             notes.append(
-                f"a build for {options.name} takes another that is kept, unless you delete it: {chosen.path}"
+                f"a build for {options.name} uses another kept profile; to use this one, delete {chosen.path}"
             )
     return Recorded(found, profile, shares, seconds, kept, used, tuple(notes))
 
@@ -210,7 +219,7 @@ def _profile(
 
 def _job(options: RecordOptions, found: Analysis) -> ProfileJob:
     inputs = found.model.inputs()
-    # A model too large to be run for verifying may still run once.
+    # The analysis makes no inputs for a large model, but the model may still be small enough for the target.
     first = found.feeds[0] if found.feeds else random_feeds(inputs, found.dims, 0)
     others = [random_feeds(inputs, {**found.dims, **sizing}, 0) for sizing in options.sizings[1:]]
     return ProfileJob(
@@ -220,7 +229,7 @@ def _job(options: RecordOptions, found: Analysis) -> ProfileJob:
 
 def _default_threads(options: RecordOptions) -> int:
     if isinstance(options.way, InBrowser):
-        return 1  # more than a page gets at an address that the browser does not trust
+        return 1  # a browser allows more threads only at a trusted address (https or localhost)
     if options.target is not None and options.target.threads is not None:
         return options.target.threads
     return ort.usable_cores() if isinstance(options.way, Here) else 1
@@ -233,7 +242,7 @@ def _import(path: Path, options: RecordOptions, found: Analysis) -> tuple[Profil
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ProfileError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if is_profile(data):
         profile = parse_profile(data, str(path))
         check_model(path, profile, found)
@@ -262,16 +271,18 @@ def _reconnected(profile: Profile, model: Model) -> Profile:
 
 def _given_threads(options: RecordOptions) -> int | None:
     if len(options.threads) > 1:
-        raise ProfileError("a trace is of one number of threads; give one with --threads")
+        raise ProfileError("a trace has one thread count; give a single number with --threads")
     return options.threads[0] if options.threads else None
 
 
 def _of_threads(path: Path, profile: Profile, threads: tuple[int, ...]) -> Profile:
-    """The measurements with the *threads* asked for; all of them if none are."""
+    """Keep only measurements with one of the thread counts *threads*; all of them if *threads* is empty."""
     chosen = tuple(item for item in profile.measurements if not threads or item.threads in threads)
     if not chosen:
         there = ", ".join(str(number) for number in sorted({item.threads for item in profile.measurements}))
-        raise ProfileError(f"{path}: was recorded with --threads {there}, not {', '.join(map(str, threads))}")
+        raise ProfileError(
+            f"{path}: was recorded with {there} threads, not {', '.join(map(str, threads))}; correct --threads"
+        )
     return replace(profile, measurements=chosen, units=None)
 
 
@@ -280,20 +291,20 @@ def _trace_notes(trace: TracedProfile, options: RecordOptions) -> list[str]:
     measured = trace.profile.measurements[0]
     if not options.threads:
         told = (
-            f"the events of the trace name {trace.least_threads} threads"
+            f"the events of the trace show {trace.least_threads} threads"
             if trace.least_threads > 1
-            else "the trace does not tell how many threads it ran with"
+            else "the trace does not show how many threads it ran with"
         )
-        notes.append(f"{told}: taken for {measured.threads}; if it ran with others, say it with --threads")
+        notes.append(f"{told}, so {measured.threads} was assumed; correct it with --threads")
     notes.append(
-        f"of the trace's runs, the last {len(measured.whole_s)} were used and {measured.warmup} were taken for warm-up; "
+        f"the trace's last {len(measured.whole_s)} runs were used, and {measured.warmup} were left out as warm-up; "
         "profiling was on in all of them, so the times are somewhat too long"
     )
     return notes
 
 
 def _check_shapes(path: Path, measurement: Measurement, trace: TracedProfile, found: Analysis) -> None:
-    """Check that it ran at the sizes that its profile is kept for: most tensors would be of other shapes."""
+    """Check that the trace ran with the sizes of the analysis: otherwise most output shapes differ."""
     compared = [
         (node.name, trace.shapes[node.name], size.sized)
         for node in measurement.nodes
@@ -307,28 +318,28 @@ def _check_shapes(path: Path, measurement: Measurement, trace: TracedProfile, fo
     if len(wrong) > _MOST_WRONG_SHAPES * len(compared):
         name, there, here = wrong[0]
         raise ProfileError(
-            f"{path}: ran at other sizes, or is of another model: node '{name}' made {list(there)} there, "
-            f"but {list(here or ())} here; give the sizes that it ran at with --dim"
+            f"{path}: the trace is of another model or of other sizes: the output of node '{name}' has shape "
+            f"{list(there)} in the trace, but {list(here or ())} in the model; give the sizes of the trace with --dim"
         )
 
 
 def _check_share(path: Path, measurement: Measurement, found: Analysis) -> None:
-    """Check that what was recorded is this model, at these sizes."""
+    """Check that the measurement is of this model: most of its time must belong to nodes of the model."""
     if not measurement.nodes:
         return
     share = attributed_share(measurement, found.sources, found.partition.graph)
     if share < _LEAST_SHARE:
         largest = max(measurement.nodes, key=lambda node: sum(node.seconds))
         raise ProfileError(
-            f"{path}: only {100 * share:.0f} % of the nodes' time belongs to nodes of {found.original.name} (most of it "
-            f"was spent in '{largest.name}'): it is of another model, or of one that a provider fused; "
-            "with --latency, the time of the whole model is enough"
+            f"{path}: only {100 * share:.0f} % of the recorded time belongs to nodes of {found.original.name} (the "
+            f"slowest recorded node is '{largest.name}'); it is of another model, or a provider fused its nodes: "
+            "give the latency of the whole model with --latency instead"
         )
 
 
 def _whole_only(seconds: float, options: RecordOptions, found: Analysis) -> Profile:
     target = options.target
-    assert target is not None, "the command line asks for one"
+    assert target is not None, "the command line requires a target"
     measured = [
         Measurement(
             threads=threads,

@@ -1,8 +1,8 @@
-"""Profiles and calibrations that stay between commands: JSON files in the user's cache folder.
+"""Profiles and calibrations kept between commands: JSON files in the user's cache folder.
 
-Names say what a file holds, so that a person can find, copy, commit or delete it:
-`kept/<target>/<model>-<threads>t-<sizes>-<digest>.json` and `kept/<target>/calibration.json`. Unlike what
-`cache.py` holds, none of it can be had again without the device.
+A file's name shows its content, so that a user can find, copy, commit or delete it:
+`kept/<target>/<model>-<threads>t-<sizes>-<digest>.json` and `kept/<target>/calibration.json`. Unlike the
+entries of `cache.py`, these files cannot be recreated without the device.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class KeptRuns:
-    """The runs that a target is calibrated with: what they show is worked out anew, as coefficients may change."""
+    """The runs that a target is calibrated with; the calibration itself is computed on each use."""
 
     target: str
     runs: tuple[CalibrationRun, ...]
@@ -35,25 +35,25 @@ class KeptRuns:
 
 @dataclass(frozen=True, slots=True)
 class KeptProfile:
-    """A profile of one measurement, and the file that it lies in."""
+    """A profile with a single measurement, and its file."""
 
     path: Path
     profile: Profile
 
     @property
     def measurement(self) -> Measurement:
-        """The only one."""
+        """The single measurement of the profile."""
         return self.profile.measurements[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """What is kept below a cache folder; `folder` None holds nothing."""
+    """Kept profiles and calibrations in a cache folder; with `folder` None, nothing is kept or found."""
 
     folder: Path | None
 
     def keep_profile(self, target: str, model_name: str, profile: Profile) -> tuple[Path, ...]:
-        """Keep each measurement of *profile* in a file of its own, in place of an older one of its kind.
+        """Keep each measurement of *profile* in a separate file, replacing an older one with the same settings.
 
         Raises:
             OSError: the disk is full or not writable; what was kept before is still there.
@@ -67,7 +67,7 @@ class Store:
         return tuple(paths)
 
     def profiles(self, target: str, accepted: Collection[str]) -> tuple[list[KeptProfile], list[str]]:
-        """Return what is kept of *target* under one of the *accepted* model digests, and notes on damaged files."""
+        """Return the profiles kept for *target* with one of the model digests *accepted*, and notes on damaged files."""
         found, notes = [], []
         for path in self._files(target):
             profile, note = self._read(Profile, path)
@@ -78,11 +78,11 @@ class Store:
         return found, notes
 
     def kept(self, target: str) -> int:
-        """Return how many profiles are kept of *target*, of whatever models."""
+        """Return how many profiles are kept for *target*, of any model."""
         return len(self._files(target))
 
     def keep_runs(self, target: str, runs: Sequence[CalibrationRun]) -> Path | None:
-        """Keep the *runs* that *target* is calibrated with, in place of the older ones.
+        """Keep the *runs* that *target* is calibrated with, replacing older ones.
 
         Raises:
             OSError: the disk is full or not writable; what was kept before is still there.
@@ -118,21 +118,23 @@ class Store:
         )
 
     def _read(self, cls: type[T], path: Path) -> tuple[T | None, str | None]:
-        assert self.folder is not None, "then there are no paths"
-        where = str(path.relative_to(self.folder))  # for a manifest, in which no home folder belongs
+        assert self.folder is not None, "without a folder there are no paths"
+        where = str(
+            path.relative_to(self.folder)
+        )  # notes enter the manifest, which must not name home folders
         try:
             return decode(cls, json.loads(path.read_bytes()), where), None
         except FileNotFoundError:
             return None, None
         except (OSError, ValueError, RecursionError, RecordError) as error:
             reason = str(error) if isinstance(error, RecordError) else f"{where}: cannot be read"
-            return None, f"a kept file in splitc's cache folder is damaged and was not used: {reason}"
+            return None, f"a damaged file in splitc's cache folder was ignored: {reason}"
 
 
 def _single(profile: Profile, index: int) -> Profile:
     measurement, units = profile.measurements[index], profile.units
     if measurement.dims != profile.measurements[0].dims:
-        units = None  # what they have to do is said at the sizes of the first measurement
+        units = None  # the work of the units is that at the sizes of the first measurement
     if units is not None:
         units = tuple(UnitRun(unit.name, unit.work, (unit.seconds[index],)) for unit in units)
     return replace(profile, measurements=(measurement,), units=units)
@@ -147,13 +149,13 @@ def _file_name(model_name: str, profile: Profile) -> str:
     sizes = [f"{name}={size}" for name, size in sorted(measured.dims.items())]
     words = [model_name, f"{measured.threads}t", *sizes]
     if not measured.nodes:
-        words.append("whole")  # one number must not take the place of a measurement of every node
+        words.append("whole")  # a time of the whole model must not replace a measurement of every node
     key = [profile.model, profile.runtime, profile.provider, measured.threads, sizes]
     return f"{_plain('-'.join(words))}-{_digest(key)}.json"
 
 
 def _plain(text: str) -> str:
-    """*text* as the name of a file on any disk; another text never gives the same one."""
+    """Return a file name for *text* that is valid on any file system; different texts give different names."""
     plain = re.sub(r"[^\w.=-]+", "_", text, flags=re.ASCII).lstrip(".")[:_LONGEST]
     return plain if plain and plain == text else f"{plain}-{_digest(text)}"
 

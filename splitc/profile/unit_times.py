@@ -1,7 +1,7 @@
-"""From a target to the time of every unit on it: the best that there is, and what that is.
+"""Get the time of every unit on a target from the best available source.
 
-A profile that is named comes first, then a kept one of this very model on this target, then a measurement
-if the target is this machine, then a prediction, adjusted to the target's calibration if there is one.
+In order of preference: a profile that the user names, a kept profile of this model on this target, a
+measurement if the target is this machine, and a prediction, corrected by the target's calibration if there is one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,14 +31,14 @@ from splitc.profile.targets.roofline import machine
 def unit_times(
     target: Target, recorded: Path | None, option: str, found: Analysis, cache: Cache
 ) -> UnitTimes:
-    """Times of every unit on *target*: from a profile, measured here, or predicted.
+    """Return the times of every unit on *target*: from a profile, measured here, or predicted.
 
     Args:
-        recorded: a profile to use in place of everything else.
-        option: what takes such a profile.
+        recorded: a profile to use instead of any other source.
+        option: the command line option for such a profile, for messages.
 
     Raises:
-        ProfileError: the profile is of another model, or measuring failed.
+        ProfileError: the profile is of another model, or the measurement failed.
         TargetError: the target is not this machine and has no descriptor.
     """
     store = Store(cache.folder)
@@ -71,24 +71,25 @@ def predicted_times(
     option: str = "--device-profile",
     store: Store = Store(None),  # noqa: B008 - a frozen value
 ) -> UnitTimes:
-    """Predict the units' times from the descriptor of *target*; *option* is what takes a profile instead.
+    """Predict the units' times from the descriptor of *target*.
 
     Args:
-        store: where the target's calibration lies, if there is one.
+        option: the command line option for a recorded profile, for messages.
+        store: holds the target's calibration, if there is one.
 
     Raises:
-        ProfileError: the work of a node is unknown, because a tensor it uses has no known size.
-        TargetError: the target has nothing to predict from.
+        ProfileError: the work of a node is unknown, because the size of a tensor that it uses is unknown.
+        TargetError: the target has no descriptor or no thread count.
     """
     if partition.unsized:
         raise ProfileError(
-            f"the work of node '{partition.unsized[0]}' is unknown, because a tensor that it uses has no known size; "
-            f"give a profile recorded on {target.name} with {option}"
+            f"the work of node '{partition.unsized[0]}' is unknown, because the size of a tensor that it uses is "
+            f"unknown; give a profile recorded on {target.name} with {option}"
         )
     runs, notes = store.runs(target.name)
     calibration = calibrate(target, runs) if runs else None
     seconds = predict(partition.graph, target, calibration)
-    assert target.threads is not None, "predict() refuses a target without a thread count"
+    assert target.threads is not None, "predict() rejects a target without a thread count"
     return UnitTimes(
         target=target.name,
         source="predicted",
@@ -106,7 +107,7 @@ def predicted_times(
 
 
 def caveats(*sides: tuple[Target, UnitTimes]) -> tuple[str, ...]:
-    """What a user should know of the times: how they were obtained, what the intervals of predictions leave out."""
+    """Return messages for the user about the times: how they were obtained, and what predictions leave out."""
     said = []
     for target, times in sides:
         if times.source == "predicted" and target.descriptor is not None and target.descriptor.caveat:
@@ -119,9 +120,9 @@ def caveats(*sides: tuple[Target, UnitTimes]) -> tuple[str, ...]:
 
 
 def accepted_digests(found: Analysis) -> frozenset[str]:
-    """Digests that a profile of the model may bear.
+    """Return the digests by which a profile may refer to the model.
 
-    A program run by hand knows nothing of external data: it prints the digest of the file alone.
+    A profiler that is run by hand knows nothing of external data and prints the digest of the .onnx file.
     """
     return frozenset((found.original.sha256, digest([found.original.path]), found.model.sha256))
 
@@ -130,24 +131,26 @@ def check_model(path: Path, profile: Profile, found: Analysis) -> None:
     """Check that *profile*, read from *path*, is of this model.
 
     Raises:
-        ProfileError: it is of another.
+        ProfileError: it is of another model.
     """
     if profile.model not in accepted_digests(found):
         raise ProfileError(
-            f"{path}: is a profile of another model ({profile.model[:12]}..., but {found.original.name} is "
-            f"{found.original.sha256[:12]}...); record one with `splitc profile`"
+            f"{path}: is a profile of another model (with digest {profile.model[:12]}..., but {found.original.name} has "
+            f"{found.original.sha256[:12]}...); record one of this model with `splitc profile`"
         )
 
 
 def kept_profile(target: Target, found: Analysis, store: Store) -> tuple[KeptProfile | None, list[str]]:
-    """The kept profile of the model on *target* that `unit_times` takes, and notes on those that it does not.
+    """Return the kept profile of the model on *target* that `unit_times` uses, and notes on unused ones.
 
-    Of several, one of the target's own runtime and provider comes first, then one that knows its nodes. The
-    target's number of threads is that of its own runtime: another one, such as a browser's, may have had its own.
+    A profile with the target's runtime and provider is preferred, then one with times of nodes. The target's
+    thread count applies to its own runtime only: a profile of another runtime, such as a browser, may have another.
     """
     kept, notes = store.profiles(target.name, accepted_digests(found))
     this = target.machine == "this"
-    if this:  # another version here runs other kernels; what is wanted can be measured at once
+    if (
+        this
+    ):  # another version of the runtime has other kernels, and on this machine a new measurement is easy
         kept = [item for item in kept if item.profile.runtime_version == RUNTIME_VERSION]
     threads = target.threads or (usable_cores() if this else None)
     fitting = [
@@ -160,8 +163,8 @@ def kept_profile(target: Target, found: Analysis, store: Store) -> tuple[KeptPro
         if kept and not this:
             there = _listed([item.measurement for item in kept])
             notes.append(
-                f"kept profiles of {found.original.name} on {target.name} were not used: they are at {there}, "
-                f"but wanted is {_described(threads, found.dims)}"
+                f"kept profiles of {found.original.name} on {target.name} were not used: they have {there}, "
+                f"but this build needs {_described(threads, found.dims)}"
             )
         return None, notes
     own = (target.runtime, target.provider)
@@ -177,27 +180,27 @@ def kept_profile(target: Target, found: Analysis, store: Store) -> tuple[KeptPro
 
 
 def _suitable(path: Path, profile: Profile, target: Target, found: Analysis) -> Measurement:
-    """The measurement at the model's sizes, with the target's number of threads if there are several."""
+    """Return the measurement at the model's sizes; if there are several, the one with the target's thread count."""
     fitting = [item for item in profile.measurements if not _other_dims(item, found.dims)]
     if not fitting:
         dims = profile.measurements[0].dims
         name = _other_dims(profile.measurements[0], found.dims)[0]
         raise ProfileError(
-            f"{path}: was recorded with {name}={dims[name]}, but the model is sized at "
-            f"{name}={found.dims[name]}; give --dim {name}={dims[name]} or record another"
+            f"{path}: was recorded with {name}={dims[name]}, but the model is sized for "
+            f"{name}={found.dims[name]}; give --dim {name}={dims[name]} or record another profile"
         )
     threads = target.threads or usable_cores()
     chosen = next((item for item in fitting if item.threads == threads), None)
     if chosen is None and len(fitting) > 1:
         raise ProfileError(
-            f"{path}: was recorded with {_counted(item.threads for item in fitting)}, but target '{target.name}' runs "
-            f"{threads}; record it with --threads {threads}, or give a target .toml with one of these"
+            f"{path}: was recorded with {_counted(item.threads for item in fitting)}, but target '{target.name}' uses "
+            f"{threads}; record it with --threads {threads}, or change the thread count in the target's .toml file"
         )
     return chosen or fitting[0]
 
 
 def _other_dims(measurement: Measurement, dims: Mapping[str, int]) -> list[str]:
-    """Symbolic dimensions that the measurement had at other sizes."""
+    """Return the symbolic dimensions whose sizes differ between the measurement and *dims*."""
     return sorted(name for name in measurement.dims.keys() & dims if measurement.dims[name] != dims[name])
 
 
@@ -206,7 +209,9 @@ def _recorded(
 ) -> UnitTimes:
     notes = []
     if profile.runtime != target.runtime:
-        notes.append(f"times on {target.name} are those of {profile.runtime}, not of {target.runtime}")
+        notes.append(
+            f"times on {target.name} were measured with {profile.runtime}, not with {target.runtime}"
+        )
     if not measurement.nodes:
         times = _scaled(profile, measurement, target, found, store, option)
     else:
@@ -221,22 +226,22 @@ def _recorded(
 def _scaled(
     profile: Profile, measurement: Measurement, target: Target, found: Analysis, store: Store, option: str
 ) -> UnitTimes:
-    """Times of units where only the whole is known: the predicted ones, scaled to add up to it.
+    """Return predicted times of units, scaled so that they add up to the known time of the whole model.
 
-    The interval is that of a prediction after this run: it holds for parts, of which nobody timed one.
+    The interval is that of a prediction calibrated with this run, because no part was measured.
     """
     try:
         predicted = predicted_times(target, found.partition, option, store)
     except TargetError as error:
         raise TargetError(
-            f"only the time of the whole model is known on {target.name}, and nothing to divide it by: {error}"
+            f"only the time of the whole model on {target.name} is known, and it cannot be divided among units: {error}"
         ) from error
     whole_s, fixed = median(measurement.whole_s), fixed_s(measurement)
     scale = (whole_s - (fixed or 0.0)) / sum(predicted.seconds)
     graph = found.partition.graph
     work = tuple(unit.work for unit in graph.units)
     run = CalibrationRun(found.original.name, profile.model, measurement.threads, work, None, whole_s)
-    # The target may be calibrated with this very run already: it tells no more for being counted twice.
+    # The target may already be calibrated with this run, which must not count twice.
     calibration = calibrate(target, joined(store.runs(target.name)[0], [run]))
     return UnitTimes(
         target=target.name,
@@ -252,7 +257,7 @@ def _scaled(
         calibration_runs=predicted.calibration_runs,
         notes=(
             *predicted.notes,
-            f"only the time of the whole model is known on {target.name}: its parts are predicted and scaled to it",
+            f"only the time of the whole model on {target.name} is known: it was divided as predicted",
         ),
     )
 

@@ -138,12 +138,12 @@ BAD: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     ),
     "unknown device": (
         with_options("--device", "pixle7"),
-        ["no target is called 'pixle7', did you mean 'pixel7'?"],
+        ["unknown target 'pixle7', did you mean 'pixel7'?"],
     ),
-    "unknown cloud": (with_options("--cloud", "nowhere"), ["no target is called 'nowhere'"]),
+    "unknown cloud": (with_options("--cloud", "nowhere"), ["unknown target 'nowhere'"]),
     "unknown network": (
         with_options("--network", "ltte"),
-        ["no network is called 'ltte', did you mean 'lte'?"],
+        ["unknown network 'ltte', did you mean 'lte'?"],
     ),
     "impossible budget": (
         with_options("--max-payload", "1B", "--pin-cloud", "logits"),

@@ -144,7 +144,7 @@ def test_units_and_call_always_sum_to_the_run(diamond: Analysis, data: st.DataOb
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ((), "times of the whole model only, not of its nodes"),
+        ((), "only times of the whole model, not of its nodes"),
         (
             (profiles.node("stray", outputs=("nowhere",), inputs=()),),
             "no node of the profile belongs to this",

@@ -11,7 +11,7 @@ from splitc.profile.store import Store
 from splitc.profile.targets.calibration import CalibrationRun
 from splitc.profile.targets.description import coefficients_paths, load_target
 
-pytestmark = pytest.mark.skipif(not coefficients_paths(), reason="no coefficients are shipped yet")
+pytestmark = pytest.mark.skipif(not coefficients_paths(), reason="unknown coefficients shipped yet")
 
 RUN = CalibrationRun(
     model="net",
@@ -63,7 +63,7 @@ def test_unknown_coefficients_are_told(tmp_path: Path) -> None:
     path = tmp_path / "odd.toml"
     path.write_text(load_text("pixel7").replace("onnxruntime-arm64", "onnxruntime-arm46"), encoding="utf-8")
     assert times_here(load_target(path), Store(tmp_path)).startswith(
-        "cannot be predicted: no coefficients are"
+        "cannot be predicted: unknown coefficients"
     )
 
 

@@ -96,7 +96,7 @@ def test_no_profile_at_all(data: bytes, tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ProfileError, match=r"none\.json: cannot be read: No such file"):
+    with pytest.raises(ProfileError, match=r"none\.json: cannot be read \(No such file"):
         read_profile(tmp_path / "none.json")
 
 

@@ -85,7 +85,7 @@ def test_the_best_of_several(found: Analysis, tmp_path: Path) -> None:
     times = times_of(found, tmp_path)
     assert sum(times.seconds) == pytest.approx(2.0)
     assert times.runtime == "onnxruntime-web"
-    assert times.notes == ("times on pixel7 are those of onnxruntime-web, not of onnxruntime",)
+    assert times.notes == ("times on pixel7 were measured with onnxruntime-web, not with onnxruntime",)
     keep(tmp_path, found, profile(found, measured(found, whole_s=[4.0])))
     times = times_of(found, tmp_path)
     assert sum(times.seconds) == pytest.approx(4.0)
@@ -97,7 +97,7 @@ def test_other_threads_are_told_and_not_taken(found: Analysis, tmp_path: Path) -
     times = times_of(found, tmp_path)
     assert times.source == "predicted"
     assert times.notes == (
-        "kept profiles of diamond on pixel7 were not used: they are at 1 thread, 2 threads, but wanted is 4 threads",
+        "kept profiles of diamond on pixel7 were not used: they have 1 thread, 2 threads, but this build needs 4 threads",
     )
     assert times_of(found, tmp_path, replace(PIXEL, threads=2)).source == "measured"
 
@@ -108,7 +108,7 @@ def test_other_sizes_are_told_and_not_taken(tmp_path: Path) -> None:
     times = times_of(found, tmp_path)
     assert times.source == "predicted"
     (note,) = times.notes
-    assert "they are at 4 threads batch=2, but wanted is 4 threads batch=1" in note
+    assert "they have 4 threads batch=2, but this build needs 4 threads batch=1" in note
     keep(tmp_path, found, profile(found, measured(found, batch=1)))
     assert times_of(found, tmp_path).source == "measured"
 
@@ -147,7 +147,7 @@ def test_several_measurements_in_one_file(found: Analysis, tmp_path: Path) -> No
     write_profile(profile(found, *both), path)
     assert times_of(found, None, recorded=path).threads == 4
     with pytest.raises(
-        ProfileError, match=r"was recorded with 1 and 4 threads, but target 'pixel7' runs 3; record it with"
+        ProfileError, match=r"was recorded with 1 and 4 threads, but target 'pixel7' uses 3; record it with"
     ):
         times_of(found, None, replace(PIXEL, threads=3), path)
     write_profile(profile(found, both[0]), path)
@@ -169,7 +169,8 @@ def test_measurements_at_several_sizes_in_one_file(tmp_path: Path) -> None:
 def test_of_another_model(found: Analysis, tmp_path: Path) -> None:
     write_profile(replace(profile(found, measured(found)), model="0" * 64), tmp_path / "p.json")
     with pytest.raises(
-        ProfileError, match=r"is a profile of another model .*; record one with `splitc profile`"
+        ProfileError,
+        match=r"is a profile of another model .*; record one of this model with `splitc profile`",
     ):
         times_of(found, None, recorded=tmp_path / "p.json")
 
@@ -184,10 +185,10 @@ def test_the_whole_is_divided_as_predicted(found: Analysis, tmp_path: Path) -> N
     assert times.interval is not None
     assert predicted.interval is not None
     assert predicted.interval[0] < times.interval[0] < 1 < times.interval[1] < predicted.interval[1]
-    assert "only the time of the whole model is known on pixel7" in times.notes[0]
+    assert "only the time of the whole model on pixel7 is known" in times.notes[0]
     bare = replace(PIXEL, descriptor=None)
     with pytest.raises(
-        TargetError, match="only the time of the whole model is known on pixel7, and nothing to divide"
+        TargetError, match="only the time of the whole model on pixel7 is known, and it cannot be divided"
     ):
         times_of(found, tmp_path, bare)
 

@@ -85,7 +85,7 @@ def test_what_is_wrong_is_said(text: str, words: str, tmp_path: Path) -> None:
 def test_a_missing_file_and_network_are_named(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="cannot read the fleet description"):
         read_fleet(tmp_path / "none.toml")
-    with pytest.raises(TargetError, match="no network is called '6g'"):
+    with pytest.raises(TargetError, match="unknown network '6g'"):
         scenario(changed(classes={"networks": {"6g": 1.0}}))
 
 

@@ -1,6 +1,6 @@
-"""Profile a model on a phone at the end of a cable, with ONNX Runtime's own benchmark program.
+"""Profile a model on an Android phone through adb, with ONNX Runtime's benchmark program.
 
-Phones have no Python; `onnxruntime_perf_test` comes with every build of ONNX Runtime for Android. Its options:
+Phones have no Python; `onnxruntime_perf_test` is part of every build of ONNX Runtime for Android. Its options:
 https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/test/perftest/README.md
 """
 
@@ -10,7 +10,6 @@ import re
 import shlex
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -22,13 +21,14 @@ from splitc.common.errors import ProfileError
 from splitc.common.formatting import plural
 from splitc.common.values import Feeds
 from splitc.profile.document import MachineFacts, Measurement, NodeTimes, Profile
+from splitc.profile.match_nodes import connected
 from splitc.profile.measure import job as jobs
 from splitc.profile.measure import process
 from splitc.profile.measure.job import ProfileJob, Say
 from splitc.profile.ort_trace import parse_trace
 
 PROGRAM = "onnxruntime_perf_test"
-_PLACE = PurePosixPath("/data/local/tmp")  # the one folder where a cable may put programs
+_PLACE = PurePosixPath("/data/local/tmp")  # the only folder into which adb can push programs
 _WARMUP = 3
 _ROUNDS = 3
 _BUDGET_S = 2.0
@@ -53,19 +53,19 @@ _LOST = (
     "protocol fault",
     "connection reset",
 )
-# What the phone's shell and linker say, and what it means.
+# Output of the phone's shell and linker, and the message for the user.
 _SAID = {
-    "No space left on device": "the phone has no room left; free some",
+    "No space left on device": "the phone has no storage space left; free some",
     "CANNOT LINK EXECUTABLE": f"{PROGRAM} lacks a library; put libonnxruntime.so of the same build beside it",
-    "not executable": f"{PROGRAM} is not made for this phone; build it for {{abi}}",
-    "Exec format error": f"{PROGRAM} is not made for this phone; build it for {{abi}}",
-    "ermission denied": f"the phone may not execute {PROGRAM}; make it executable and push it again",
+    "not executable": f"{PROGRAM} was not built for this phone; build it for {{abi}}",
+    "Exec format error": f"{PROGRAM} was not built for this phone; build it for {{abi}}",
+    "ermission denied": f"the phone cannot execute {PROGRAM}; make it executable and push it again",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _Phone:
-    """A phone that answers, and the folder there that goes when we do."""
+    """A connected phone, and the folder on it that is removed at the end."""
 
     serial: str
     until: float
@@ -75,14 +75,14 @@ class _Phone:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A folder on the phone with a model and its inputs, as the program wants them."""
+    """A folder on the phone with a model and its inputs, in the layout that the program needs."""
 
     folder: PurePosixPath
     model: str
 
     @property
     def path(self) -> str:
-        """Of the model."""
+        """The path of the model on the phone."""
         return str(self.folder / self.model)
 
 
@@ -92,12 +92,12 @@ def profile_over_adb(
     """Profile *job* on a phone.
 
     Args:
-        serial: which phone, if there are several.
-        program: `onnxruntime_perf_test` for the phone, with its libraries beside it; by default the one
-            that lies in /data/local/tmp there.
+        serial: the serial number of the phone; None if only one is connected.
+        program: `onnxruntime_perf_test` built for the phone, with its libraries beside it; by default, the one
+            in /data/local/tmp on the phone.
 
     Raises:
-        ProfileError: in one sentence what is wrong, and what to do about it.
+        ProfileError: the phone cannot be used, or the program failed or took too long.
     """
     until = time.monotonic() + job.timeout_s
     try:
@@ -116,7 +116,7 @@ def profile_over_adb(
 
 def _profile(job: ProfileJob, phone: _Phone, program: Path | None, folder: Path, say: Say) -> Profile:
     machine = _machine(phone)
-    say(f"phone {phone.serial}: {machine.processor or 'of unknown make'}, {phone.abi}")
+    say(f"phone {phone.serial}: {machine.processor or 'unknown model'}, {phone.abi}")
     start = _bring_program(phone, program)
     say(f"pushing {job.model.name}")
     idle = _bring_idle(phone, folder)
@@ -149,17 +149,17 @@ def _profile(job: ProfileJob, phone: _Phone, program: Path | None, folder: Path,
 
 @contextlib.contextmanager
 def _phone(job: ProfileJob, serial: str | None, until: float) -> Iterator[_Phone]:
-    """A phone with a folder for us.
+    """Yield a phone with a temporary folder.
 
-    The phone itself removes the folder, and ends what runs in it, as soon as nobody holds this connection any more:
-    also when the cable is pulled, or this process killed.
+    When this connection ends, the phone itself removes the folder and ends the program that runs in it: also
+    when the cable is unplugged or this process is killed.
     """
     serial = _choose(_devices(until), serial)
     phone = _Phone(serial, until, "")
     phone = replace(phone, abi=_shell(phone, "getprop ro.product.cpu.abi", job.model.name).strip())
     keep = (
         f"d=$(mktemp -d {_PLACE}/splitc-XXXXXXXX) || exit 1; echo $d; cat >/dev/null; "
-        # A push that was under way when this process was killed may make the folder once more.
+        # If this process is killed during a push, the push may create the folder again.
         "kill -9 $(cat $d/pid) 2>/dev/null; rm -rf $d; sleep 1; rm -rf $d"
     )
     with process.talk(["adb", "-s", serial, "shell", keep], linger_s=_TIDY_S) as keeper:
@@ -174,10 +174,10 @@ def _phone(job: ProfileJob, serial: str | None, until: float) -> Iterator[_Phone
 
 
 def _devices(until: float) -> dict[str, str]:
-    """The state of each phone, by serial number."""
+    """Return the state of each phone, by serial number."""
     code, out, err = process.run(["adb", "devices"], until=until)
     if code:
-        raise ProfileError(f"adb fails: {_last_line(err or out)}; try `adb kill-server`")
+        raise ProfileError(f"adb failed: {_last_line(err or out)}; try `adb kill-server`")
     lines = [line.split("\t", 1) for line in out.splitlines() if "\t" in line]
     return {serial: state.strip() for serial, state in lines}
 
@@ -185,25 +185,25 @@ def _devices(until: float) -> dict[str, str]:
 def _choose(states: dict[str, str], serial: str | None) -> str:
     listed = ", ".join(sorted(states))
     if serial is None and len(states) > 1:
-        raise ProfileError(f"there are several phones ({listed}); name one with --serial")
+        raise ProfileError(f"several phones are connected ({listed}); choose one with --serial")
     if serial is None and not states:
         raise ProfileError(
-            "there is no phone; plug one in and switch on USB debugging in its developer options"
+            "no phone is connected; connect one and enable USB debugging in its developer options"
         )
     chosen = serial or next(iter(states))
     state = states.get(chosen)
     if state is None:
-        raise ProfileError(f"there is no phone {chosen}; adb knows {listed or 'none'}")
+        raise ProfileError(f"phone {chosen} is not connected; connected phones: {listed or 'none'}")
     if state == "unauthorized":
         raise ProfileError(
-            f"phone {chosen} does not trust this machine; unlock it and accept the question it shows"
+            f"phone {chosen} does not trust this machine; unlock the phone and allow USB debugging"
         )
     if state.startswith("no permissions"):
         raise ProfileError(
-            f"this user may not use phone {chosen}; add a udev rule for it, then plug it in again"
+            f"this user has no permission to use phone {chosen}; add a udev rule for it and reconnect it"
         )
     if state != "device":
-        raise ProfileError(f"phone {chosen} is {state}; unlock it, or plug it in again")
+        raise ProfileError(f"phone {chosen} is {state}; unlock it or reconnect it")
     return chosen
 
 
@@ -222,7 +222,7 @@ def _machine(phone: _Phone) -> MachineFacts:
 
 
 def _shell(phone: _Phone, command: str, what: str = "the model") -> str:
-    """Return what *command* prints; the code is asked for by hand, as old phones do not pass it on."""
+    """Return the output of *command*; its exit code is printed, because adb does not return it on old phones."""
     line = ["adb", "-s", phone.serial, "shell", f'{command}\necho "splitc-code $?"']
     _, out, err = process.run(line, until=phone.until)
     text, found, code = out.replace("\r\n", "\n").rpartition("splitc-code ")
@@ -235,7 +235,7 @@ def _shell(phone: _Phone, command: str, what: str = "the model") -> str:
 
 
 def _push(phone: _Phone, files: Mapping[PurePosixPath, Path]) -> None:
-    """Copy each file to the path there that it is listed under."""
+    """Copy files to the phone, by their paths there."""
     folders = sorted({shlex.quote(str(target.parent)) for target in files})
     _shell(phone, f"mkdir -p {' '.join(folders)}")
     for target, source in files.items():
@@ -256,9 +256,7 @@ def _copy(phone: _Phone, verb: str, source: str, target: str) -> None:
 def _failure(phone: _Phone, said: str, what: str) -> ProfileError:
     last = _last_line(said)
     if last.startswith(("error:", "adb: error:")) and any(words in last for words in _LOST):
-        return ProfileError(
-            f"phone {phone.serial} went away; check the cable, unlock the phone and try again"
-        )
+        return _gone(phone)
     for words, sentence in _SAID.items():
         if words in said:
             return ProfileError(sentence.format(abi=phone.abi))
@@ -266,11 +264,13 @@ def _failure(phone: _Phone, said: str, what: str) -> ProfileError:
         return ProfileError(
             f"profiling {what} on the phone failed: it was killed; it may have run out of memory"
         )
-    return ProfileError(f"profiling {what} on the phone failed: {last or 'it said nothing'}")
+    return ProfileError(f"profiling {what} on the phone failed: {last or 'there was no output'}")
 
 
 def _gone(phone: _Phone) -> ProfileError:
-    return ProfileError(f"phone {phone.serial} went away; check the cable, unlock the phone and try again")
+    return ProfileError(
+        f"the connection to phone {phone.serial} was lost; check the cable, unlock the phone and try again"
+    )
 
 
 def _last_line(text: str) -> str:
@@ -278,11 +278,11 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-# --- what the program needs ---
+# --- the program and its files ---
 
 
 def _bring_program(phone: _Phone, program: Path | None) -> str:
-    """Return how the program is started there."""
+    """Put the program on the phone if necessary; return the command that starts it."""
     if program is None:
         if "yes" not in _shell(phone, f"[ -f {_PLACE}/{PROGRAM} ] && echo yes; true"):
             raise ProfileError(
@@ -291,13 +291,13 @@ def _bring_program(phone: _Phone, program: Path | None) -> str:
         return f"LD_LIBRARY_PATH={_PLACE} {_PLACE}/{PROGRAM}"
     if not program.is_file():
         raise ProfileError(
-            f"{program}: no such file; name the {PROGRAM} of a build for Android ({phone.abi})"
+            f"{program}: no such file; give the path of {PROGRAM} from a build for Android ({phone.abi})"
         )
     with program.open("rb") as file:
         head = file.read(20)
     abi = _ABIS.get(int.from_bytes(head[18:20], "little"), "another machine")
     if head.startswith(b"\x7fELF") and abi != phone.abi:
-        raise ProfileError(f"{program}: is made for {abi}, but the phone is {phone.abi}; build it for that")
+        raise ProfileError(f"{program}: was built for {abi}; the phone needs a build for {phone.abi}")
     folder = phone.folder / "program"
     _push(phone, {folder / path.name: path for path in (program, *sorted(program.parent.glob("*.so*")))})
     target = folder / program.name
@@ -306,7 +306,7 @@ def _bring_program(phone: _Phone, program: Path | None) -> str:
 
 
 def _version(program: Path | None) -> str | None:
-    """The version of ONNX Runtime, where its library is at hand."""
+    """Return the version of ONNX Runtime from the library beside *program*; None if it is not there."""
     for path in sorted(program.parent.glob("libonnxruntime.so*")) if program else ():
         if found := _VERSION.search(path.read_bytes()):
             return found[1].decode("ascii")
@@ -314,7 +314,7 @@ def _version(program: Path | None) -> str | None:
 
 
 def _bring_idle(phone: _Phone, folder: Path) -> _Case:
-    """Bring a model that does nothing: what running it takes, any call costs."""
+    """Push a model that does nothing: its run time is the fixed cost of a call."""
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Identity", ["x"], ["y"])],
@@ -339,13 +339,14 @@ def _bring_inputs(phone: _Phone, case: _Case, names: Sequence[str], feeds: Feeds
             tensors.append(onnx.numpy_helper.from_array(feeds[name], name))
         except (KeyError, AttributeError, TypeError, ValueError, NotImplementedError) as error:
             raise ProfileError(
-                f"input '{name}' cannot be sent to a phone: it is no tensor of numbers"
+                f"input '{name}' cannot be sent to a phone, because it is not a tensor of numbers; "
+                "profile the model in another way"
             ) from error
     _push_tensors(phone, case, tensors, folder)
 
 
 def _push_tensors(phone: _Phone, case: _Case, tensors: Sequence[onnx.TensorProto], folder: Path) -> None:
-    # The program reads them in the order of the names of their files, and all sets that there are.
+    # The program reads all data sets that exist, and the files of a set in the order of their names.
     data = case.folder / "test_data_set_0"
     _shell(phone, f"rm -rf {shlex.quote(str(data))}")
     files = {}
@@ -362,7 +363,7 @@ def _push_tensors(phone: _Phone, case: _Case, tensors: Sequence[onnx.TensorProto
 def _measure(
     job: ProfileJob, phone: _Phone, start: str, case: _Case, threads: int, folder: Path
 ) -> Measurement:
-    """Time runs with and without profiling, in turns so that both see the same phone."""
+    """Time runs with and without profiling, in turns, so that both meet the same conditions."""
     graph = phone.folder / "optimized.onnx"
     once_s = min(_run(phone, start, case, threads, 2, folder, f"-u {graph}"))
     optimised = onnx.load_model_from_string(_pull(phone, graph, folder / graph.name)).graph
@@ -383,21 +384,21 @@ def _measure(
         whole_s=tuple(whole_s),
         profiled_whole_s=tuple(chain.from_iterable(trace.whole_s[-each:] for trace in traces)),
         fixed_s=(),
-        nodes=_connect(_together(traces, each), optimised.node),
+        nodes=connected(_combined(traces, each), optimised.node),
     )
 
 
 def _run(
     phone: _Phone, start: str, case: _Case, threads: int, runs: int, folder: Path, options: str = ""
 ) -> list[float]:
-    """Return the seconds of each run but the program's own warm-up."""
+    """Return the seconds of each run, without the program's own warm-up."""
     result = phone.folder / "result.csv"
-    # As an app would deploy it, like `profilers/onnxruntime_cpu.py`: all optimisations, no spinning threads.
+    # Settings of a typical app, as in `profilers/onnxruntime_cpu.py`: all optimisations, no spinning threads.
     command = (
         f"ORT_DISABLE_TELEMETRY=1 {start} -e cpu -m times -r {runs} -x {threads} -y 1 -o 99 -D {options} "
         f"{shlex.quote(case.path)} {result}"
     )
-    # Its number is written down for the day when the cable is pulled.
+    # The keeper process reads the process id from this file to end the program when the connection is lost.
     _shell(
         phone,
         f"cd {phone.folder}; rm -f {result}; {{ {command} & echo $! > pid; wait $!; }} 2>&1",
@@ -407,7 +408,7 @@ def _run(
     found = [float(match) for match in re.findall(r"^[^,\n]*,([0-9.e+-]+),", text, re.MULTILINE)]
     if len(found) != runs or min(found) <= 0:
         raise ProfileError(
-            f"{PROGRAM} on the phone wrote {len(found)} times and not {runs}; take a newer build of it"
+            f"{PROGRAM} on the phone wrote {len(found)} times instead of {runs}; use a newer build of it"
         )
     return found
 
@@ -416,7 +417,7 @@ def _trace(phone: _Phone, job: ProfileJob, threads: int, folder: Path) -> Measur
     names = _shell(phone, f"ls {phone.folder}/trace*").split()
     if len(names) != 1:
         raise ProfileError(
-            f"{PROGRAM} on the phone wrote {len(names)} traces and not 1; take a newer build of it"
+            f"{PROGRAM} on the phone wrote {len(names)} traces instead of 1; use a newer build of it"
         )
     data = _pull(phone, PurePosixPath(names[0]), folder / "trace.json")
     _shell(phone, f"rm -f {names[0]}")
@@ -427,35 +428,12 @@ def _trace(phone: _Phone, job: ProfileJob, threads: int, folder: Path) -> Measur
 # --- nodes ---
 
 
-def _together(traces: Sequence[Measurement], each: int) -> tuple[NodeTimes, ...]:
-    """The nodes with the times of all rounds; names of what the runtime inserted may differ between these."""
+def _combined(traces: Sequence[Measurement], each: int) -> tuple[NodeTimes, ...]:
+    """Return the nodes with the times of all rounds; names of inserted nodes may differ between rounds."""
     rounds = [trace.nodes for trace in traces]
     if len({tuple(node.op for node in nodes) for nodes in rounds}) > 1:
-        raise ProfileError("the phone ran other nodes from one time to the next; try fewer runs")
+        raise ProfileError("the nodes that the phone ran differ between rounds; try fewer runs")
     return tuple(
         replace(same[0], seconds=tuple(chain.from_iterable(node.seconds[-each:] for node in same)))
         for same in zip(*rounds, strict=True)
-    )
-
-
-def _connect(nodes: Sequence[NodeTimes], graph: Sequence[onnx.NodeProto]) -> tuple[NodeTimes, ...]:
-    """The nodes with what they read and make: found by name, else in the order in which such operators run."""
-    named = {(node.name, node.op_type): node for node in graph if node.name}
-    known = {(node.name, node.op) for node in nodes}
-    others: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in graph:
-        if (node.name, node.op_type) not in known:
-            others[node.op_type].append(node)
-    unnamed = defaultdict(list)
-    for place, item in enumerate(nodes):
-        if (item.name, item.op) not in named:
-            unnamed[item.op].append(place)
-    found = [named.get((node.name, node.op)) for node in nodes]
-    for op, places in unnamed.items():
-        if len(places) == len(others[op]):
-            for place, node in zip(places, others[op], strict=True):
-                found[place] = node
-    return tuple(
-        item if node is None else replace(item, inputs=tuple(node.input), outputs=tuple(node.output))
-        for item, node in zip(nodes, found, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Profile a model in a browser: serve a page to the phone, and wait for what it sends back."""
+"""Profile a model in a browser: serve a page to the phone and wait for the profile that the page sends."""
 
 import json
 import queue
@@ -30,7 +30,7 @@ _PAGE = {
     "page.js": ("page.js", "text/javascript"),
     "worker.js": ("worker.js", "text/javascript"),
 }
-# What onnxruntime-web calls its tensors is what numpy calls them; it has no others.
+# Tensor types of onnxruntime-web; numpy uses the same names.
 _TYPES = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split())
 _SAID_CHARACTERS = 300
 _MEMORY = ("bad_alloc", "out of memory", "array buffer allocation", "allocation failed", "memory access")
@@ -45,18 +45,18 @@ def profile_in_browser(
     cache_folder: Path | None = None,
     silence_s: float = _SILENCE_S,
 ) -> Profile:
-    """Profile *job* in the browser that opens the page whose address goes to *say*.
+    """Profile *job* in a browser that opens the page whose address is passed to *say*.
 
-    Over plain http a browser has one thread for us; then the profile holds one thread only.
+    Over plain http, a browser allows only one thread: the profile then has one thread count, 1.
 
     Args:
-        host: the address to listen at, "" for all of this machine's.
-        port: 0 for any that is free.
-        cache_folder: where ONNX Runtime for browsers is kept; None for the user's.
-        silence_s: after which the page counts as closed.
+        host: the address to listen at, "" for all addresses of this machine.
+        port: 0 for any free port.
+        cache_folder: where ONNX Runtime for browsers is kept; None for the user's cache folder.
+        silence_s: the page counts as closed when it has sent nothing for this long.
 
     Raises:
-        ProfileError: in one sentence what is wrong, and what to do about it.
+        ProfileError: the page cannot be served, was not opened, failed, was closed or took too long.
     """
     until = time.monotonic() + job.timeout_s
     page = shipped("profilers") / "browser"
@@ -66,15 +66,15 @@ def profile_in_browser(
             say(line)
         profile = _wait(site, job, say, until, silence_s)
     if _threads(profile) != job.threads:
-        say("measured with one thread: a browser has more only at https or localhost")
+        say("measured with one thread: browsers allow more only with https or localhost")
     return profile
 
 
-# --- what is served ---
+# --- served files ---
 
 
 def _files(job: ProfileJob, page: Path, runtime: Path) -> dict[str, ServedFile]:
-    """Every file by the name under which the page fetches it; the job names those it has to fetch."""
+    """Return every served file by name; `job.json` lists the names of the files of the job."""
     (_, model), *external = files(job.model).items()
     fetched = {BINARY: ServedFile(runtime / BINARY, "application/wasm"), "model.onnx": ServedFile(model)}
     data = [{"path": path, "url": f"data{number}"} for number, (path, _) in enumerate(external)]
@@ -107,7 +107,7 @@ def _files(job: ProfileJob, page: Path, runtime: Path) -> dict[str, ServedFile]:
 
 
 def _described(feeds: Feeds, prefix: str) -> tuple[list[dict[str, Any]], dict[str, ServedFile]]:
-    """What the page needs to know of *feeds*, and their bytes."""
+    """Return a description of *feeds* for the page, and files with their values."""
     described: list[dict[str, Any]] = []
     values = {}
     for number, (name, array) in enumerate(feeds.items()):
@@ -127,8 +127,8 @@ def _type(name: str, array: Array) -> str:
         return "string"
     if array.dtype.name not in _TYPES:
         raise ProfileError(
-            f"input '{name}' is of {array.dtype.name}, which a browser's ONNX Runtime cannot be given; profile the model "
-            "in another way"
+            f"input '{name}' has type {array.dtype.name}, which ONNX Runtime in a browser does not support; profile the "
+            "model in another way"
         )
     return array.dtype.name
 
@@ -138,18 +138,18 @@ def _node_count(model: Model) -> int:
 
 
 def _does_nothing() -> bytes:
-    """A model of one Identity of one float: running it costs what running any model costs."""
+    """Return a model with one Identity of one float: its run time is the fixed cost of a call."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "nothing", [x], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=4)
     return model.SerializeToString()
 
 
-# --- what comes back ---
+# --- the result ---
 
 
 def _accepted(body: bytes, job: ProfileJob) -> Profile:
-    """The profile that the page sent: of all thread counts, or of one thread where it cannot have more."""
+    """Return the profile that the page sent: with all thread counts, or with one thread if it cannot have more."""
     try:
         return printed_profile(body, job, _WHERE)
     except ProfileError:
@@ -166,7 +166,7 @@ def _threads(profile: Profile) -> tuple[int, ...]:
 
 
 def _wait(site: Site, job: ProfileJob, say: Say, until: float, silence_s: float) -> Profile:
-    """Wait for the result; what the page does in between goes to *say*."""
+    """Wait for the result; pass progress messages of the page to *say*."""
     heard_s, shown = None, ""
     subject = f"profiling {job.model.name} {_WHERE}"
     while True:
@@ -185,12 +185,12 @@ def _wait(site: Site, job: ProfileJob, say: Say, until: float, silence_s: float)
                     shown = beat.text
                     say(shown)
         if now > until:
-            reason = "nobody opened the page" if heard_s is None else "it was not done"
+            reason = "the page was not opened" if heard_s is None else "it did not finish"
             raise ProfileError(f"{subject}: {reason} within {job.timeout_s:g} s; try again")
         if heard_s is not None and now - heard_s > silence_s:
             raise ProfileError(
-                f"{subject}: the page has been silent for {silence_s:g} s, so it was closed, the phone sleeps, or it ran "
-                "out of memory; keep the page open and the screen on, or take a smaller model"
+                f"{subject}: the page has sent nothing for {silence_s:g} s, so it was closed, the phone is asleep, or it "
+                "ran out of memory; keep the page open and the screen on, or use a smaller model"
             )
 
 
@@ -202,27 +202,29 @@ def _next(site: Site) -> Said | None:
 
 
 def _plain(sentence: str) -> str:
-    """The page's words without what ONNX Runtime puts around its own, and memory by its name."""
+    """Return the reason in an error message of the page, and say so if it means too little memory."""
     reason = re.split(r"ERROR_MESSAGE: |Status Message: ", sentence)[-1].strip(' ".')[:_SAID_CHARACTERS]
     if any(word in reason.lower() for word in _MEMORY):
-        return f"the browser ran out of memory ({reason}); take a smaller model"
-    return reason or "the page does not say why"
+        return f"the browser ran out of memory ({reason}); use a smaller model"
+    return reason or "the page gave no reason"
 
 
-# --- where the page is ---
+# --- the address of the page ---
 
 
 def _invitation(site: Site, host: str, threads: tuple[int, ...]) -> list[str]:
-    """Short lines: a terminal shows each on one of its own."""
+    """Return the instructions for the user, as short lines for a terminal."""
     lines = [f"open http://{host or _address()}:{site.port}{site.path} on the phone"]
     if max(threads) > 1:
-        lines.append(f"or, for several threads, attach it: adb reverse tcp:{site.port} tcp:{site.port}")
+        lines.append(
+            f"or, for several threads, connect it by USB: adb reverse tcp:{site.port} tcp:{site.port}"
+        )
         lines.append(f"and open http://localhost:{site.port}{site.path} there")
     return lines
 
 
 def _address() -> str:
-    """The address of this machine in its network, as far as it can tell: the one that it would send from."""
+    """Return the address that this machine sends from; "localhost" if it has no network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # reserved for documentation; nothing is sent

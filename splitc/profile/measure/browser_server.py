@@ -1,4 +1,4 @@
-"""A small server for one page: named files under an unguessable address, and what the page sends back."""
+"""A small server for one page: it serves files under an unguessable path and receives the page's messages."""
 
 import hmac
 import json
@@ -17,14 +17,14 @@ from typing import Any, TypeAlias
 from splitc.common.errors import ProfileError
 from splitc.profile.document import Profile
 
-_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that a person may misread
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # without letters that are easily confused
 _LENGTH = 16
 _REQUEST_S = 60.0
 _RESULT_BYTES = 64 << 20
 _MESSAGE_BYTES = 1 << 14
 _SAID_CHARACTERS = 4000
 _HEADERS = {
-    # Together they isolate the page: finer clocks, and shared memory for threads where the origin is trusted.
+    # These two isolate the page: it gets finer clocks, and shared memory for threads if the origin is trusted.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Content-Security-Policy": (
@@ -44,27 +44,27 @@ class ServedFile:
     kind: str = "application/octet-stream"
 
     def bytes(self) -> int:
-        """How long it is."""
+        """Return its size in bytes."""
         return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """The page lives, and does this."""
+    """The page is alive; `text` tells what it is doing."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class PageFailed:
-    """The page gave up, and says why."""
+    """The page failed; `sentence` tells why."""
 
     sentence: str
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The page sent a profile; there is at most one."""
+    """The page sent a profile; this happens at most once."""
 
     profile: Profile
 
@@ -77,8 +77,8 @@ class Site:
     """A running server.
 
     Attributes:
-        path: of the page, with slashes around it; whoever knows it may fetch the files and send the result.
-        said: what the page says, as it comes.
+        path: the secret path of the page, with slashes around it; all who know it can fetch the files and send results.
+        said: messages of the page, in order.
     """
 
     port: int
@@ -93,12 +93,12 @@ def serving(
     """Serve *files* by name ("" is the page itself) until the block ends.
 
     Args:
-        accept: makes a profile of what the page sends; raises ProfileError for what is none.
-        host: the address to listen at, "" for all of this machine's.
-        port: 0 for any that is free.
+        accept: decodes the profile that the page sends; raises ProfileError if it is invalid.
+        host: the address to listen at, "" for all addresses of this machine.
+        port: 0 for any free port.
 
     Raises:
-        ProfileError: the address or port cannot be had.
+        ProfileError: the address or port is not available.
     """
     path = f"/{''.join(secrets.choice(_LETTERS) for _ in range(_LENGTH))}/"
     said: queue.SimpleQueue[Said] = queue.SimpleQueue()
@@ -106,7 +106,7 @@ def serving(
         server = _Server((host, port), files, accept, path, said)
     except OSError as error:
         raise ProfileError(
-            f"cannot serve a page at port {port} of {host or 'this machine'}: {error.strerror}"
+            f"cannot serve a page at port {port} of {host or 'this machine'}: {error.strerror}; try another --port"
         ) from error
     with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -119,7 +119,7 @@ def serving(
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True  # a phone that went away must not keep the program
+    daemon_threads = True  # a phone that has lost its connection must not keep the program running
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def take(self, body: bytes) -> Profile | None:
-        """The profile in *body*; None if there was one before."""
+        """Return the profile in *body*; None if one was accepted before."""
         with self._lock:
             if self._taken:
                 return None
@@ -144,7 +144,7 @@ class _Server(ThreadingHTTPServer):
             return profile
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay quiet: a connection that breaks off is the phone's business, and its silence will be noticed."""
+        """Print nothing: a page whose connection breaks is noticed because it sends nothing more."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -183,9 +183,9 @@ class _Handler(BaseHTTPRequestHandler):
                 taker(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
-        """Stay quiet: the terminal shows what the page says."""
+        """Print nothing: the terminal shows messages of the page."""
 
-    # --- what the page says ---
+    # --- messages of the page ---
 
     def _progress(self, body: bytes) -> None:
         self._message(body, "text", Beat)
@@ -206,17 +206,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.BAD_REQUEST, str(error))
             return
         if profile is None:
-            self._answer(HTTPStatus.CONFLICT, "there is a result already")
+            self._answer(HTTPStatus.CONFLICT, "a result was already received")
             return
         try:
             self._answer(HTTPStatus.NO_CONTENT)
-        finally:  # said last, because the server then ends; and in any case, because there will be no other result
+        finally:  # last, because the server then ends; always, because there will be no other result
             self.server.said.put(Result(profile))
 
     # --- the protocol ---
 
     def _name(self) -> str | None:
-        """What of the page is asked for; None outside of it."""
+        """Return the requested name below the secret path; None for any other path."""
         path, asked = self.server.path, self.path.partition("?")[0]
         known = hmac.compare_digest(asked[: len(path)].encode(), path.encode())
         return asked[len(path) :] if known else None
@@ -237,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _text(body: bytes, key: str) -> str | None:
-    """The text under *key* of a JSON object, fit for a terminal; None if there is none."""
+    """Return the text under *key* of a JSON object, made safe for a terminal; None if there is none."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What is to be profiled, and what every way of profiling it needs."""
+"""The model and settings of a profiling job, and functions that all ways of profiling share."""
 
 import signal
 import subprocess
@@ -20,7 +20,7 @@ from splitc.model.model import Model
 from splitc.profile.document import Measurement, Profile, parse_profile
 
 Say = Callable[[str], None]
-"""Called with one short line at a time, as the program gets on."""
+"""Called with one short line of progress at a time."""
 
 PROGRAM = "onnxruntime_cpu.py"
 _GRACE_S = 5.0
@@ -29,11 +29,13 @@ _SAID_CHARACTERS = 300
 
 @dataclass(frozen=True, slots=True)
 class ProfileJob:
-    """What is to be profiled: a model on disk and its inputs, one set for each sizing.
+    """A model to profile, with inputs and settings.
 
     Attributes:
+        feeds: inputs, one set for each sizing.
+        threads: thread counts to profile with.
         runs: timed runs for each thread count and sizing; None for as many as a stable median needs.
-        timeout_s: for all of it together, from the first connection to the last clean-up.
+        timeout_s: limit for the whole job, from the first connection to the clean-up.
     """
 
     model: Model
@@ -48,8 +50,8 @@ class Finished:
     """How a process ended.
 
     Attributes:
-        code: its exit status; below zero the signal that ended it.
-        said: its last line on stderr that is not empty, or nothing.
+        code: its exit status; if negative, the number of the signal that ended it.
+        said: its last non-empty line on stderr, or "".
     """
 
     code: int
@@ -58,14 +60,14 @@ class Finished:
 
 
 def files(model: Model) -> dict[str, Path]:
-    """The files that *model* consists of, by their names relative to the folder of the .onnx file, that one first."""
+    """Return the files of *model* by their paths relative to the folder of the .onnx file, which comes first."""
     folder = model.path.absolute().parent
     found = (model.path, *model.external)
     return {path.absolute().relative_to(folder).as_posix(): path for path in found}
 
 
 def dims(model: Model, feeds: Feeds) -> dict[str, int]:
-    """What the symbolic dimensions of the inputs are in *feeds*."""
+    """Return the sizes of the model's symbolic dimensions in *feeds*."""
     return {
         dim: size
         for item in model.inputs()
@@ -76,9 +78,9 @@ def dims(model: Model, feeds: Feeds) -> dict[str, int]:
 
 
 def write_feeds(feeds: Feeds, path: Path) -> None:
-    """Write *feeds* as an .npz file, whatever the inputs are called.
+    """Write *feeds* as an .npz file; input names may contain any characters.
 
-    Types that numpy lacks (bfloat16) become unsigned integers of their bits, strings become numpy's own.
+    Types that numpy lacks (bfloat16) are written as unsigned integers of equal size, strings as numpy strings.
     """
     with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
         for name, array in feeds.items():
@@ -93,7 +95,7 @@ def write_feeds(feeds: Feeds, path: Path) -> None:
 
 
 def program_options(job: ProfileJob, inputs: Sequence[str]) -> list[str]:
-    """Options of `onnxruntime_cpu.py` for *job*; *inputs* are the .npz files as the program sees them."""
+    """Return the options of `onnxruntime_cpu.py` for *job*; *inputs* are paths of .npz files for the program."""
     options = ["--threads", ",".join(map(str, job.threads)), "--model-id", job.model.sha256]
     for path in inputs:
         options += ["--inputs", path]
@@ -101,31 +103,35 @@ def program_options(job: ProfileJob, inputs: Sequence[str]) -> list[str]:
 
 
 def printed_profile(stdout: bytes, job: ProfileJob, where: str) -> Profile:
-    """The profile of *job* that a program printed; *where* it ran, such as "on this machine".
+    """Return the profile of *job* that a program printed.
+
+    Args:
+        where: where it ran, such as "on this machine", for messages.
 
     Raises:
-        ProfileError: it is no profile, or not the one that was asked for.
+        ProfileError: it is not a profile, or not of this job.
     """
-    subject = f"what profiling {job.model.name} {where} printed"
+    subject = f"output of profiling {job.model.name} {where}"
     if not stdout.strip():
-        raise ProfileError(f"profiling {job.model.name} {where} printed nothing; run it there by hand")
+        raise ProfileError(
+            f"profiling {job.model.name} {where} printed nothing; run the profiler there by hand"
+        )
     profile = parse_profile(stdout, subject)
     if profile.model != job.model.sha256:
-        raise ProfileError(f"{subject}: is a profile of another model ({profile.model[:12]}...)")
+        raise ProfileError(f"{subject}: a profile of another model ({profile.model[:12]}...)")
     wanted = [(threads, dims(job.model, feeds)) for threads in job.threads for feeds in job.feeds]
     if len(wanted) != len(profile.measurements):
-        raise ProfileError(f"{subject}: holds {len(profile.measurements)} measurements, not {len(wanted)}")
+        raise ProfileError(f"{subject}: {len(profile.measurements)} measurements instead of {len(wanted)}")
     pairs = zip(profile.measurements, wanted, strict=True)
     measurements = tuple(_named(item, threads, sizes, subject) for item, (threads, sizes) in pairs)
     return replace(profile, measurements=measurements)
 
 
 def _named(found: Measurement, threads: int, sizes: dict[str, int], subject: str) -> Measurement:
-    """*found* with the names that splitc gives to dimensions without one, which a program cannot know."""
+    """Return *found* with splitc's names of unnamed dimensions, which the program does not know."""
     if found.threads != threads or any(sizes.get(name, size) != size for name, size in found.dims.items()):
         raise ProfileError(
-            f"{subject}: holds a measurement with {_sizes(found.threads, found.dims)} "
-            f"where {_sizes(threads, sizes)} was asked for"
+            f"{subject}: a measurement with {_sizes(found.threads, found.dims)} instead of {_sizes(threads, sizes)}"
         )
     return replace(found, dims=sizes)
 
@@ -136,7 +142,7 @@ def _sizes(threads: int, sizes: Mapping[str, int]) -> str:
 
 
 def failure(done: Finished, job: ProfileJob, where: str) -> ProfileError:
-    """The one sentence about a program that failed."""
+    """Return the error about a program that failed *where*."""
     start = f"profiling {job.model.name} {where} failed"
     if done.code < 0 or done.code > 128:  # noqa: PLR2004 - a shell adds 128 to the number of a signal
         number = -done.code if done.code < 0 else done.code - 128
@@ -144,7 +150,7 @@ def failure(done: Finished, job: ProfileJob, where: str) -> ProfileError:
         name = names.get(number, f"signal {number}")
         hint = "; it may have run out of memory" if name == "SIGKILL" else ""
         return ProfileError(f"{start}: it was ended by {name}{hint}")
-    return ProfileError(f"{start}: {done.said or f'it ended with code {done.code} and said nothing'}")
+    return ProfileError(f"{start}: {done.said or f'it ended with code {done.code} and no message'}")
 
 
 def run(
@@ -156,12 +162,15 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: IO[bytes] | None = None,
 ) -> Finished:
-    """Run *command* to its end; each line on its stderr goes to *say* as it comes.
+    """Run *command* to its end; each line on its stderr is passed to *say* as it arrives.
 
-    Whatever ends the wait (a timeout, Ctrl-C, a signal) ends the process first.
+    If the wait is interrupted (by a timeout, Ctrl-C or a signal), the process is ended first.
+
+    Args:
+        timeout_s: by default, that of *job*.
 
     Raises:
-        ProfileError: it took longer than *timeout_s*, by default that of *job*, or cannot be started.
+        ProfileError: it took longer than *timeout_s*, or cannot be started.
     """
     limit_s = job.timeout_s if timeout_s is None else timeout_s
     deadline = time.monotonic() + limit_s
@@ -173,7 +182,7 @@ def run(
         except OSError as error:
             raise ProfileError(f"{command[0]} cannot be started: {error.strerror}") from error
         lines: list[str] = []
-        assert process.stderr is not None, "it was asked for"
+        assert process.stderr is not None, "a pipe was requested"
         listener = threading.Thread(target=_listen, args=(process.stderr, lines), daemon=True)
         listener.start()
         try:
@@ -184,7 +193,7 @@ def run(
             ) from error
         finally:
             end(process)
-            # Children of the process may hold its stderr open; what they say is of no interest.
+            # Children of the process may keep its stderr open; their output is ignored.
             listener.join(timeout=1.0)
         out.seek(0)
         said = lines[-1][:_SAID_CHARACTERS] if lines else ""
@@ -192,7 +201,7 @@ def run(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End *process* if it still runs: politely, so that it cleans up, then by force."""
+    """End *process* if it still runs: with SIGTERM, so that it can clean up, then with SIGKILL."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -209,7 +218,7 @@ def _listen(stream: IO[bytes], lines: list[str]) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], lines: list[str], say: Say, deadline: float) -> None:
-    """Wait for the end of *process*; *say* is called from this thread, as it may draw on a terminal."""
+    """Wait for the end of *process*; *say* is called from this thread, because it may write to a terminal."""
     shown = 0
     while True:
         try:

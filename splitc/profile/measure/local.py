@@ -1,4 +1,4 @@
-"""Profile on this machine, in a process of its own: its threads and its crashes are not the compiler's."""
+"""Profile on this machine, in a separate process, whose threads and crashes do not affect the compiler."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ def profile_here(job: ProfileJob, say: Say) -> Profile:
     """Profile *job* on this machine.
 
     Raises:
-        ProfileError: the program failed; the message holds what it said.
+        ProfileError: the program failed; the message contains its output.
     """
     with tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         inputs = [str(Path(folder) / f"inputs{number}.npz") for number in range(len(job.feeds))]
@@ -40,7 +40,7 @@ def profile_here(job: ProfileJob, say: Say) -> Profile:
             write_feeds(feeds, Path(path))
         program = shipped("profilers") / PROGRAM
         command = [sys.executable, "-P", str(program), str(job.model.path), *program_options(job, inputs)]
-        # What the program leaves in its temporary folder when it is killed goes with ours.
+        # With TMPDIR, temporary files of the program are removed with the folder even if it is killed.
         done = run(command, job, say, env={**os.environ, "TMPDIR": folder})
     if done.code:
         raise failure(done, job, _WHERE)
@@ -48,13 +48,13 @@ def profile_here(job: ProfileJob, say: Say) -> Profile:
 
 
 def profile_here_once(job: ProfileJob, cache: Cache, say: Say) -> Profile:
-    """Profile *job* on this machine, or return the profile kept from last time.
+    """Return the cached profile of *job*, or profile it on this machine and cache the result.
 
     Raises:
-        ProfileError: as of `profile_here`.
+        ProfileError: see `profile_here`.
     """
     key = _key(job)
-    with suppress(ProfileError):  # absent, or damaged: then it is measured anew
+    with suppress(ProfileError):  # missing or damaged: measure again
         return decode_profile(cache.get("profiles", key), "cache")
     profile = profile_here(job, say)
     cache.put("profiles", key, encode(profile))
@@ -62,7 +62,7 @@ def profile_here_once(job: ProfileJob, cache: Cache, say: Say) -> Profile:
 
 
 def _key(job: ProfileJob) -> tuple[object, ...]:
-    """Everything that a profile of *job* made here depends on, the machine and the weather aside."""
+    """Return everything that a profile of *job* made on this machine depends on."""
     program = hashlib.sha256((shipped("profilers") / PROGRAM).read_bytes()).hexdigest()
     feeds = hashlib.sha256()
     for values in job.feeds:

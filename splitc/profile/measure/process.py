@@ -1,4 +1,4 @@
-"""Talk with a program that reaches another machine (ssh, adb), and never wait for it without end."""
+"""Exchange data with a program that connects to another machine (ssh, adb), always with a time limit."""
 
 import os
 import selectors
@@ -15,14 +15,14 @@ _TICK_S = 0.1
 _GRACE_S = 1.0
 _CHUNK_BYTES = 1 << 16
 _KEPT_BYTES = 1 << 16  # of stderr: its end says why
-_LINE_BYTES = 1 << 28  # no profile is as long
+_LINE_BYTES = 1 << 28  # longer than any profile
 
 
 class Talk:
     """A running program.
 
     Attributes:
-        linger_s: how long it may take to end by itself once it is no longer wanted.
+        linger_s: how long it may take to end by itself after its stdin is closed.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], linger_s: float) -> None:
@@ -32,23 +32,23 @@ class Talk:
 
     @property
     def err(self) -> str:
-        """The end of what it wrote on stderr."""
+        """The end of its output on stderr."""
         return self._err.decode(errors="replace")
 
     @property
     def code(self) -> int | None:
-        """Its exit status, below zero the signal that ended it; None while it runs."""
+        """Its exit status, or if negative, the number of the signal that ended it; None while it runs."""
         return self.process.returncode
 
     def lines(
         self, outgoing: Iterable[bytes] = (), *, until: float, beat: bytes | None = None
     ) -> Iterator[bytes]:
-        """Send *outgoing* and yield the lines of stdout as they come, until the program has ended.
+        """Send *outgoing* and yield the lines of stdout as they arrive, until the program has ended.
 
         Args:
-            until: on the clock of `time.monotonic`.
-            beat: sent now and then once all is sent, so that the other side knows us alive; without
-                it stdin is closed then.
+            until: the time limit, on the clock of `time.monotonic`.
+            beat: sent every few seconds after *outgoing*, to show the other side that this process is alive;
+                if None, stdin is closed after *outgoing*.
 
         Raises:
             TimeoutError: the program still runs at *until*.
@@ -60,7 +60,7 @@ class Talk:
             sender = _Sender(selector, stdin, iter(outgoing), beat)
             line = b""
             ended_s: float | None = None
-            # What it started may hold its pipes open for ever.
+            # Its children may keep its pipes open forever.
             while ended_s is None or (
                 _open(selector, (stdout, stderr)) and time.monotonic() < ended_s + _GRACE_S
             ):
@@ -96,7 +96,7 @@ def _open(selector: selectors.BaseSelector, pipes: Iterable[IO[bytes]]) -> bool:
 
 
 class _Sender:
-    """Writes what the pipe takes, when it takes it."""
+    """Writes to a pipe whenever the pipe accepts data."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class _Sender:
         self._waits = True
 
     def send(self) -> None:
-        """Write what the pipe takes; call when it takes something."""
+        """Write as much as the pipe accepts; call when the pipe is ready."""
         if not self._left:
             self._left = memoryview(next(self._outgoing, b""))
         try:
@@ -127,7 +127,7 @@ class _Sender:
                 return
         except BlockingIOError:
             return
-        except OSError:  # it reads no more; what it said on the way out tells why
+        except OSError:  # the program has closed its stdin; its output tells why
             self._beat = None
         self._selector.unregister(self._stdin)
         self._waits = False
@@ -137,7 +137,7 @@ class _Sender:
                 self._stdin.close()
 
     def beat(self) -> None:
-        """Have a beat sent if it is time for one; call often."""
+        """Schedule a beat if one is due; call often."""
         if self._beat is not None and not self._waits and time.monotonic() > self._next_s:
             self._left = memoryview(self._beat)
             self._wait()
@@ -151,12 +151,12 @@ def talk(
     linger_s: float = LINGER_S,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Talk]:
-    """Start *command*; when the block ends, so do it and its children, whatever happened.
+    """Start *command*; when the block ends, in any way, end it and its children.
 
-    Its stdin is closed first: that tells the other machine, which has *linger_s* to tidy up.
+    Its stdin is closed first, which tells the other machine to clean up; it then has *linger_s* to end by itself.
 
     Args:
-        apart: in a session of its own, where no terminal reaches it and it can ask for no password.
+        apart: run it in a new session without a terminal, so that it cannot ask for a password.
 
     Raises:
         OSError: it cannot be started.
@@ -178,11 +178,11 @@ def talk(
 
 
 def run(command: Sequence[str], *, until: float) -> tuple[int, str, str]:
-    """Run *command* to its end; return its exit status and what it wrote on stdout and stderr.
+    """Run *command* to its end; return its exit status, stdout and stderr.
 
     Raises:
         OSError: it cannot be started.
-        TimeoutError: it still ran at *until*; it was ended.
+        TimeoutError: it was still running at *until* and was ended.
     """
     with talk(command, linger_s=0) as program:
         out = b"\n".join(program.lines(until=until))
@@ -199,7 +199,7 @@ def _end(process: subprocess.Popen[bytes], apart: bool, linger_s: float) -> None
                 return
             _signal(process, number, apart)
     except BaseException:
-        # The user does not want to wait: a second Ctrl-C.
+        # For example a second Ctrl-C: do not wait any longer.
         _signal(process, signal.SIGKILL, apart)
         raise
     finally:
@@ -218,7 +218,7 @@ def _waited(process: subprocess.Popen[bytes], patience_s: float) -> bool:
 
 def _signal(process: subprocess.Popen[bytes], number: int, apart: bool) -> None:
     if process.poll() is not None:
-        return  # its number may be another's by now
+        return  # its process id may already belong to another process
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number) if apart else process.send_signal(number)
 

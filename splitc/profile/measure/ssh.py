@@ -1,4 +1,4 @@
-"""Profile a model on a board over SSH: one connection, nothing installed there, nothing left there."""
+"""Profile a model on a board over one SSH connection; nothing is installed or left on the board."""
 
 import contextlib
 import json
@@ -26,8 +26,8 @@ _PROGRAM = Path(__file__).with_name("ssh_program.py")
 _NEEDS = ("numpy", "onnxruntime")
 _CHUNK_BYTES = 1 << 18
 _CONNECT_S = 15
-_NOT_FOUND = (126, 127)  # as shells say that there is no such program, or that it cannot be executed
-# ssh and its configuration may hand names to a shell; no host or user needs what means something there.
+_NOT_FOUND = (126, 127)  # exit codes of shells: the program does not exist or cannot be executed
+# ssh and its configuration may pass names to a shell, so characters with a meaning in shells are not allowed.
 _NAME = r"(?!-)[^\x00-\x20\x7f'\"`$\\/;&<>|(){}\[\]@:*?!#]+"
 _HOST = re.compile(
     rf"(?:(?P<user>{_NAME})@)?(?:\[(?P<address>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<name>{_NAME}))(?::(?P<port>\d{{1,5}}))?"
@@ -37,66 +37,66 @@ _OPTIONS = {
     "ServerAliveInterval": "15",
     "ServerAliveCountMax": "4",
     "ClearAllForwardings": "yes",
-    "ControlMaster": "no",  # a master started here would live on, and hold our pipes open
+    "ControlMaster": "no",  # a master process started here would keep running and keep our pipes open
     "ForwardAgent": "no",
     "ForwardX11": "no",
-    "LogLevel": "INFO",  # what it says is read here, whatever the user's configuration prefers
+    "LogLevel": "INFO",  # its messages are parsed here, so the user's setting does not apply
     "PermitLocalCommand": "no",
     "RemoteCommand": "none",
     "RequestTTY": "no",
 }
-# One line, without a single quote or an exclamation mark: a login shell may be dash, fish or tcsh. The program
-# follows on stdin up to a zero byte, read byte by byte so that nothing behind it is lost.
+# One line, without single quotes and exclamation marks, because the login shell may be dash, fish or tcsh. It reads
+# the program from stdin up to a zero byte, byte by byte, so that the data after it stays in the pipe.
 _BOOT = (
     "import os,sys;"
     'sys.version_info<(3,9) and (sys.stdout.write(sys.argv[1]+" "+sys.version.split()[0]),sys.exit(1));'
     "sys.path=[p for p in sys.path if p];"
     r'exec(b"".join(iter(lambda:os.read(0,1) or sys.exit(1),b"\0")))'
 )
-# What ssh says, and what it means; the first that fits.
+# Messages of ssh, and ours for the user; the first match counts.
 _SSH = {
-    "Could not resolve hostname": "there is no host {where}; check its name, or add it to ~/.ssh/config",
+    "Could not resolve hostname": "host {where} was not found; check its name, or add it to ~/.ssh/config",
     "IDENTIFICATION HAS CHANGED": (
-        "{where} shows another host key than before; if it was set up anew, run `ssh-keygen -R {known}` and connect "
-        "once by hand with `{by_hand}`, and if not, find out what answers in its place"
+        "the host key of {where} has changed; if the host was reinstalled, run `ssh-keygen -R {known}` and connect once "
+        "by hand with `{by_hand}`, and if not, another machine may be answering in its place"
     ),
     "Host key verification failed": (
-        "{where} is not known yet; connect once by hand with `{by_hand}` and check its host key"
+        "the host key of {where} is not known; connect once by hand with `{by_hand}` and check the key"
     ),
     "Permission denied (": (
-        "{where} does not let us in; check the user, and give it your key with `ssh-copy-id`"
+        "{where} denied access; check the user name, and install your key there with `ssh-copy-id`"
     ),
     "Too many authentication failures": (
-        "{where} does not let us in after too many keys; name the right one in ~/.ssh/config"
+        "{where} denied access after too many keys; select the right one in ~/.ssh/config"
     ),
-    "Connection refused": "{where} refuses connections; check the port, and that an SSH server runs there",
-    "timed out": "{where} does not answer; check that it is on, and on this network",
-    "No route to host": "{where} cannot be reached; check that it is on, and on this network",
-    "is unreachable": "{where} cannot be reached; check that this machine is on its network",
+    "Connection refused": "{where} refused the connection; check the port, and that an SSH server is running there",
+    "timed out": "{where} does not answer; check that it is switched on and connected to this network",
+    "No route to host": "{where} cannot be reached; check that it is switched on and connected to this network",
+    "is unreachable": "{where} cannot be reached; check that this machine is connected to its network",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _Host:
-    """Where to go: `name` as ssh takes it, `shown` as the user wrote it."""
+    """A host: `name` in the form for ssh, `shown` as the user wrote it."""
 
     shown: str
     name: str
     port: int | None
 
     def ssh(self) -> list[str]:
-        """The beginning of an ssh command."""
+        """Return the beginning of an ssh command for this port."""
         return ["ssh"] if self.port is None else ["ssh", "-p", str(self.port)]
 
     def known(self) -> str:
-        """As ssh-keygen -R takes it."""
+        """Return the name for `ssh-keygen -R`."""
         bare = self.name.rpartition("@")[2]
         return bare if self.port in (None, 22) else f"[{bare}]:{self.port}"
 
 
 @dataclass(slots=True)
 class _Heard:
-    """What came back: the last word of the program over there, and how many lines it said."""
+    """What the program on the board has sent: the kind and content of its result, and whether it has begun."""
 
     kind: str | None = None
     content: Any = None
@@ -107,10 +107,10 @@ def profile_over_ssh(job: ProfileJob, host: str, say: Say, *, python: str = "pyt
     """Profile *job* on *host*, `[user@]host[:port]` or an alias of ~/.ssh/config.
 
     Args:
-        python: the interpreter there; it needs numpy and onnxruntime. It may begin with `~/`.
+        python: the Python interpreter there, with numpy and onnxruntime. It may begin with `~/`.
 
     Raises:
-        ProfileError: in one sentence what is wrong, and what to do about it.
+        ProfileError: the host cannot be used, or the program failed or took too long.
     """
     place = _parse(host)
     mark = f"splitc-{secrets.token_hex(8)}"
@@ -119,7 +119,7 @@ def profile_over_ssh(job: ProfileJob, host: str, say: Say, *, python: str = "pyt
     heard = _Heard()
     say(f"connecting to {place.shown}")
     try:
-        # With a terminal of our own, ssh may ask for a password there.
+        # If this process has a terminal, ssh may ask for a password there.
         with _stream(job) as outgoing, talk(command, apart=not _at_terminal(), linger_s=0) as program:
             for line in program.lines(outgoing, until=until, beat=b"."):
                 _hear(line, mark.encode(), heard, say)
@@ -136,10 +136,10 @@ def profile_over_ssh(job: ProfileJob, host: str, say: Say, *, python: str = "pyt
 
 
 def _parse(host: str) -> _Host:
-    # A bare IPv6 address has colons, and so no port.
+    # An IPv6 address without brackets contains colons, so it cannot have a port.
     match = _HOST.fullmatch(f"[{host}]" if host.count(":") > 1 and "[" not in host else host)
     if match is None or not 0 < int(match["port"] or 22) < 1 << 16:
-        raise ProfileError(f"{host!r} is not a host; give [user@]host[:port] or a name from ~/.ssh/config")
+        raise ProfileError(f"invalid host {host!r}; give [user@]host[:port] or a name from ~/.ssh/config")
     bare = match["address"] or match["name"]
     name = f"{match['user']}@{bare}" if match["user"] else bare
     return _Host(host, name, int(match["port"]) if match["port"] else None)
@@ -151,7 +151,7 @@ def _at_terminal() -> bool:
 
 def _command(place: _Host, python: str, mark: str) -> list[str]:
     if not python.strip() or any(not character.isprintable() for character in python):
-        raise ProfileError(f"{python!r} names no Python; give for example ~/venv/bin/python")
+        raise ProfileError(f"invalid path of Python {python!r}; give for example ~/venv/bin/python")
     home, _, rest = python.partition("/") if python.startswith("~") else ("", "", python)
     word = f"{home}/{shlex.quote(rest)}" if re.fullmatch(r"~\w*", home) else shlex.quote(python)
     options = {**_OPTIONS, "BatchMode": "no" if _at_terminal() else "yes"}
@@ -164,12 +164,12 @@ def _command(place: _Host, python: str, mark: str) -> list[str]:
     ]
 
 
-# --- what is sent ---
+# --- data that is sent ---
 
 
 @contextlib.contextmanager
 def _stream(job: ProfileJob) -> Iterator[Iterator[bytes]]:
-    """What goes to the board: the program that takes the rest, what to run, and the files."""
+    """Yield the data for the board: the program that receives the rest, the task, and the files."""
     with tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         files = {f"program/{PROGRAM}": shipped("profilers") / PROGRAM}
         files |= {f"model/{name}": path for name, path in jobs.files(job.model).items()}
@@ -196,20 +196,20 @@ def _chunks(task: dict[str, Any], paths: Sequence[Path]) -> Iterator[bytes]:
                 yield chunk
                 left -= len(chunk)
         if left:
-            raise ProfileError(f"{path}: became shorter while it was sent; try again")
+            raise ProfileError(f"{path}: the file became shorter while it was sent; try again")
 
 
-# --- what comes back ---
+# --- data that is received ---
 
 
 def _hear(line: bytes, mark: bytes, heard: _Heard, say: Say) -> None:
     _, found, text = line.partition(mark + b" ")
     if not found:
-        return  # a greeting of the login shell
+        return  # output of the login shell
     heard.begun = True
     try:
         kind, content = json.loads(text)
-    except (ValueError, TypeError):  # the version of a Python that is too old to say more
+    except (ValueError, TypeError):  # a Python that is too old prints only its version
         kind, content = "old", text.decode(errors="replace").strip()
     if kind == "say":
         say(str(content))
@@ -225,7 +225,7 @@ def _late(job: ProfileJob, place: _Host) -> ProfileError:
 
 
 def _error(job: ProfileJob, place: _Host, python: str, heard: _Heard, program: Talk) -> ProfileError:
-    """What the board said, else what ssh said."""
+    """Return the error that the board reported, else the one that ssh reported."""
     if heard.kind == "ended":
         code, err = heard.content
         return jobs.failure(Finished(code, b"", _last_line(err)), job, f"on {place.shown}")
@@ -235,8 +235,8 @@ def _error(job: ProfileJob, place: _Host, python: str, heard: _Heard, program: T
         return ProfileError(_BOARD[heard.kind](place.shown, python, job.model.name, heard.content))
     if heard.begun:
         return ProfileError(
-            f"the connection to {place.shown} was lost while {job.model.name} was profiled there; "
-            "check it and try again"
+            f"the connection to {place.shown} was lost while {job.model.name} was being profiled there; "
+            "check the network and try again"
         )
     return _ssh_error(place, python, program)
 
@@ -244,21 +244,21 @@ def _error(job: ProfileJob, place: _Host, python: str, heard: _Heard, program: T
 def _missing(where: str, python: str, _model: str, module: str) -> str:
     return (
         f"{python} on {where} has no {module}; run `{python} -m pip install {' '.join(_NEEDS)}` there, "
-        "or name another Python with --python"
+        "or give another Python with --python"
     )
 
 
 def _old(where: str, python: str, _model: str, version: str) -> str:
-    return f"{python} on {where} is version {version}, but 3.9 or newer is needed; name another with --python"
+    return f"{python} on {where} is version {version}, but 3.9 or newer is needed; give another with --python"
 
 
 def _full(where: str, _python: str, model: str, sizes: tuple[int, int]) -> str:
     size, free = map(format_bytes, sizes)
-    return f"{model} needs {size} on {where}, which has {free} free; make room there"
+    return f"{model} needs {size} on {where}, which has {free} free; free more space there"
 
 
 def _refused(where: str, _python: str, model: str, reason: str) -> str:
-    return f"{where} cannot take {model}: {reason}"
+    return f"{where} cannot store {model}: {reason}"
 
 
 _BOARD: dict[str, Callable[[str, str, str, Any], str]] = {
@@ -270,7 +270,7 @@ _BOARD: dict[str, Callable[[str, str, str, Any], str]] = {
 
 
 def _ssh_error(place: _Host, python: str, program: Talk) -> ProfileError:
-    """Turn what ssh, or the login shell, said into a sentence."""
+    """Return the error for a message of ssh or the login shell."""
     by_hand = " ".join((*place.ssh(), place.name))
     for words, sentence in _SSH.items():
         if words in program.err:
@@ -278,9 +278,9 @@ def _ssh_error(place: _Host, python: str, program: Talk) -> ProfileError:
     last = _last_line(program.err)
     if program.code in _NOT_FOUND or re.search(r"not found|[Uu]nknown command|No such file", last):
         return ProfileError(
-            f"{place.shown} has no {python}; install Python 3.9 or newer there, or name one with --python"
+            f"{place.shown} has no {python}; install Python 3.9 or newer there, or give its path with --python"
         )
-    reason = last or f"it ended with code {program.code} and said nothing"
+    reason = last or f"it ended with code {program.code} and no message"
     return ProfileError(f"ssh to {place.shown} failed: {reason}; try `{by_hand} {python} --version` by hand")
 
 

@@ -1,8 +1,8 @@
-"""Run one program on a board and leave nothing behind. Sent by `ssh.py` as text; Python 3.9 and its library.
+"""Run one program on a board and remove all its files. `ssh.py` sends this as text; it needs only Python 3.9.
 
-Comes in on stdin: a line of JSON, the bytes of the files that it lists, then a byte now and then.
-When stdin ends or falls silent, the other side is gone: the program is ended and its files removed.
-Goes out on stdout: lines that begin with the mark, which tells them from what a login shell prints.
+Input on stdin: a line of JSON, the bytes of the files that it lists, then a byte every few seconds. When stdin
+ends or nothing arrives for a while, the other side is gone: the program is ended and its files are removed.
+Output on stdout: lines that begin with a mark, which distinguishes them from output of the login shell.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ import tempfile
 import time
 from typing import Any
 
-SILENCE_S = 60.0  # the other side beats every few seconds
+SILENCE_S = 60.0  # the other side sends a byte every few seconds
 PATIENCE_S = 2.0
 CHUNK_BYTES = 1 << 16
 KEPT_BYTES = 1 << 16
 
 
 class Gone(Exception):  # noqa: N818 - the name says what happened
-    """The other side has left."""
+    """The other side is gone."""
 
 
 class Failed(Exception):  # noqa: N818 - the name says what happened
-    """Something is missing here; the arguments are its kind and what the other side should know of it."""
+    """The task cannot be done; the arguments are the kind of failure and its details."""
 
 
 def main(mark: str) -> int:
-    """Do what stdin asks for; return the exit status."""
+    """Do the task that arrives on stdin; return the exit status."""
     for name in ("SIGHUP", "SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), leave)
     try:
@@ -48,7 +48,7 @@ def main(mark: str) -> int:
 
 
 def serve(mark: str) -> tuple[str, Any]:
-    """Take the files, run the program, tidy up; return what came of it."""
+    """Receive the files, run the program and clean up; return the kind and content of the result."""
     try:
         task = json.loads(take_line())
         check_modules(task["needs"])
@@ -65,18 +65,18 @@ def serve(mark: str) -> tuple[str, Any]:
 
 
 def leave(number: int, _frame: object) -> None:
-    """End, tidying up on the way."""
+    """Exit on a signal; `finally` blocks clean up."""
     sys.exit(128 + number)
 
 
 def tell(mark: str, kind: str, content: Any) -> None:
-    """Write one line; what stands before it may be a login shell's, and not ended."""
+    """Write one line; the line break before it ends any unfinished output of the login shell."""
     data = f"\n{mark} {json.dumps([kind, content])}\n".encode("ascii")
     while data:
         data = data[os.write(1, data) :]
 
 
-# --- what comes in ---
+# --- input ---
 
 
 def take(count: int) -> bytes:
@@ -89,7 +89,7 @@ def take(count: int) -> bytes:
 
 
 def take_line() -> bytes:
-    """Return one line, and leave what follows it."""
+    """Return one line; data after it stays in the pipe."""
     line = b""
     while not line.endswith(b"\n"):
         line += take(1)
@@ -97,26 +97,26 @@ def take_line() -> bytes:
 
 
 def check_modules(names: list[str]) -> None:
-    """Fail before a large model was sent, not after."""
+    """Check that modules exist, before a large model is sent."""
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise Failed("missing", name)
 
 
 def make_folder(size: int) -> str:
-    """Make a folder of our own where *size* bytes fit."""
+    """Make a temporary folder where *size* bytes fit."""
     places = [tempfile.gettempdir(), "/var/tmp", os.path.expanduser("~")]  # noqa: PTH111, S108
     free = {place: shutil.disk_usage(place).free for place in places if os.access(place, os.W_OK)}
     for place, room in free.items():
-        if room > size + (64 << 20):  # a trace and the optimised graph come beside them
+        if room > size + (64 << 20):  # leave space for a trace and the optimised graph
             return tempfile.mkdtemp(prefix="splitc-", dir=place)
     raise Failed("full", [size, max(free.values(), default=0)])
 
 
 def take_files(folder: str, files: list[tuple[str, int]]) -> None:
-    """Write what comes in into the files, given by name and size."""
+    """Receive files, given by name and size, and write them to *folder*."""
     for name, size in files:
-        # As bytes: under a C locale Python 3.9 could not name every file.
+        # Bytes, because under a C locale Python 3.9 does not support all file names.
         path = os.path.join(folder.encode(), name.encode())  # noqa: PTH118
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
         with open(path, "wb") as file:  # noqa: PTH123
@@ -129,7 +129,7 @@ def take_files(folder: str, files: list[tuple[str, int]]) -> None:
 
 
 def run(mark: str, folder: str, task: dict[str, Any]) -> tuple[str, Any]:
-    """Run the program to its end, passing on what it says on stderr."""
+    """Run the program to its end, and pass on its lines on stderr."""
     scratch = os.path.join(folder, "tmp")  # noqa: PTH118
     os.mkdir(scratch)  # noqa: PTH102
     process = subprocess.Popen(
@@ -152,7 +152,7 @@ def run(mark: str, folder: str, task: dict[str, Any]) -> tuple[str, Any]:
 
 
 def listen(mark: str, process: subprocess.Popen[bytes], until: float) -> tuple[bytes, bytes]:
-    """Return what the program printed, and the end of what it said."""
+    """Return the program's stdout, and the end of its stderr."""
     out_fd, err_fd = process.stdout.fileno(), process.stderr.fileno()  # type: ignore[union-attr]
     out, err, said = bytearray(), bytearray(), bytearray()
     open_fds = {out_fd, err_fd}
@@ -183,7 +183,7 @@ def listen(mark: str, process: subprocess.Popen[bytes], until: float) -> tuple[b
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End the program and all it started, first with a signal that lets it tidy up."""
+    """End the program and its children: with SIGTERM, so that they can clean up, then with SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             return
@@ -194,7 +194,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def remove(folder: str) -> None:
-    """Remove *folder*, not to be stopped half-way."""
+    """Remove *folder*; signals are ignored meanwhile."""
     for name in ("SIGHUP", "SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,10 +1,11 @@
-"""Correct the predictions for a machine by a few runs on it.
+"""Correct the predictions for a machine with a few runs on it.
 
-Each machine is off by a factor of its own, and by one for each kind of work. What is believed of their
-logarithms before any run is how far they differed between the machines of the fit: a normal distribution
-around zero. A run tells log(measured / predicted) = whole + sum of share x term + noise, the shares being
-those of the predicted time. So what is believed afterwards is again normal (linear regression with a
-Gaussian prior): work that a run informs is rescaled, the rest stays as uncertain as it was.
+The time on a machine differs from the prediction by one factor for the whole machine and one factor for each
+kind of work. Before any run, the logarithms of these factors have a normal distribution around zero, as wide
+as the factors differed between the machines of the fit. A run gives the observation
+log(measured / predicted) = whole + sum of share x term + noise, where the shares are those of the predicted
+time. The distribution after the run is again normal (linear regression with a Gaussian prior): kinds of work
+that the run contains are rescaled, and the others stay as uncertain as before.
 """
 
 import math
@@ -24,7 +25,7 @@ from splitc.profile.targets.roofline import Machine, costs, machine, unit_second
 
 Array = NDArray[np.float64]
 
-_FAR_OFF = 10.0  # a run so many times faster or slower than predicted is worth a word
+_FAR_OFF = 10.0  # a run this many times faster or slower than predicted gets a note
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,10 @@ class CalibrationRun:
     """A model that ran on the device.
 
     Attributes:
-        model: its name, for people.
-        work: what each unit has to do.
-        seconds: how long each unit took; None if only the whole run was timed.
+        model: its name, for messages.
+        sha256: of the model.
+        work: the work of each unit.
+        seconds: the time of each unit; None if only the whole run was timed.
     """
 
     model: str
@@ -47,7 +49,7 @@ class CalibrationRun:
 
 @dataclass(frozen=True, slots=True)
 class UsedRun:
-    """A run that a calibration rests on; `predicted_s` is what was predicted before any."""
+    """A run that a calibration was made from; `predicted_s` is the prediction without calibration."""
 
     model: str
     sha256: str
@@ -58,13 +60,13 @@ class UsedRun:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What runs on a target have shown of it.
+    """Corrections of the predictions for a target, computed from runs on it.
 
     Attributes:
         basis: digest of the description and coefficients that it corrects.
-        log_scale: logarithms of the corrections, of the whole and of each term.
-        covariance: how sure they are.
-        notes: what a person should know of the runs, a sentence each.
+        log_scale: logarithms of the correction factors: of the whole machine, then of each term.
+        covariance: of `log_scale`.
+        notes: messages for the user about the runs, one sentence each.
     """
 
     target: str
@@ -82,23 +84,37 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """Logarithms of the corrections: mean and covariance, of the whole machine and of each term."""
+    """Normal distribution of the logarithms of the correction factors: of the whole machine, then of each term.
+
+    Attributes:
+        log_scale: the mean.
+        noise: standard deviation of log(measured / predicted) of one run around its expected value.
+    """
 
     log_scale: Array
     covariance: Array
     noise: float
 
     def scale(self) -> Array:
-        """Return the correction of each term, in the order of `TERMS`."""
+        """Return the correction factor of each term, in the order of `TERMS`."""
         return np.asarray(np.exp(self.log_scale[0] + self.log_scale[1:]))
 
     def deviation(self, shares: Array) -> float:
-        """Return the standard deviation of log(measured / predicted) of a model with these *shares*."""
+        """Return the standard deviation of log(measured / predicted) for a model.
+
+        Args:
+            shares: the share of each term in its predicted time, in the order of `TERMS`.
+        """
         towards = np.concatenate([[1.0], shares])
         return math.sqrt(towards @ self.covariance @ towards + self.noise**2)
 
     def after(self, shares: Array, log_ratio: float) -> "Belief":
-        """Return what is believed after one more observation of log(measured / predicted before any)."""
+        """Return the distribution after one more run.
+
+        Args:
+            shares: the share of each term in the predicted time.
+            log_ratio: log(measured / predicted without calibration).
+        """
         towards = np.concatenate([[1.0], shares])
         spread = self.covariance @ towards
         gain = spread / (towards @ spread + self.noise**2)
@@ -110,7 +126,7 @@ class Belief:
 
 
 def belief(on: Machine, calibration: Calibration | None = None) -> Belief:
-    """Return what is believed of a machine: from its calibration, or from the machines of the fit.
+    """Return the distribution of a machine's correction factors: from its calibration, else from the fit.
 
     Raises:
         TargetError: the calibration was made with another description or other coefficients.
@@ -122,33 +138,33 @@ def belief(on: Machine, calibration: Calibration | None = None) -> Belief:
         return Belief(np.zeros(len(deviations)), np.diag(np.square(deviations)), errors.model.value)
     if calibration.basis != basis(on):
         raise TargetError(
-            f"the calibration of '{on.target}' was made with another description of it; "
+            f"the calibration of '{on.target}' was made for another description of this target; "
             f"run `splitc calibrate {on.target}` again"
         )
     return Belief(np.array(calibration.log_scale), np.array(calibration.covariance), errors.model.value)
 
 
 def basis(on: Machine) -> str:
-    """Return the SHA-256 of what a prediction for *on* rests on: its description and coefficients."""
+    """Return the SHA-256 of the description and coefficients that predictions for *on* are made from."""
     return json_sha256([encode(on.descriptor), encode(on.coefficients)])
 
 
 def joined(older: Sequence[CalibrationRun], newer: Sequence[CalibrationRun]) -> tuple[CalibrationRun, ...]:
-    """Return the runs of both; a newer one takes the place of an older one of the same model and threads."""
+    """Return the runs of both; a newer run replaces an older one of the same model and thread count."""
     runs = {(run.sha256, run.threads): run for run in older}
     return tuple((runs | {(run.sha256, run.threads): run for run in newer}).values())
 
 
 def calibrate(target: Target, runs: Sequence[CalibrationRun]) -> Calibration:
-    """Return what *runs* show of *target*.
+    """Return the calibration of *target* from *runs*.
 
     Raises:
-        ProfileError: no runs, or one without a time above zero.
-        TargetError: the target has nothing to predict from.
+        ProfileError: there are no runs, or one has no times, work or positive total.
+        TargetError: the target has no descriptor or no thread count.
     """
     if not runs:
         raise ProfileError(
-            f"there is no run to calibrate '{target.name}' with; record one with `splitc profile`"
+            f"there are no runs to calibrate '{target.name}' with; record one with `splitc profile`"
         )
     known = belief(machine(target, runs[0].threads))
     used, notes = [], []
@@ -171,7 +187,10 @@ def calibrate(target: Target, runs: Sequence[CalibrationRun]) -> Calibration:
 
 
 def _observations(run: CalibrationRun, predicted: Array) -> list[tuple[Array, float]]:
-    """Return (shares, log ratio) of the run; of its units by what they mostly do, where they were timed."""
+    """Return pairs of shares and log ratio: one for each kind of unit if units were timed, else one for the run.
+
+    The kind of a unit is the term with the largest predicted time.
+    """
     if run.seconds is None:
         groups = [(predicted.sum(axis=0), run.whole_s)]
     else:
@@ -186,13 +205,13 @@ def _observations(run: CalibrationRun, predicted: Array) -> list[tuple[Array, fl
 def _check(run: CalibrationRun) -> None:
     times = [run.whole_s, *(run.seconds or ())]
     if not all(math.isfinite(value) and value >= 0 for value in times) or run.whole_s == 0:
-        raise ProfileError(f"the run of '{run.model}' has a time that is not above zero; record it again")
+        raise ProfileError(f"the run of '{run.model}' has times that are not positive; record it again")
     if not run.work:
         raise ProfileError(
-            f"the run of '{run.model}' does not say what its units do; record it with `splitc profile`"
+            f"the run of '{run.model}' lacks the work of its units; record it with `splitc profile`"
         )
     if run.seconds is not None and (len(run.seconds) != len(run.work) or not any(run.seconds)):
-        raise ProfileError(f"the run of '{run.model}' has no time for each of its units; record it again")
+        raise ProfileError(f"the run of '{run.model}' lacks times of some units; record it again")
 
 
 def _notes(run: UsedRun, target: Target) -> list[str]:
@@ -200,7 +219,8 @@ def _notes(run: UsedRun, target: Target) -> list[str]:
     if 1 / _FAR_OFF < ratio < _FAR_OFF:
         return []
     how = f"{ratio:.3g} times slower" if ratio > 1 else f"{1 / ratio:.3g} times faster"
-    return [f"'{run.model}' ran {how} than predicted for '{target.name}': was it this device, at rest?"]
+    start = f"'{run.model}' ran {how} than predicted for '{target.name}'"
+    return [f"{start}; check that it ran on this device, and that the device was otherwise idle"]
 
 
 def _device_deviation(on: Machine, errors: Errors) -> float:

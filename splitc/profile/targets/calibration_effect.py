@@ -1,4 +1,4 @@
-"""Calibrate a target with profiles recorded on it, and say what that changes."""
+"""Read calibration runs from profiles of a target, and show what the calibration changes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ _WORTH_SAYING = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Seconds of a whole model, and between which multiples of them nine of ten real runs are expected."""
+    """Predicted seconds of a whole model; nine of ten real runs are expected within `interval` times `seconds`."""
 
     seconds: float
     interval: tuple[float, float]
@@ -27,7 +27,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a calibration changes for one of the models that it rests on."""
+    """What a calibration changes for one of the models that it was made from."""
 
     model: str
     threads: int
@@ -38,39 +38,39 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Rescaled:
-    """How many times as long as before a kind of work is expected to take."""
+    """The factor by which a calibration changes the predicted time of a kind of work."""
 
     term: str
     scale: float
 
 
 def read_runs(path: Path, target: Target) -> tuple[CalibrationRun, ...]:
-    """Return the runs that the profile in the file *path* tells of.
+    """Return the runs in the profile *path*.
 
-    If they are of several numbers of threads, and one is the target's, the others are left out.
+    If the profile has several thread counts and one is the target's, the others are left out.
 
     Raises:
-        ProfileError: it is no profile, does not say what its units do, or is of another runtime.
+        ProfileError: it is not a profile, lacks the work of its units, or is of another runtime.
     """
     profile = read_profile(path)
     if profile.units is None:
         raise ProfileError(
-            f"{path}: does not say what the units of the model do; pass it through `splitc profile MODEL --target "
+            f"{path}: lacks the work of the model's units; add it with `splitc profile MODEL --target "
             f"{target.name} --import {path} -o FILE`"
         )
     if (profile.runtime, profile.provider) != (target.runtime, target.provider):
         raise ProfileError(
-            f"{path}: was recorded with {profile.runtime} ({profile.provider}), but target '{target.name}' runs "
-            f"{target.runtime} ({target.provider}): the one tells nothing of the other"
+            f"{path}: was recorded with {profile.runtime} ({profile.provider}), but target '{target.name}' uses "
+            f"{target.runtime} ({target.provider}); record a profile with the runtime and provider of the target"
         )
-    # What the units do is said at the sizes of the first measurement.
+    # The work of the units is that at the sizes of the first measurement.
     usable = [item for item in profile.measurements if item.dims == profile.measurements[0].dims]
     own = [item for item in usable if item.threads == target.threads]
     return tuple(_run(path, profile, item) for item in own or usable)
 
 
 def _run(path: Path, profile: Profile, measurement: Measurement) -> CalibrationRun:
-    assert profile.units is not None, "read_runs looked"
+    assert profile.units is not None, "read_runs checked this"
     index = profile.measurements.index(measurement)
     seconds = [value for unit in profile.units if (value := unit.seconds[index]) is not None]
     return CalibrationRun(
@@ -84,7 +84,7 @@ def _run(path: Path, profile: Profile, measurement: Measurement) -> CalibrationR
 
 
 def effects(target: Target, runs: Sequence[CalibrationRun], calibration: Calibration) -> list[Effect]:
-    """What *calibration* changes for the models that it rests on."""
+    """Return what *calibration* changes for the models of *runs*."""
     return [
         Effect(
             run.model,
@@ -98,7 +98,7 @@ def effects(target: Target, runs: Sequence[CalibrationRun], calibration: Calibra
 
 
 def rescaled(target: Target, calibration: Calibration) -> list[Rescaled]:
-    """The kinds of work that are expected to take longer or shorter than before, the largest change first."""
+    """Return the kinds of work whose predicted time changes notably, the largest change first."""
     scales = belief(machine(target), calibration).scale()
     found = [Rescaled(term, float(scale)) for term, scale in zip(TERMS, scales, strict=True)]
     changed = [item for item in found if abs(item.scale - 1) > _WORTH_SAYING]

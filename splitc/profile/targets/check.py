@@ -1,4 +1,4 @@
-"""Check a description of a machine or network that somebody wrote: all that is wrong, in one go."""
+"""Check a user's description of a machine or network, and report all mistakes at once."""
 
 import re
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from splitc.profile.targets.coefficients import load_coefficients
 from splitc.profile.targets.description import Network, Target, coefficients_paths, read_description
 
 _TOLERANCE = 0.01
-"""How far a derived peak may be from its formula; sources round."""
+"""Relative difference allowed between a derived peak and its formula, because sources round."""
 
 _PLAUSIBLE = {
-    # key: (lowest, highest, what is expected)
+    # key: (lowest, highest, unit and example)
     "clock_hz": (1e8, 1e10, "hertz, such as 2.85e9"),
     "peak_macs_per_s": (1e8, 1e15, "multiply-accumulates per second (half the FLOP/s), such as 45.6e9"),
     "memory_bytes_per_s": (1e8, 1e14, "bytes per second, such as 51.2e9"),
@@ -28,17 +28,17 @@ _PLAUSIBLE = {
 _FORMULA = re.compile(r"(\d+) fp32 lanes x (?:(\d+) pipes? x )?clock")
 _RECALLED = "recalled"
 
-_Table = dict[str, Any]  # what tomllib makes of a file; nothing is known of it yet
+_Table = dict[str, Any]  # a TOML table that is not validated
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedDescription:
-    """What was found in a description.
+    """The result of checking a description.
 
     Attributes:
         described: None if there are mistakes.
-        mistakes: why it cannot be used, a sentence each.
-        warnings: what was probably not meant, a sentence each.
+        mistakes: why it cannot be used, one sentence each.
+        warnings: values that are probably unintended, one sentence each.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class CheckedDescription:
 
 
 def check_description(path: Path) -> CheckedDescription:
-    """Check the target or network described in *path*; a file that cannot be read is a mistake too."""
+    """Check the target or network described in *path*; a file that cannot be read counts as a mistake."""
     try:
         table: _Table = read_description(path, "target")
     except TargetError as error:
@@ -75,26 +75,26 @@ def _decode(
 
 
 def _target_mistakes(table: _Table) -> Iterator[str]:
-    """Yield what a record cannot know by itself; of values that have another type, nothing."""
+    """Yield mistakes that the records do not find themselves; values of a wrong type are skipped here."""
     descriptor = _table(table, "descriptor")
     name, known = descriptor.get("coefficients"), coefficients_paths()
     if isinstance(name, str) and name not in known:
         hint = did_you_mean(name, known) or ";"
-        yield f"descriptor.coefficients: there are none called '{name}'{hint} known: {', '.join(known)}"
+        yield f"descriptor.coefficients: unknown coefficients '{name}'{hint} known: {', '.join(known)}"
     threads, cores = table.get("threads"), [cluster.get("cores") for cluster in _clusters(table)]
     counts = [count for count in cores if isinstance(count, int)]
     if isinstance(threads, int) and cores and len(counts) == len(cores) and threads > sum(counts):
-        yield f"threads: {threads} are more than the {sum(counts)} cores of all clusters"
+        yield f"threads: {threads} threads are more than the {sum(counts)} cores of all clusters"
 
 
 def _warnings(table: _Table, path: Path) -> Iterator[str]:
     name = table.get("name")
     if isinstance(name, str) and name != path.stem:
-        yield f"name: '{name}' is not the file's name, '{path.stem}', by which it is found"
+        yield f"name: '{name}' differs from the file name '{path.stem}', by which splitc finds it; make them equal"
     if "kind" in table and not table.keys() & {"descriptor", "machine"}:
-        yield "there is no [descriptor]: nothing can be predicted, builds need a recorded profile"
+        yield "there is no [descriptor], so times cannot be predicted and builds need a recorded profile"
     if "descriptor" in table and "threads" not in table:
-        yield "key 'threads' is missing: without it nothing can be predicted"
+        yield "key 'threads' is missing, so times cannot be predicted; add it"
     for place, key, quantity in _quantities(table, ""):
         yield from (f"{place}: {warning}" for warning in _quantity_warnings(key, quantity))
     known = _known_cores(_table(table, "descriptor").get("coefficients"))
@@ -110,20 +110,20 @@ def _quantity_warnings(key: str, quantity: _Table) -> Iterator[str]:
         and isinstance(source, str)
         and f"{_RECALLED} from" not in source
     ):
-        yield 'a recalled number says what it is recalled from: source = "recalled from ..."'
+        yield 'the source of a recalled number must name its origin: source = "recalled from ..."'
     if key not in _PLAUSIBLE:
         return
     low, high, expected = _PLAUSIBLE[key]
     for name in ("value", "typical", "low", "high"):
         number = _number(quantity, name)
         if number is not None and number > 0 and not low <= number <= high:
-            yield f"{name} is {number:g}; expected are {expected}"
+            yield f"{name} is {number:g}, which is implausible; give {expected}"
 
 
 def _known_cores(coefficients: object) -> tuple[str, ...]:
     try:
         return tuple(core.name for core in load_coefficients(str(coefficients)).cores)
-    except TargetError:  # told as a mistake
+    except TargetError:  # reported by _target_mistakes
         return ()
 
 
@@ -131,7 +131,7 @@ def _core_warnings(cluster: _Table, known: tuple[str, ...]) -> Iterator[str]:
     core = cluster.get("core")
     if isinstance(core, str) and known and core not in known:
         hint = did_you_mean(core, known) or ";"
-        yield f"core '{core}' is unknown to these coefficients{hint} predictions for it are far less certain"
+        yield f"core '{core}' is not in these coefficients{hint} predictions for it are far less certain"
 
 
 def _peak_warnings(cluster: _Table) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""What a runtime makes of hardware: `targets/coefficients/*.toml`, written by `benchmarks/fit_targets.py`.
+"""Coefficients of a runtime: `targets/coefficients/*.toml`, written by `benchmarks/fit_targets.py`.
 
-A description of a machine holds facts of its hardware only. How near a runtime comes to them, per
-kind of work, and how far predictions made so were off on machines held out of the fit, is here.
+A description of a machine has only facts about its hardware. Coefficients tell, for each kind of work, how
+close a runtime comes to the peak of the hardware, and how large the errors of predictions were on machines
+that were held out of the fit.
 """
 
 import tomllib
@@ -17,14 +18,14 @@ from splitc.profile.targets.quantity import Confidence, Quantity, not_positive, 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """What one kind of work costs.
+    """The cost of one kind of work.
 
     Attributes:
-        per: what of the machine it is measured by: the peak of its fastest core, its memory's
-            bandwidth, that core's clock, or nothing ("second").
-        cost: how many times longer than at that peak or bandwidth; cycles per unit for "clock".
-        threads: threads with g times the peak of the first one are g ** threads times as fast.
-        spread: standard deviation of log(cost) from machine to machine.
+        per: the property of the machine that sets its speed: the peak of its fastest core, the bandwidth of
+            its memory, the clock of that core, or none ("second").
+        cost: how many times longer it takes than at that peak or bandwidth; cycles per unit for "clock".
+        threads: an exponent: cores with g times the peak of the fastest one are g ** threads times as fast.
+        spread: standard deviation of log(cost) between machines.
     """
 
     per: Literal["peak", "memory", "clock", "second"]
@@ -40,17 +41,17 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The kinds of work, with what they are counted in.
+    """The kinds of work, each with the amount that it is counted in.
 
     Attributes:
         depthwise, grouped, pointwise, dense3x3, conv, matmul: multiply-accumulates, by class of operator.
         transcendental: values computed with exponentials and the like.
         dense_traffic: bytes of activations that dense 3x3 convolutions read and write.
-        traffic: those of other convolutions and matrix products.
-        moved: bytes read and written by operators that do no multiply-accumulates.
+        traffic: bytes of activations that other convolutions and matrix products read and write.
+        moved: bytes read and written by operators without multiply-accumulates.
         weights: bytes of weights.
-        other: bytes of operators of which nothing else is known.
-        unit: units, each started once.
+        other: bytes read and written by operators of unknown class.
+        unit: the number of units; each has a cost of starting.
     """
 
     depthwise: Term
@@ -69,12 +70,17 @@ class Terms:
 
 
 TERMS: tuple[str, ...] = tuple(field.name for field in fields(Terms))
-"""Their names, in the order of every vector of this kind."""
+"""Names of the terms, in the order of every vector of terms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Cores of one make: how many times the cost of every term, and beyond that of memory and units."""
+    """A family of cores.
+
+    Attributes:
+        whole: factor on the cost of every term.
+        memory, unit: additional factors on the costs of memory and of starting units.
+    """
 
     name: str
     whole: float
@@ -90,10 +96,11 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """A kind of core: how many times the cost of its family.
+    """A kind of core.
 
     Attributes:
-        machines: how many that have it were in the fit.
+        whole: factor on the cost of every term, beyond that of its family.
+        machines: how many machines with this core were in the fit.
     """
 
     name: str
@@ -109,16 +116,16 @@ class Core:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """How far predictions are off, from what was held out of the fit; standard deviations of logarithms.
+    """Errors of predictions on data held out of the fit: standard deviations of log(measured / predicted).
 
     Attributes:
-        known_core: of a whole machine, when others with its core were in the fit.
-        known_family: when others of its family were.
-        unknown_core: when neither.
-        model: of one model on one machine, beyond the machine's own error.
+        known_core: for a whole machine, if the fit had other machines with its core.
+        known_family: if the fit had machines with other cores of its family only.
+        unknown_core: if the fit had neither.
+        model: for one model on one machine, beyond the error of the machine.
         low, high: 5th and 95th percentile of log(measured / predicted), in standard deviations; low is
-            below zero, and stored without its sign.
-        calibrated_low, calibrated_high: the same, once a run on the machine is known.
+            negative and stored without its sign.
+        calibrated_low, calibrated_high: the same with a run on the machine.
     """
 
     known_core: Quantity
@@ -133,10 +140,10 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """One runtime on one kind of processor.
+    """The coefficients of one runtime on one kind of processor.
 
     Attributes:
-        core_bytes_per_cycle: what one core can draw from memory at best; None if only the memory limits.
+        core_bytes_per_cycle: the most bytes that one core can read from memory; None if cores do not limit it.
     """
 
     name: str
@@ -150,30 +157,32 @@ class Coefficients:
     def __post_init__(self) -> None:
         known = {family.name for family in self.families}
         strays = [
-            f"core '{core.name}' is of no listed family" for core in self.cores if core.family not in known
+            f"core '{core.name}' has the unknown family '{core.family}'"
+            for core in self.cores
+            if core.family not in known
         ]
         refuse(*strays)
 
     def core(self, name: str) -> Core | None:
-        """The core called *name*, if it is known."""
+        """Return the core called *name*; None if it is unknown."""
         return next((core for core in self.cores if core.name == name), None)
 
     def family(self, name: str) -> Family:
-        """The family called *name*, which a listed core has."""
+        """Return the family called *name*, which must exist."""
         return next(family for family in self.families if family.name == name)
 
 
 @cache
 def load_coefficients(name: str) -> Coefficients:
-    """Return the coefficients called *name*: shipped, or the user's own.
+    """Return the coefficients called *name*: shipped ones, or the user's own.
 
     Raises:
-        TargetError: there are none, or their file is damaged.
+        TargetError: there are none of this name, or their file is invalid.
     """
     paths = coefficients_paths()
     if name not in paths:
         hint = did_you_mean(name, paths) or ";"
-        raise TargetError(f"no coefficients are called '{name}'{hint} known: {', '.join(sorted(paths))}")
+        raise TargetError(f"unknown coefficients '{name}'{hint} known: {', '.join(sorted(paths))}")
     path = paths[name]
     try:
         return decode(Coefficients, tomllib.loads(path.read_text(encoding="utf-8")), path.name)

@@ -1,10 +1,10 @@
-"""Machines and networks, as described in `targets/*.toml` and `targets/networks/*.toml`.
+"""Descriptions of machines and networks: `targets/*.toml` and `targets/networks/*.toml`.
 
-Every number carries its source and how far it can be trusted; a description without them does not
-load. A network only says what is usual: the real link is measured while the app runs.
+Every number must have a source and a confidence. The description of a network has typical values only: the
+real link is measured while the app runs.
 
-A user's own descriptions lie in a folder of the same form, `own_folder()`; one with the name of a
-shipped one takes its place. `targets/README.md` tells how to write one.
+A user's own descriptions are in a folder of the same layout, `own_folder()`, and override shipped ones of the
+same name. `targets/README.md` explains how to write one.
 """
 
 import tomllib
@@ -22,11 +22,11 @@ from splitc.profile.targets.quantity import Quantity, Spread, not_positive, refu
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Equal cores of one processor; a graphics chip is a single one.
+    """Equal cores of one processor; a GPU counts as a single core.
 
     Attributes:
-        core: the name by which coefficients know it, such as "Cortex-X1" or "NVIDIA T4".
-        peak_macs_per_s: fp32 multiply-accumulates of one core: lanes x pipes x clock.
+        core: its name in the coefficients, such as "Cortex-X1" or "NVIDIA T4".
+        peak_macs_per_s: fp32 multiply-accumulates per second of one core: lanes x pipes x clock.
     """
 
     core: str
@@ -40,14 +40,14 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a prediction needs to know of a machine that is not at hand; see `predict.py`.
+    """The hardware of a machine, from which times on it are predicted; see `predict.py`.
 
     Attributes:
-        coefficients: what its runtime makes of the hardware: `targets/coefficients/<this>.toml`.
-        clusters: threads run on the fastest core first.
-        memory_bytes_per_s: what its memory could move at best, as the vendor or the bus says.
-        memory_bytes: how much of it there is.
-        caveat: what a prediction leaves out, for people.
+        coefficients: name of the coefficients of its runtime: `targets/coefficients/<name>.toml`.
+        clusters: groups of equal cores; threads run on the fastest cores first.
+        memory_bytes_per_s: peak bandwidth of its memory, from the vendor or the bus.
+        memory_bytes: size of its memory.
+        caveat: what predictions leave out, in a message for the user.
     """
 
     coefficients: str
@@ -65,9 +65,10 @@ class Target:
     """A machine that runs a head or a tail.
 
     Attributes:
-        machine: "this" when it is the machine that compiles, so that it is measured, not predicted.
-        threads: None for one per core that the measuring process may use.
-        active_w: what the machine draws while it computes, beyond idle.
+        machine: "this" for the machine that compiles: its times are measured, not predicted.
+        threads: how many threads it uses; None for one per core that the measuring process may use.
+        active_w: power that the machine draws while it computes, above idle.
+        descriptor: None if times on it cannot be predicted.
     """
 
     name: str
@@ -87,7 +88,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A kind of network: what is usual on it. Energy is absent where no figure is well founded."""
+    """Typical values of a kind of network; energy is None where no reliable figure is known."""
 
     name: str
     description: str
@@ -102,7 +103,7 @@ def load_target(name_or_path: str | Path) -> Target:
     """Return a target by its name, or the one described in a `.toml` file.
 
     Raises:
-        TargetError: no such target, or its description is wrong.
+        TargetError: there is no such target, or its description is invalid.
     """
     return _load(Target, "target", name_or_path, target_paths())
 
@@ -111,7 +112,7 @@ def load_network(name_or_path: str | Path) -> Network:
     """Return a network by its name, or the one described in a `.toml` file.
 
     Raises:
-        TargetError: no such network, or its description is wrong.
+        TargetError: there is no such network, or its description is invalid.
     """
     return _load(Network, "network", name_or_path, network_paths())
 
@@ -127,27 +128,30 @@ def network_names() -> tuple[str, ...]:
 
 
 def target_paths() -> dict[str, Path]:
-    """Return the file of each target by its name; the user's own wins."""
+    """Return the file of each target by name; the user's own override shipped ones."""
     return _files(shipped("targets"), own_folder())
 
 
 def network_paths() -> dict[str, Path]:
-    """Return the file of each network by its name; the user's own wins."""
+    """Return the file of each network by name; the user's own override shipped ones."""
     return _files(shipped("targets") / "networks", own_folder() / "networks")
 
 
 def coefficients_paths() -> dict[str, Path]:
-    """Return the file of each set of coefficients that a descriptor may name; the user's own wins."""
+    """Return the file of each set of coefficients by name; the user's own override shipped ones."""
     return _files(shipped("targets") / "coefficients", own_folder() / "coefficients")
 
 
 def own_folder() -> Path:
-    """Return the folder of the user's own targets, with `networks` and `coefficients` inside it."""
+    """Return the folder of the user's own targets; it contains `networks` and `coefficients`."""
     return Path(platformdirs.user_config_dir("splitc")) / "targets"
 
 
 def read_description(path: Path, what: str) -> dict[str, object]:
-    """Return the plain values in *path*; *what* it describes is for the message.
+    """Return the TOML table in *path*.
+
+    Args:
+        what: "target" or "network", for messages.
 
     Raises:
         TargetError: the file cannot be read, or is not TOML.
@@ -157,7 +161,9 @@ def read_description(path: Path, what: str) -> dict[str, object]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TargetError(f"{path.name}: not a TOML file: {error}") from error
     except RecursionError as error:
-        raise TargetError(f"{path.name}: is nested too deeply to be a description of a {what}") from error
+        raise TargetError(
+            f"{path.name}: tables are nested too deeply for the description of a {what}"
+        ) from error
     except OSError as error:
         raise TargetError(f"cannot read the {what} description {path}: {error.strerror}") from error
 
@@ -171,7 +177,7 @@ def _load(cls: type[_Described], what: str, name_or_path: str | Path, known: dic
     if path is None:
         hint = did_you_mean(text, known) or ";"
         raise TargetError(
-            f"no {what} is called '{text}'{hint} run `splitc targets`, or give the path of a .toml file"
+            f"unknown {what} '{text}'{hint} list them with `splitc targets`, or give the path of a .toml file"
         )
     try:
         return decode(cls, read_description(path, what), path.name)
@@ -182,6 +188,6 @@ def _load(cls: type[_Described], what: str, name_or_path: str | Path, known: dic
 
 
 def _files(*folders: Path) -> dict[str, Path]:
-    """The descriptions in *folders* by name, sorted; those of a later folder win."""
+    """Return the descriptions in *folders* by name, sorted; a later folder overrides an earlier one."""
     files = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
     return dict(sorted(files.items()))

@@ -1,8 +1,8 @@
-"""Predict the time of each unit on a machine that is not at hand, and how far that may be off.
+"""Predict the time of each unit on a machine without measuring there, and the interval of the real time.
 
-`terms.py` has the formula; `benchmarks/fit_targets.py` fits its coefficients on measured tables, and
-docs/prediction.md says how good they are. A prediction is never a measurement: use it together with
-`prediction_interval`. Runs on the device, however few, tighten it: `calibrate.py`.
+`roofline.py` has the formula; `benchmarks/fit_targets.py` fits its coefficients to published measurements, and
+docs/prediction.md describes their errors. Always use a prediction together with `prediction_interval`. Even a
+few runs on the device make the interval narrower: see `calibration.py`.
 """
 
 import math
@@ -20,8 +20,8 @@ def predict(graph: Graph, target: Target, calibration: Calibration | None = None
     """Return the predicted seconds of each unit of *graph* on *target*, at the target's thread count.
 
     Raises:
-        TargetError: the target has no descriptor or thread count to predict from, or its calibration
-            was made with another description.
+        TargetError: the target has no descriptor or thread count, or its calibration was made for another
+            description.
     """
     on = machine(target)
     return tuple(sum(seconds) for seconds in _seconds(graph, on, belief(on, calibration)))
@@ -30,14 +30,14 @@ def predict(graph: Graph, target: Target, calibration: Calibration | None = None
 def prediction_interval(
     graph: Graph, target: Target, calibration: Calibration | None = None
 ) -> tuple[float, float]:
-    """Return (low, high): in nine of ten cases, the measured time is between these multiples of the predicted.
+    """Return (low, high): nine of ten measured times are between these multiples of the predicted time.
 
-    It is as wide as predictions were off on machines held out of the fit: less for a machine whose
-    cores were in the fit, more where the time goes to work whose cost differs much between machines,
-    and most for operators of which only the bytes are known.
+    The interval is as wide as the errors on machines held out of the fit: narrower for a machine whose cores
+    were in the fit, wider if the time is spent on work whose cost varies much between machines, and widest
+    for operators of unknown class.
 
     Raises:
-        TargetError: as for `predict`.
+        TargetError: see `predict`.
     """
     on = machine(target)
     known = belief(on, calibration)
@@ -53,6 +53,6 @@ def prediction_interval(
 
 
 def _seconds(graph: Graph, on: Machine, known: Belief) -> list[tuple[float, ...]]:
-    """Return the seconds of each term of each unit, as believed."""
+    """Return the corrected seconds of each term of each unit."""
     per_amount = (np.array(costs(on)) * known.scale()).tolist()
     return [unit_seconds(unit.work, per_amount) for unit in graph.units]

@@ -1,20 +1,20 @@
-"""Numbers with their source: what descriptions of machines, networks and runtimes consist of."""
+"""Numbers with a source and a confidence, for descriptions of machines, networks and runtimes."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Confidence = Literal["measured", "vendor", "published", "derived", "fitted", "recalled"]
-"""How a number was got.
+"""How a number was obtained.
 
-"vendor": the maker's own figure. "published": what somebody else published of it. "derived": computed from others.
-"fitted": by a program in `benchmarks/`. "recalled": from memory, not looked up; its source says what
-it is recalled from.
+"measured": by a measurement of splitc. "vendor": the vendor's own figure. "published": a figure published by
+others. "derived": computed from other numbers. "fitted": by a program in `benchmarks/`. "recalled": from memory,
+not verified; the source names the origin.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One number, positive, in the unit that the name of its field ends with."""
+    """A positive number, in the unit at the end of its field's name."""
 
     value: float
     source: str
@@ -26,7 +26,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A quantity that varies: its usual value, and about its 5th and 95th percentile where known."""
+    """A quantity that varies: its typical value, and roughly its 5th and 95th percentile if known."""
 
     typical: float
     source: str
@@ -43,18 +43,18 @@ class Spread:
 
     @property
     def lowest(self) -> float:
-        """`low`, or the typical value where nothing lower is known."""
+        """`low`, or the typical value if `low` is unknown."""
         return self.typical if self.low is None else self.low
 
     @property
     def highest(self) -> float:
-        """`high`, or the typical value where nothing higher is known."""
+        """`high`, or the typical value if `high` is unknown."""
         return self.typical if self.high is None else self.high
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Measured over predicted time: 5th and 95th percentile of errors on what was held out of the fit."""
+    """5th and 95th percentile of measured over predicted time, on data held out of the fit."""
 
     low: float
     high: float
@@ -67,17 +67,17 @@ class Interval:
 
 
 def not_positive(name: str, value: float) -> str | None:
-    """Return what is wrong with *value* unless it is above zero; *name* is its key."""
+    """Return an error text if *value*, of the key *name*, is not above zero; else None."""
     return f"{name} must be above zero, found {value:g}" if value <= 0 else None
 
 
 def without_source(source: str) -> str | None:
-    """Return what is wrong with *source* unless it says something."""
+    """Return an error text if *source* is empty; else None."""
     return None if source.strip() else "source must say where the number comes from"
 
 
 def refuse(*complaints: str | None) -> None:
-    """Raise ValueError with every complaint that is not None, if there is one."""
+    """Raise ValueError with all complaints that are not None, if there are any."""
     found = [complaint for complaint in complaints if complaint is not None]
     if found:
         raise ValueError(*found)

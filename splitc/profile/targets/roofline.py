@@ -1,13 +1,14 @@
-"""What a unit costs on a machine that is not at hand, kind of work by kind of work.
+"""Compute the predicted time of a unit on a machine, by kind of work.
 
     seconds = sum over terms of  amount x cost / hardware x gain ** -threads
 
-The amounts are of the unit: multiply-accumulates by class, bytes of activations and of weights, one
-start. The hardware is the machine's: peak and clock of its fastest core, bandwidth of its memory.
-Costs and exponents are the runtime's, from its coefficients. The gain is the peak of all cores that
-run a thread over that of the first: four threads are not four times one, least of all where the
-memory is waited for. This is a roofline with sums in place of maxima (Williams, Waterman and
-Patterson, CACM 52(4), 2009): a runtime does not overlap computing and moving perfectly.
+*amount* belongs to the unit: multiply-accumulates by class, bytes of activations and weights, one start.
+*hardware* belongs to the machine: peak and clock of its fastest core, bandwidth of its memory. *cost* and the
+exponent *threads* belong to the runtime: they come from its coefficients. *gain* is the peak of all cores that
+run a thread over that of the fastest; the exponent is needed because four threads are not four times as fast
+as one, least of all where memory is the limit. This is a roofline model with sums in place of maxima (Williams,
+Waterman and Patterson, CACM 52(4), 2009), because a runtime does not overlap computation and data movement
+perfectly.
 """
 
 from collections.abc import Sequence
@@ -21,18 +22,18 @@ from splitc.profile.targets.description import Cluster, Descriptor, Target
 MULTIPLYING = frozenset({"depthwise", "grouped", "pointwise", "dense3x3", "conv", "matmul"})
 _ELEMENTWISE = frozenset({"memory", "transcendental"})
 _VALUE_BYTES = 4  # of a value in single precision
-# These return a view of their input, and these read no more than they write.
+# Operators that return a view of their input, and operators that read no more than they write.
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Shape", "Size"})
 _PICKING = frozenset({"Gather", "GatherElements", "GatherND", "Slice"})
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A target and its coefficients, ready for the arithmetic.
+    """A target with its coefficients and the cores that it uses.
 
     Attributes:
         target: its name, for messages.
-        cores: those that run a thread, fastest first.
+        cores: the cores that run a thread, fastest first.
     """
 
     target: str
@@ -41,23 +42,26 @@ class Machine:
     cores: tuple[Cluster, ...]
 
     def gain(self) -> float:
-        """Peak of all used cores over that of the fastest; 1 with one thread."""
+        """Return the peak of all used cores over that of the fastest; 1 with one thread."""
         peaks = [core.peak_macs_per_s.value for core in self.cores]
         return sum(peaks) / peaks[0]
 
 
 def machine(target: Target, threads: int | None = None) -> Machine:
-    """Return *target* with its coefficients, for its own thread count unless *threads* says another.
+    """Return *target* with its coefficients, for *threads* threads (None for its own thread count).
 
     Raises:
         TargetError: it has no descriptor or thread count, or its coefficients are missing.
     """
     threads = threads or target.threads
     if target.descriptor is None:
-        raise TargetError(f"target '{target.name}' has no [descriptor] to predict from; measure it instead")
+        raise TargetError(
+            f"target '{target.name}' has no [descriptor] to predict times from; add one, or record a profile with "
+            "`splitc profile`"
+        )
     if threads is None:
         raise TargetError(
-            f"target '{target.name}' has no thread count to predict for; give one with `--threads`"
+            f"target '{target.name}' has no thread count to predict for; give one with --threads"
         )
     described = target.descriptor
     cores = [cluster for cluster in described.clusters for _ in range(cluster.cores)]
@@ -66,13 +70,13 @@ def machine(target: Target, threads: int | None = None) -> Machine:
 
 
 def amounts(work: Sequence[Work]) -> tuple[float, ...]:
-    """Return how much there is of each term in one unit, in the order of `TERMS`.
+    """Return the amount of each term in one unit, in the order of `TERMS`.
 
-    Elementwise work in a unit that also multiplies is done on the way out, while the result is still
-    in registers or cache, so its bytes are not moved again.
+    Elementwise work in a unit with convolutions or matrix products is fused with them: the result is still in
+    registers or cache, so its bytes are not counted again.
 
     Raises:
-        TargetError: an operator of a class that no coefficients know.
+        TargetError: an operator has an unknown class.
     """
     found = dict.fromkeys(TERMS, 0.0)
     found["unit"] = 1.0
@@ -92,7 +96,8 @@ def amounts(work: Sequence[Work]) -> tuple[float, ...]:
             found["other"] += item.read_bytes + item.write_bytes
         else:
             raise TargetError(
-                f"operator '{item.op}' is of class '{item.op_class}', which no coefficients know"
+                f"operator '{item.op}' has the unknown class '{item.op_class}'; record the profile again with this "
+                "version of splitc"
             )
     return tuple(found.values())
 
@@ -101,7 +106,7 @@ def costs(on: Machine) -> tuple[float, ...]:
     """Return the seconds per amount of each term, in the order of `TERMS`.
 
     Raises:
-        TargetError: a term is per clock cycle, and the descriptor tells no clock.
+        TargetError: a term is per clock cycle, and the descriptor has no clock.
     """
     core = on.coefficients.core(on.cores[0].core)
     family = on.coefficients.family(core.family) if core else None
@@ -129,7 +134,7 @@ def _moved_bytes(item: Work) -> int:
 
 
 def _memory_bytes_per_s(on: Machine) -> float:
-    """What the used cores can draw together, but no more than the memory gives."""
+    """Return the memory bandwidth of the used cores together, at most that of the memory."""
     most, per_cycle = on.descriptor.memory_bytes_per_s.value, on.coefficients.core_bytes_per_cycle
     if per_cycle is None:
         return most
@@ -139,7 +144,7 @@ def _memory_bytes_per_s(on: Machine) -> float:
 def _clock_hz(on: Machine, core: Cluster) -> float:
     if core.clock_hz is None:
         raise TargetError(
-            f"target '{on.target}': core '{core.core}' has no clock_hz, "
-            f"which the coefficients '{on.coefficients.name}' need"
+            f"target '{on.target}': core '{core.core}' has no clock_hz, but the coefficients "
+            f"'{on.coefficients.name}' need it; add it to the description"
         )
     return core.clock_hz.value

@@ -203,7 +203,7 @@ def test_a_trace_from_a_phone(model: Path, tmp_path: Path, capsys: pytest.Captur
     trace = record(model, tmp_path, runs=12)
     text = run(capsys, "profile", model, "--target", "pixel7", "--import", trace, "-o", tmp_path / "p.json")
     assert "the last 9 were used and 3 were taken for warm-up" in text
-    assert "taken for 4; if it ran with others, say it with --threads" in " ".join(text.split())
+    assert "so 4 was assumed; correct it with --threads" in " ".join(text.split())
     assert f"`splitc compile {model} --device pixel7` now uses it" in text
     profile = read_profile(tmp_path / "p.json")
     assert (profile.source, profile.measurements[0].threads) == ("imported", 4)
@@ -236,7 +236,7 @@ def test_a_document_from_a_board(
         "--threads",
         "3",
     )
-    assert "was recorded with --threads 1, 4, not 3" in message
+    assert "was recorded with 1, 4 threads, not 3" in message
 
 
 def test_a_profile_of_another_model_is_not_kept(
@@ -245,7 +245,7 @@ def test_a_profile_of_another_model_is_not_kept(
     trace = record(save_tiny("diamond", tmp_path), tmp_path)
     arguments = ("profile", model, "--target", "pixel7", "-o", tmp_path / "p.json", "--import")
     message = refused(capsys, *arguments, trace)
-    assert "only 0 % of the nodes' time belongs to nodes of tiny_cnn" in message
+    assert "only 0 % of the recorded time belongs to nodes of tiny_cnn" in message
     assert "another model" in message
     run(capsys, "profile", tmp_path / "diamond.onnx", "--runs", "5", "-o", tmp_path / "other.json")
     assert "is a profile of another model" in refused(capsys, *arguments, tmp_path / "other.json")
@@ -262,7 +262,7 @@ def test_a_profile_at_other_sizes_is_not_kept(
     recorded = models.random_feeds(onnx.load_model(model))["x"].shape[0]
     run(capsys, *arguments, f"batch={recorded}")
     message = refused(capsys, *arguments, f"batch={recorded + 1}")
-    assert "ran at other sizes, or is of another model" in message
+    assert "the trace is of another model or of other sizes" in message
     assert "give the sizes that it ran at with --dim" in message
     assert len(kept(cache)) == 1
 
@@ -270,7 +270,7 @@ def test_a_profile_at_other_sizes_is_not_kept(
 def test_a_broken_trace(model: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for text, words in (
         ("[]", "the trace is empty"),
-        ("x", "is neither a trace"),
+        ("x", "neither an ONNX Runtime trace"),
         ('{"splitc_profile": 9}', ""),
     ):
         (tmp_path / "t.json").write_text(text, encoding="utf-8")
@@ -288,12 +288,10 @@ def test_a_trace_that_states_its_threads(
 ) -> None:
     trace = record(model, tmp_path, threads=2)
     arguments = ("profile", model, "--target", "pixel7", "--import", trace)
-    assert "ran with 2 threads or more, as its events tell, not 1" in refused(
-        capsys, *arguments, "--threads", "1"
-    )
+    assert "its events show at least 2 threads, not 1" in refused(capsys, *arguments, "--threads", "1")
     text = run(capsys, *arguments)
-    assert "the events of the trace name 2 threads: taken for 2" in " ".join(text.split())
-    assert "were not used: they are at 2 threads, but wanted is 4 threads" in " ".join(text.split())
+    assert "the events of the trace show 2 threads, so 2 was assumed" in " ".join(text.split())
+    assert "were not used: they have 2 threads, but this build needs 4 threads" in " ".join(text.split())
     assert "now uses it" not in text
     assert len(kept(cache)) == 1
 
@@ -321,7 +319,7 @@ def test_only_the_whole_is_known(
     (all_head,) = [cut for cut in manifest.cuts if cut.kind == "all-head"]
     assert all_head.head is not None
     assert all_head.head.latency_s == pytest.approx(0.0125)
-    assert any("only the time of the whole model is known on pixel7" in note for note in manifest.notes)
+    assert any("only the time of the whole model on pixel7 is known" in note for note in manifest.notes)
     run(capsys, "profile", model, "--target", "pixel7", "--latency", "14ms", "--threads", "1")
     assert len(kept(cache)) == 2
     assert device_of(capsys, model, "pixel7") == head
@@ -333,7 +331,7 @@ def test_one_number_does_not_replace_a_measurement(
     run(capsys, "profile", model, "--target", "pixel7", "--import", record(model, tmp_path))
     (trace,) = kept(cache)
     text = run(capsys, "profile", model, "--target", "pixel7", "--latency", "12.5ms")
-    assert "a build for pixel7 takes another that is kept, unless you delete it:" in " ".join(text.split())
+    assert "a build for pixel7 uses another kept profile; to use this one, delete " in " ".join(text.split())
     assert "now uses it" not in text
     assert len(kept(cache)) == 2
     assert sum(unit.seconds[0] or 0 for unit in read_profile(cache / trace).units or ()) < 0.0125

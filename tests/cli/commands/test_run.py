@@ -73,7 +73,7 @@ def test_json_lists_every_request(tiny: Tiny, capsys: pytest.CaptureFixture[str]
         (["--cut", "c1"], 2, ["cut c1 needs the cloud: add --server, or leave out --cut"]),
         (["--server", "ftp://x"], 1, ["ftp"]),
         (["--token-file", "empty"], 1, ["the file is empty, but should contain a token"]),
-        (["--network", "ltee"], 1, ["no network is called 'ltee', did you mean 'lte'?"]),
+        (["--network", "ltee"], 1, ["unknown network 'ltee', did you mean 'lte'?"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
 )

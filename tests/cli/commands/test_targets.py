@@ -89,7 +89,7 @@ def test_a_target_file_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run(capsys, path)[0].startswith("board: boards with Rockchip")
     assert f"file {path}" in " ".join(run(capsys, path)[0].split())
     _, said = run(capsys, "pixle7", code=1)
-    assert said[-1].startswith("error: no target is called 'pixle7', did you mean 'pixel7'?")
+    assert said[-1].startswith("error: unknown target 'pixle7', did you mean 'pixel7'?")
 
 
 def test_the_folder_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +134,7 @@ def test_check_a_file_with_mistakes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert said == [
         "error: bad.toml: descriptor.clusters[0].cores: expected an integer, found '4'",
         "error: bad.toml: descriptor.clusters[1].cores: expected an integer, found '4'",
-        "warning: good.toml: name: 'better' is not the file's name, 'good', by which it is found",
+        "warning: good.toml: name: 'better' differs from the file name 'good', by which splitc finds it; make them equal",
     ]
     assert text.startswith(f"{good}: the description of a device is correct")
     facts = printed("targets-check", run(capsys, "check", bad, good, "--json", code=1)[0])

@@ -156,16 +156,16 @@ def test_a_program_of_our_own_goes_there_and_away_again(
 @pytest.mark.parametrize(
     ("devices", "serial", "sentence"),
     [
-        ([], None, "there is no phone; plug one in and switch on USB debugging"),
-        (["a device", "b device"], None, "there are several phones (a, b); name one with --serial"),
-        (["a device"], "c", "there is no phone c; adb knows a"),
-        ([], "c", "there is no phone c; adb knows none"),
-        (["a unauthorized"], None, "phone a does not trust this machine; unlock it and accept"),
-        (["a offline"], "a", "phone a is offline; unlock it, or plug it in again"),
+        ([], None, "no phone is connected; connect one and enable USB debugging"),
+        (["a device", "b device"], None, "several phones are connected (a, b); choose one with --serial"),
+        (["a device"], "c", "phone c is not connected; connected phones: a"),
+        ([], "c", "phone c is not connected; connected phones: none"),
+        (["a unauthorized"], None, "phone a does not trust this machine; unlock the phone and allow"),
+        (["a offline"], "a", "phone a is offline; unlock it or reconnect it"),
         (
             ["a no permissions (missing udev rules? user is in the plugdev group); see [http://x]"],
             None,
-            "this user may not use phone a; add a udev rule",
+            "this user has no permission to use phone a; add a udev rule",
         ),
     ],
     ids=lambda value: str(value)[:24],
@@ -195,7 +195,7 @@ def real_adb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("real_adb")
 def test_the_real_adb_without_a_phone(job: ProfileJob) -> None:
     said = refusal(job, "no-such-serial")
-    assert said.startswith("there is no phone no-such-serial; adb knows ")
+    assert said.startswith("phone no-such-serial is not connected; connected phones: ")
 
 
 # --- it does not work there ---
@@ -209,9 +209,9 @@ def test_the_real_adb_without_a_phone(job: ProfileJob) -> None:
             'CANNOT LINK EXECUTABLE "x": library "libonnxruntime.so" not found',
             "put libonnxruntime.so of the same",
         ),
-        ("sh: x: not executable: 64-bit ELF file", "is not made for this phone; build it for arm64-v8a"),
+        ("sh: x: not executable: 64-bit ELF file", "was not built for this phone; build it for arm64-v8a"),
         ("sh: x: can't execute: Permission denied", "make it executable and push it again"),
-        ("write failed: No space left on device", "the phone has no room left; free some"),
+        ("write failed: No space left on device", "the phone has no storage space left; free some"),
     ],
     ids=lambda value: value[:24],
 )
@@ -224,7 +224,7 @@ def test_what_the_phone_says(said: str, sentence: str, phone: Phone, job: Profil
 def test_no_program_there(phone: Phone, job: ProfileJob, tmp_path: Path) -> None:
     phone.program.unlink()
     assert "the phone has no /data/local/tmp/onnxruntime_perf_test; build" in refusal(job)
-    assert f"{tmp_path}/none: no such file; name the" in refusal(job, program=tmp_path / "none")
+    assert f"{tmp_path}/none: no such file; give the path of" in refusal(job, program=tmp_path / "none")
     assert phone.untouched()
 
 
@@ -232,7 +232,7 @@ def test_a_program_for_another_machine(phone: Phone, job: ProfileJob, tmp_path: 
     program = tmp_path / "onnxruntime_perf_test"
     program.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, 62))
     assert refusal(job, program=program) == (
-        f"{program}: is made for x86_64, but the phone is arm64-v8a; build it for that"
+        f"{program}: was built for x86_64; the phone needs a build for arm64-v8a"
     )
     assert phone.untouched()
 
@@ -246,7 +246,7 @@ def test_a_model_that_does_not_run_there(phone: Phone, job: ProfileJob) -> None:
 
 def test_no_room_there(phone: Phone, job: ProfileJob) -> None:
     (phone.folder / "full").touch()
-    assert refusal(job) == "the phone has no room left; free some"
+    assert refusal(job) == "the phone has no storage space left; free some"
     assert phone.untouched()
 
 
@@ -260,7 +260,9 @@ def test_the_cable_is_pulled(phone: Phone, job: ProfileJob) -> None:
 
     with pytest.raises(ProfileError) as raised:
         profile_over_adb(job, None, say)
-    assert str(raised.value) == (f"phone {SERIAL} went away; check the cable, unlock the phone and try again")
+    assert str(raised.value) == (
+        f"the connection to phone {SERIAL} was lost; check the cable, unlock the phone and try again"
+    )
     assert phone.untouched()
 
 
@@ -276,7 +278,10 @@ def test_the_cable_is_pulled_while_it_runs(
 
     puller = threading.Thread(target=pull)
     puller.start()
-    assert refusal(job) == f"phone {SERIAL} went away; check the cable, unlock the phone and try again"
+    assert (
+        refusal(job)
+        == f"the connection to phone {SERIAL} was lost; check the cable, unlock the phone and try again"
+    )
     puller.join()
     assert phone.untouched()
 

@@ -41,7 +41,7 @@ def test_it_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     said: list[str] = []
     folder = fetch(tmp_path / "cache", said)
     assert tree(folder) == {SCRIPT: b"script\n", BINARY: b"binary\n"}
-    assert said == [f"fetching onnxruntime-web {locked_version(PAGE)} with npm, this once"]
+    assert said == [f"installing onnxruntime-web {locked_version(PAGE)} with npm (only the first time)"]
     assert log.read_text(encoding="utf-8").startswith("ci --ignore-scripts ")
     log.unlink()
     assert fetch(tmp_path / "cache", said) == folder
@@ -59,7 +59,7 @@ def test_half_of_it_is_fetched_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_without_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ProfileError, match=r"npm is not installed; install Node\.js"):
+    with pytest.raises(ProfileError, match=r"there is no npm; install Node\.js"):
         fetch(tmp_path / "cache")
 
 
@@ -74,28 +74,28 @@ exit 1"""
     with pytest.raises(ProfileError) as caught:
         fetch(tmp_path / "cache")
     assert str(caught.value) == (
-        "npm cannot fetch onnxruntime-web: network request to the registry failed; check the network and npm's settings"
+        "npm cannot install onnxruntime-web: network request to the registry failed; check the network and npm's settings"
     )
     assert tree(tmp_path / "cache") == {}
 
 
 def test_npm_that_brings_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(fake_npm(tmp_path / "bin", "exit 0")))
-    with pytest.raises(ProfileError, match="cannot keep onnxruntime-web in"):
+    with pytest.raises(ProfileError, match="cannot write onnxruntime-web to"):
         fetch(tmp_path / "cache")
     assert tree(tmp_path / "cache") == {}
 
 
 def test_npm_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(fake_npm(tmp_path / "bin", "exec /bin/sleep 60")))
-    with pytest.raises(ProfileError, match=r"npm did not fetch onnxruntime-web within 0\.2 s"):
+    with pytest.raises(ProfileError, match=r"npm did not install onnxruntime-web within 0\.2 s"):
         runtime_files(PAGE, tmp_path / "cache", lambda _: None, 0.2)
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(fake_npm(tmp_path / "bin", GOOD.format(tmp_path / "log"))))
     (tmp_path / "cache").write_text("a file", encoding="utf-8")
-    with pytest.raises(ProfileError, match=r"cannot keep onnxruntime-web in .*--cache-dir"):
+    with pytest.raises(ProfileError, match=r"cannot write onnxruntime-web to .*--cache-dir"):
         fetch(tmp_path / "cache")
 
 

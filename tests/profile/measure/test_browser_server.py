@@ -98,7 +98,7 @@ def test_one_result_and_no_other(site: Site) -> None:
     assert ask(site, "POST", f"{site.path}result", BODY)[0] == 204
     assert site.said.get(timeout=20) == Result(PROFILE)
     status, _, text = ask(site, "POST", f"{site.path}result", BODY)
-    assert (status, text) == (409, "there is a result already")
+    assert (status, text) == (409, "a result was already received")
     assert site.said.empty()
 
 

@@ -96,7 +96,7 @@ def test_a_program_that_fails_is_quoted(job: ProfileJob, temporary: Path) -> Non
     wrong = replace(job, feeds=({"x": np.ones((9, 9), np.float32)},))
     with pytest.raises(
         ProfileError,
-        match=r"^profiling dynamic_batch on this machine failed: the model does not run on these inputs",
+        match=r"^profiling dynamic_batch on this machine failed: the model cannot run with these inputs",
     ) as raised:
         local.profile_here(wrong, quiet)
     assert "\n" not in str(raised.value)
@@ -170,7 +170,7 @@ def test_a_stubborn_program_is_killed(job: ProfileJob, monkeypatch: pytest.Monke
     ("done", "message"),
     [
         (Finished(1, b"", "it is broken"), "failed: it is broken"),
-        (Finished(7, b"", ""), "failed: it ended with code 7 and said nothing"),
+        (Finished(7, b"", ""), "failed: it ended with code 7 and no message"),
         (
             Finished(-signal.SIGKILL, b"", "timing"),
             "failed: it was ended by SIGKILL; it may have run out of memory",
@@ -187,17 +187,17 @@ def test_failure_is_one_sentence(done: Finished, message: str, job: ProfileJob) 
     ("stdout", "message"),
     [
         (b" \n", "profiling dynamic_batch there printed nothing"),
-        (b"hello", "what profiling dynamic_batch there printed: not a JSON profile"),
-        (b'{"splitc_profile": 1}', "printed: key 'model' is missing"),
-        (b"MODEL", r"is a profile of another model \(000000000000\.\.\.\)"),
-        (b"COUNT", "holds 2 measurements, not 1"),
+        (b"hello", "output of profiling dynamic_batch there: not a JSON profile"),
+        (b'{"splitc_profile": 1}', "there: key 'model' is missing"),
+        (b"MODEL", r"a profile of another model \(000000000000\.\.\.\)"),
+        (b"COUNT", "2 measurements instead of 1"),
         (
             b"ORDER",
-            "holds a measurement with 1 thread and batch=3 where 1 thread and batch=2 was asked for",
+            "a measurement with 1 thread and batch=3 instead of 1 thread and batch=2",
         ),
         (
             b"THREADS",
-            "holds a measurement with 4 threads and no dimensions where 1 thread and batch=2 was asked for",
+            "a measurement with 4 threads and no dimensions instead of 1 thread and batch=2",
         ),
     ],
 )

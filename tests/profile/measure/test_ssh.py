@@ -146,7 +146,7 @@ def test_any_login_shell_starts_it(shell: str, here: Board, job: ProfileJob, tmp
     ],
 )
 def test_not_a_host(host: str, job: ProfileJob) -> None:
-    assert re.search(r"is not a host; give \[user@\]host", refusal(job, host))
+    assert re.search(r"invalid host .*; give \[user@\]host", refusal(job, host))
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,17 @@ def test_no_ssh(job: ProfileJob, tmp_path: Path) -> None:
 
 
 def test_no_such_host(job: ProfileJob) -> None:
-    assert refusal(job, "nowhere.invalid").startswith("there is no host nowhere.invalid; check its name")
+    assert refusal(job, "nowhere.invalid").startswith("host nowhere.invalid was not found; check its name")
 
 
 def test_nobody_listens(job: ProfileJob) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     said = refusal(job, f"127.0.0.1:{port}")
-    assert said == f"127.0.0.1:{port} refuses connections; check the port, and that an SSH server runs there"
+    assert (
+        said
+        == f"127.0.0.1:{port} refused the connection; check the port, and that an SSH server is running there"
+    )
 
 
 def test_something_listens_and_says_nothing(job: ProfileJob, here: Board, configured: Path) -> None:
@@ -202,7 +205,7 @@ def test_something_listens_and_says_nothing(job: ProfileJob, here: Board, config
 
 def test_the_banner_never_comes(job: ProfileJob, tmp_path: Path) -> None:
     said = fake_ssh(job, tmp_path, "Connection timed out during banner exchange", 255)
-    assert said.startswith("board does not answer; check that it is on")
+    assert said.startswith("board does not answer; check that it is switched on")
 
 
 @pytest.fixture
@@ -219,7 +222,7 @@ def test_a_host_that_is_not_known(job: ProfileJob, here: Board, configured: Path
     said = refusal(job, f"127.0.0.1:{here.port}")
     by_hand = f"`ssh -p {here.port} 127.0.0.1`"
     assert said == (
-        f"127.0.0.1:{here.port} is not known yet; connect once by hand with {by_hand} and check its host key"
+        f"the host key of 127.0.0.1:{here.port} is not known; connect once by hand with {by_hand} and check the key"
     )
     assert not (tmp_path / "none").exists()  # nobody checked it, so it is not remembered
 
@@ -232,14 +235,14 @@ def test_a_host_with_another_key_than_before(
     text = configured.read_text(encoding="utf-8").replace(str(here.known_hosts), str(tmp_path / "other"))
     configured.write_text(text, encoding="utf-8")
     said = refusal(job, f"127.0.0.1:{here.port}")
-    assert said.startswith(f"127.0.0.1:{here.port} shows another host key than before; if it was set up anew")
+    assert said.startswith(f"the host key of 127.0.0.1:{here.port} has changed; if the host was reinstalled")
     assert f"`ssh-keygen -R [127.0.0.1]:{here.port}`" in said
 
 
 def test_a_key_that_is_not_let_in(job: ProfileJob, here: Board, configured: Path) -> None:
     text = configured.read_text(encoding="utf-8")
     configured.write_text(text.replace(str(here.folder / "key"), str(here.folder / "host")), encoding="utf-8")
-    assert refusal(job, "board").startswith("board does not let us in; check the user, and give it your key")
+    assert refusal(job, "board").startswith("board denied access; check the user name, and install your key")
 
 
 def fake_ssh(job: ProfileJob, folder: Path, said: str, code: int) -> str:
@@ -264,7 +267,7 @@ def fake_ssh(job: ProfileJob, folder: Path, said: str, code: int) -> str:
         ),
         ("fish: Unknown command: python3", 127, "board has no python3; install Python 3.9 or newer"),
         ("python3: Command not found.", 1, "board has no python3; install"),
-        ("", 3, "it ended with code 3 and said nothing; try `ssh board python3 --version` by hand"),
+        ("", 3, "it ended with code 3 and no message; try `ssh board python3 --version` by hand"),
     ],
     ids=lambda value: str(value)[:24],
 )
@@ -277,13 +280,13 @@ def test_what_ssh_says(said: str, code: int, sentence: str, job: ProfileJob, tmp
 
 def test_no_python_there(job: ProfileJob) -> None:
     assert refusal(job, "board", "/nowhere/bin/python3") == (
-        "board has no /nowhere/bin/python3; install Python 3.9 or newer there, or name one with --python"
+        "board has no /nowhere/bin/python3; install Python 3.9 or newer there, or give its path with --python"
     )
 
 
 @pytest.mark.parametrize("python", ["", "  ", "python3\n", "a\x00b"])
 def test_no_name_of_a_python(python: str, job: ProfileJob) -> None:
-    assert "names no Python; give for example ~/venv/bin/python" in refusal(job, "board", python)
+    assert "; give for example ~/venv/bin/python" in refusal(job, "board", python)
 
 
 def test_the_name_of_a_python_is_no_command(job: ProfileJob, here: Board, tmp_path: Path) -> None:
@@ -298,7 +301,7 @@ def test_no_numpy_there(job: ProfileJob, here: Board, tmp_path: Path) -> None:
     bare = script(tmp_path / "bare" / "python3", f'exec "{sys.executable}" -S "$@"')
     assert refusal(job, "board", str(bare)) == (
         f"{bare} on board has no numpy; run `{bare} -m pip install numpy onnxruntime` there, "
-        "or name another Python with --python"
+        "or give another Python with --python"
     )
     assert here.untouched()
 
@@ -307,7 +310,7 @@ def test_python_there_is_too_old(job: ProfileJob, tmp_path: Path) -> None:
     pretend = "import sys; sys.version_info = (3, 8, 1); sys.version = '3.8.1 (old)'; exec(sys.argv.pop(1))"
     old = script(tmp_path / "old" / "python3", f'shift; exec "{sys.executable}" -c "{pretend}" "$@"')
     assert refusal(job, "board", str(old)) == (
-        f"{old} on board is version 3.8.1, but 3.9 or newer is needed; name another with --python"
+        f"{old} on board is version 3.8.1, but 3.9 or newer is needed; give another with --python"
     )
 
 
@@ -317,7 +320,7 @@ def test_no_room_there(job: ProfileJob, here: Board, tmp_path: Path) -> None:
         file.truncate(1 << 42)
     huge = replace(job, model=replace(job.model, external=(sparse,)))
     assert re.fullmatch(
-        r"tiny_cnn needs 4\.4 TB on board, which has .*B free; make room there",
+        r"tiny_cnn needs 4\.4 TB on board, which has .*B free; free more space there",
         refusal(huge, "board", here.python),
     )
     assert here.untouched()
@@ -326,7 +329,7 @@ def test_no_room_there(job: ProfileJob, here: Board, tmp_path: Path) -> None:
 def test_a_disk_that_refuses(job: ProfileJob, here: Board, tmp_path: Path) -> None:
     small = script(tmp_path / "small" / "python3", f'ulimit -f 8; exec "{sys.executable}" "$@"')
     said = refusal(job, "board", str(small))
-    assert said.startswith("board cannot take tiny_cnn: ")
+    assert said.startswith("board cannot store tiny_cnn: ")
     assert "File too large" in said
     assert here.untouched()
 
@@ -335,7 +338,7 @@ def test_a_model_that_does_not_run_there(job: ProfileJob, here: Board) -> None:
     wrong = replace(job, feeds=({"image": np.ones((9, 9), np.float32)},))
     said = refusal(wrong, "board", here.python)
     assert said.startswith("profiling tiny_cnn on board failed: ")
-    assert "does not run on these inputs" in said
+    assert "cannot run with these inputs" in said
     assert here.untouched()
 
 
@@ -378,7 +381,7 @@ def test_the_connection_is_cut_half_way(job: ProfileJob, here: Board) -> None:
                 process.kill()
 
     assert interrupted(job, here, cut) == (
-        "the connection to board was lost while tiny_cnn was profiled there; check it and try again"
+        "the connection to board was lost while tiny_cnn was being profiled there; check the network and try again"
     )
     assert here.untouched()
 

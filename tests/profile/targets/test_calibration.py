@@ -101,20 +101,22 @@ def test_a_wildly_different_run_is_taken_but_said() -> None:
 
 @pytest.mark.parametrize("whole_s", [0.0, -1.0, math.nan, math.inf])
 def test_impossible_times_are_refused(whole_s: float) -> None:
-    with pytest.raises(ProfileError, match="'m' has a time that is not above zero"):
+    with pytest.raises(ProfileError, match="'m' has times that are not positive"):
         calibrate(target(), [replace(run(), whole_s=whole_s)])
 
 
 @pytest.mark.parametrize("seconds", [(1.0,), (0.0, 0.0), (1.0, math.nan), (1.0, -1.0), (1.0, 1.0, 1.0)])
 def test_times_of_units_must_be_of_each(seconds: tuple[float, ...]) -> None:
-    with pytest.raises(ProfileError, match="the run of 'm' has"):
+    with pytest.raises(
+        ProfileError, match=r"the run of 'm' (has times that are not positive|lacks times of some units)"
+    ):
         calibrate(target(), [replace(run(), seconds=seconds)])
 
 
 def test_no_run_and_no_work_are_refused() -> None:
-    with pytest.raises(ProfileError, match="no run to calibrate 'board'"):
+    with pytest.raises(ProfileError, match="no runs to calibrate 'board'"):
         calibrate(target(), [])
-    with pytest.raises(ProfileError, match="does not say what its units do"):
+    with pytest.raises(ProfileError, match="lacks the work of its units"):
         calibrate(target(), [replace(run(), work=())])
 
 

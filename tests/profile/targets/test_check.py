@@ -87,7 +87,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path, board: str) -> None:
         "descriptor.clusters[0].clock_hz.confidence: expected one of 'measured'",
         "descriptor.clusters[0].cores: expected an integer",
         "descriptor.clusters[0].peak_macs_per_s: key 'value' is missing",
-        "descriptor.coefficients: there are none called 'onnxruntime-arm46'",
+        "descriptor.coefficients: unknown coefficients 'onnxruntime-arm46'",
         "descriptor.memory_bytes_per_s: source must say where the number comes from",
         "descriptor.memory_bytes_per_s: value must be above zero",
         "kind: expected one of 'device'",
@@ -98,7 +98,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path, board: str) -> None:
 
 def test_more_threads_than_cores(tmp_path: Path, board: str) -> None:
     checked = check_description(write(tmp_path, board.replace("threads = 4", "threads = 5")))
-    assert checked.mistakes == ("board.toml: threads: 5 are more than the 4 cores of all clusters",)
+    assert checked.mistakes == ("board.toml: threads: 5 threads are more than the 4 cores of all clusters",)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_more_threads_than_cores(tmp_path: Path, board: str) -> None:
         pytest.param(
             '"board"',
             '"plank"',
-            "name: 'plank' is not the file's name, 'board', by which it is found",
+            "name: 'plank' differs from the file name 'board', by which splitc finds it; make them equal",
             id="name",
         ),
         pytest.param(
@@ -119,31 +119,34 @@ def test_more_threads_than_cores(tmp_path: Path, board: str) -> None:
         pytest.param(
             "value = 2.4e9",
             "value = 2.4",
-            "descriptor.clusters[0].clock_hz: value is 2.4; expected are hertz, such as 2.85e9",
+            "descriptor.clusters[0].clock_hz: value is 2.4, which is implausible; give hertz, such as 2.85e9",
             id="gigahertz",
         ),
         pytest.param(
             "value = 34.1e9",
             "value = 34.1",
-            "descriptor.memory_bytes_per_s: value is 34.1; expected are bytes per second, such as 51.2e9",
+            "descriptor.memory_bytes_per_s: value is 34.1, which is implausible; give bytes per second, such as 51.2e9",
             id="gigabytes",
         ),
         pytest.param(
             'confidence = "vendor", source = "data sheet"',
             'confidence = "recalled", source = "somewhere"',
-            "descriptor.clusters[0].clock_hz: a recalled number says what it is recalled from: "
+            "descriptor.clusters[0].clock_hz: the source of a recalled number must name its origin: "
             'source = "recalled from ..."',
             id="recalled",
         ),
         pytest.param(
             "Cortex-A76",
             "Cortex A76",
-            "descriptor.clusters[0]: core 'Cortex A76' is unknown to these coefficients, did you mean 'Cortex-A76'? "
+            "descriptor.clusters[0]: core 'Cortex A76' is not in these coefficients, did you mean 'Cortex-A76'? "
             "predictions for it are far less certain",
             id="core",
         ),
         pytest.param(
-            "threads = 4\n", "", "key 'threads' is missing: without it nothing can be predicted", id="threads"
+            "threads = 4\n",
+            "",
+            "key 'threads' is missing, so times cannot be predicted; add it",
+            id="threads",
         ),
     ],
 )
@@ -160,13 +163,15 @@ def test_a_machine_without_a_descriptor_is_told_what_it_needs(tmp_path: Path) ->
     checked = check_description(write(tmp_path, BOARD.partition("[descriptor]")[0]))
     assert checked.mistakes == ()
     assert checked.warnings == (
-        "board.toml: there is no [descriptor]: nothing can be predicted, builds need a recorded profile",
+        "board.toml: there is no [descriptor], so times cannot be predicted and builds need a recorded profile",
     )
 
 
 def test_milliseconds_in_a_network(tmp_path: Path) -> None:
     checked = check_description(write(tmp_path, LINK.replace("0.01", "35"), "link"))
-    assert checked.warnings == ("link.toml: rtt_s: typical is 35; expected are seconds, such as 0.03",)
+    assert checked.warnings == (
+        "link.toml: rtt_s: typical is 35, which is implausible; give seconds, such as 0.03",
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,7 +180,7 @@ def test_milliseconds_in_a_network(tmp_path: Path) -> None:
         pytest.param("name: board", "board.toml: not a TOML file: ", id="yaml"),
         pytest.param(
             f"a = {'[' * 3000}{']' * 3000}",
-            "board.toml: is nested too deeply to be a description of a target",
+            "board.toml: tables are nested too deeply for the description of a target",
             id="deep",
         ),
         pytest.param(None, "cannot read the target description ", id="missing"),

@@ -48,7 +48,9 @@ def test_operators_of_which_nothing_is_known_spread_most() -> None:
 
 
 def test_a_misspelt_name_gets_a_hint() -> None:
-    with pytest.raises(TargetError, match="called 'onnxruntime-arm', did you mean 'onnxruntime-arm64'"):
+    with pytest.raises(
+        TargetError, match="unknown coefficients 'onnxruntime-arm', did you mean 'onnxruntime-arm64'"
+    ):
         load_coefficients("onnxruntime-arm")
 
 
@@ -56,5 +58,5 @@ def test_a_core_needs_a_family() -> None:
     plain = encode(load_coefficients("onnxruntime-arm64"))
     assert isinstance(plain, dict)
     plain["families"] = []
-    with pytest.raises(RecordError, match=r"core 'Cortex-A\d+' is of no listed family"):
+    with pytest.raises(RecordError, match=r"core 'Cortex-A\d+' has the unknown family"):
         decode(Coefficients, plain, "mine.toml")

@@ -104,7 +104,7 @@ def test_more_work_never_takes_less_time(
 
 def test_a_class_that_nobody_knows_is_refused() -> None:
     """A misspelt class does not silently become free."""
-    with pytest.raises(TargetError, match="'X' is of class 'dense5x5'"):
+    with pytest.raises(TargetError, match="'X' has the unknown class 'dense5x5'"):
         amounts([work("dense5x5")])
 
 
