@@ -2,10 +2,10 @@
 # requires-python = ">=3.9"
 # dependencies = ["numpy", "onnxruntime"]
 # ///
-"""Time an ONNX model, node by node, on the CPU of the machine this program runs on.
+"""Time an ONNX model, node by node, on the CPU of the machine that this program runs on.
 
-Prints one JSON document on stdout and progress on stderr. Needs numpy and onnxruntime, and nothing
-of splitc, so that this one file can be copied to any board:
+It prints one JSON document on stdout, and progress on stderr. It needs numpy and onnxruntime, but not
+splitc, so this single file can be copied to any board:
 
     python onnxruntime_cpu.py model.onnx --threads 1,4 > profile.json
     python onnxruntime_cpu.py model.onnx --dim seq=128,256 > profile.json
@@ -31,31 +31,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Since 1.29 the official packages send model names and session facts to Microsoft, and leave files in the
-# temporary folder. A profile should do neither; whoever sets the variable otherwise keeps their choice.
+# Since 1.29, official packages of ONNX Runtime send telemetry to Microsoft and leave files in the temporary
+# folder. A profiler should do neither; a value that the user has set is kept.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 PROVIDER = "CPUExecutionProvider"
-# Runs go on until the median is known to this share of itself, but no longer than the patience allows.
+# Runs continue until the relative standard error of the median is this small, for at most PATIENCE_S.
 PRECISION = 0.005
 MIN_S, PATIENCE_S = 1.0, 10.0
 MIN_RUNS, MAX_RUNS = 5, 1000
-BLOCK_S, MAX_BLOCK = 0.05, 100  # of runs in a row
-MAX_SAMPLES = 200_000  # node times in the document
+BLOCK_S, MAX_BLOCK = 0.05, 100  # consecutive runs of one session: seconds, number
+MAX_SAMPLES = 200_000  # limit of node times in the document
 FLOATS = {"float16": np.float16, "float": np.float32, "double": np.float64}
 INTEGERS = {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 BFLOAT16 = 16  # onnx.TensorProto.DataType
 WHOLE, BODY, KERNEL_SUFFIX = "model_run", "SequentialExecutor::Execute", "_kernel_time"
-stopped: list[int] = []  # the signals that asked this program to end
+stopped: list[int] = []  # signals received that end this program
 
 
 class Failure(Exception):  # noqa: N818 - the name says what happened
-    """One sentence for the person who started this program."""
+    """An error message for the user."""
 
 
 class Node(NamedTuple):
-    """A top-level node of the graph as ONNX Runtime runs it."""
+    """A top-level node of the graph that ONNX Runtime runs."""
 
     name: str
     op: str
@@ -64,16 +64,17 @@ class Node(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """An event, and how many events it stands for: those inside bodies are counted, not kept."""
+    """An event of a node; `events` counts it and the events in bodies of the node."""
 
     event: dict[str, Any]
     events: int
 
 
 class Times(NamedTuple):
-    """Seconds of each run, taken in blocks by turns so that all three see the same machine.
+    """Seconds of each run with profiling, without it, and of a model that does nothing.
 
-    `blocks` has the length of each, `lead` says how many runs before each do not count.
+    The three are timed in turns, in blocks, so that they meet the same conditions. `blocks` has the number of
+    runs in each block; `lead` is the number of runs before each block that are not counted.
     """
 
     profiled: list[float]
@@ -86,7 +87,7 @@ class Times(NamedTuple):
 def main() -> int:
     """Profile the model named on the command line; return the exit status."""
     arguments = parse_arguments()
-    # An SSH session that goes away must not leave profiles in the board's temporary folder.
+    # When an SSH session ends, no files may stay in the board's temporary folder.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             signal.signal(getattr(signal, name), stop)
@@ -104,7 +105,7 @@ def main() -> int:
 
 
 def stop(number: int, _frame: object) -> None:
-    """Leave, cleaning up on the way; ONNX Runtime now and then swallows this, so `run` looks again."""
+    """Exit and clean up; ONNX Runtime sometimes swallows the exception, so `timed` checks `stopped` again."""
     stopped.append(number)
     sys.exit(128 + number)
 
@@ -112,7 +113,7 @@ def stop(number: int, _frame: object) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
-        epilog="One document holds a measurement for each number of threads at each size of the inputs.",
+        epilog="The document has one measurement for each thread count and each size of the inputs.",
     )
     parser.add_argument("model", metavar="MODEL.onnx", type=Path)
     parser.add_argument(
@@ -127,17 +128,19 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=SIZE[,SIZE...]",
-        help="size of a symbolic dimension; of several, each with each of the others",
+        help="sizes of a symbolic dimension; all combinations of sizes are measured",
     )
     parser.add_argument(
         "--inputs",
         action="append",
         type=Path,
         metavar="FILE.npz",
-        help="values of some or all inputs; of several, each in turn",
+        help="values of some or all inputs; if repeated, each file is measured",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
-    parser.add_argument("--model-id", help='printed as "model" (default: SHA-256 of the model file)')
+    parser.add_argument("--seed", type=int, default=0, help="seed of random inputs (default 0)")
+    parser.add_argument(
+        "--model-id", help='value of "model" in the output (default: SHA-256 of the model file)'
+    )
     return parser.parse_args()
 
 
@@ -153,7 +156,7 @@ def counts(text: str) -> list[int]:
 
 
 def profile(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure at every thread count and size; return the document to print."""
+    """Measure with every thread count and size; return the document to print."""
     model_id = arguments.model_id or sha256(arguments.model)
     sizings = parse_dims(arguments.dim)
     given = [read_inputs(path) for path in arguments.inputs or []] or [{}]
@@ -178,7 +181,7 @@ def profile(arguments: argparse.Namespace) -> dict[str, Any]:
 def measure(
     arguments: argparse.Namespace, threads: int, dims: dict[str, int], given: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run the model with and without profiling, at one thread count and one size."""
+    """Time the model with and without profiling, with one thread count and one size."""
     with tempfile.TemporaryDirectory(prefix="splitc-profile-") as name:
         folder = Path(name)
         say(f"loading {arguments.model}")
@@ -224,18 +227,18 @@ def sha256(path: Path) -> str:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
     except OSError as error:
-        raise Failure(f"cannot read {path}: {error.strerror}") from error
+        raise Failure(f"{path}: cannot be read ({error.strerror}); check the path") from error
     return digest.hexdigest()
 
 
 def parse_dims(texts: list[str]) -> list[dict[str, int]]:
-    """Return the sizes to measure at: every combination of what is given for each dimension."""
+    """Return the sizes to measure with: all combinations of the sizes given for each dimension."""
     choices = {}
     for text in texts:
         name, _, values = text.rpartition("=")
         sizes = values.split(",")
         if not name or not all(size.isdecimal() and int(size) >= 1 for size in sizes):
-            raise Failure(f"--dim wants NAME=SIZE[,SIZE...] with sizes of at least 1, not {text!r}")
+            raise Failure(f"invalid --dim {text!r}; write NAME=SIZE[,SIZE...] with sizes of at least 1")
         choices[name] = [int(size) for size in sizes]
     return [dict(zip(choices, sizes)) for sizes in itertools.product(*choices.values())]  # noqa: B905 - strict= needs Python 3.10
 
@@ -244,19 +247,19 @@ def parse_dims(texts: list[str]) -> list[dict[str, int]]:
 
 
 def options(threads: int, profile_into: Path | None = None) -> ort.SessionOptions:
-    """ONNX Runtime as an app would deploy it; spinning threads hurt everything else on the machine."""
+    """Return the options of a typical app; threads do not spin, which would slow down other programs."""
     chosen = ort.SessionOptions()
     chosen.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     chosen.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     chosen.intra_op_num_threads = threads
     chosen.inter_op_num_threads = 1
-    chosen.log_severity_level = 4  # its messages reach the user as one sentence, through Failure
+    chosen.log_severity_level = 4  # fatal errors only: other errors are reported as Failure
     chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if profile_into is not None:
         chosen.enable_profiling = True
         chosen.profile_file_prefix = str(profile_into / "events")
         chosen.optimized_model_filepath = str(profile_into / "optimized.onnx")
-        # Only names are read from that file: weights beside it keep it small, and below protobuf's 2 GB.
+        # Only names are read from that file; external weights keep it small and below protobuf's limit of 2 GB.
         prefix = "session.optimized_model_external_initializers_"
         chosen.add_session_config_entry(prefix + "file_name", "weights.bin")
         chosen.add_session_config_entry(prefix + "min_size_in_bytes", "1024")
@@ -271,7 +274,7 @@ def load(path: Path, chosen: ort.SessionOptions) -> ort.InferenceSession:
 
 
 def runner(session: ort.InferenceSession, feeds: dict[str, Any], *, as_ort_values: bool) -> Callable[[], Any]:
-    """Return what runs the session once. numpy lacks bfloat16, which therefore needs a slower way in and out."""
+    """Return a function that runs the session once; bfloat16, which numpy lacks, needs OrtValues, a slower way."""
     names = [output.name for output in session.get_outputs()]
     if not as_ort_values:
         return lambda: session.run(names, feeds)
@@ -287,7 +290,7 @@ def ort_value(array: Any, declared: str) -> Any:
 
 
 def does_nothing() -> bytes:
-    """Return a model of one Identity of one float: running it costs what running any model costs."""
+    """Return a model with one Identity of one float: its run time is the fixed cost of a call."""
     shape = message((1, message((1, 1))))  # one dimension, of size 1
     one_float = message((1, message((1, 1), (2, shape))))
     node = message((1, b"x"), (2, b"y"), (4, b"Identity"))
@@ -301,7 +304,7 @@ def does_nothing() -> bytes:
 
 
 def message(*fields: tuple[int, int | bytes]) -> bytes:
-    """Write a protobuf message: small numbers, and texts or messages of less than 128 bytes."""
+    """Return a protobuf message with small numbers, and strings or messages of less than 128 bytes."""
     parts = (
         bytes([number << 3, value])
         if isinstance(value, int)
@@ -315,10 +318,10 @@ def message(*fields: tuple[int, int | bytes]) -> bytes:
 
 
 def time_runs(runners: tuple[Callable[[], Any], ...], warmup: int, runs: int | None, max_runs: int) -> Times:
-    """Time all three in turns, block by block: *runs* times, or until the median of the plain runs is stable.
+    """Time all three in turns, in blocks: *runs* times, or until the median of the plain runs is stable.
 
-    Run by run, each would find the caches swept by the others, which a short run notices: half again as slow,
-    or more. For the same reason the first run of a block does not count, unless runs are long.
+    Without blocks, each run would find caches filled by the others, which makes a short run 1.5 times as slow or
+    more. For the same reason, the first run of a block is not counted, unless runs are long.
     """
     for _ in range(warmup):
         run_s = [timed(each) for each in runners][1]
@@ -334,7 +337,7 @@ def time_runs(runners: tuple[Callable[[], Any], ...], warmup: int, runs: int | N
 
 
 def counted(runs: list[Any], warmup: int, times: Times) -> list[Any]:
-    """Return the profiled runs that count, of all."""
+    """Return the profiled runs that are counted: without warm-up and the first run of each block."""
     kept, at = [], warmup
     for count in times.blocks:
         at += times.lead + count
@@ -351,7 +354,7 @@ def enough(samples: list[float], runs: int | None, max_runs: int, spent_s: float
     if spent_s < MIN_S:
         return False
     low, middle, high = np.percentile(samples, [25, 50, 75])
-    # The standard error of a median, were the times normal and their quartiles as found.
+    # Standard error of the median, for normally distributed times with these quartiles.
     return bool(0.93 * (high - low) / count**0.5 <= PRECISION * middle)
 
 
@@ -362,7 +365,7 @@ def timed(run: Callable[[], Any]) -> float:
     try:
         run()
     except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise Failure(f"the model does not run on these inputs: {sentence(error)}") from error
+        raise Failure(f"the model cannot run with these inputs: {sentence(error)}") from error
     return round(time.perf_counter() - start, 9)
 
 
@@ -377,12 +380,12 @@ def read_inputs(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: a bare .npy is no context manager
+    except (OSError, ValueError, TypeError) as error:  # TypeError: a single .npy array has no __enter__
         raise Failure(f"cannot read --inputs {path} as .npz: {sentence(error)}") from error
 
 
 def make_feeds(inputs: list[Any], dims: dict[str, int], given: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Return the given arrays, and random ones for the other inputs."""
+    """Return the given arrays, and random arrays for the other inputs."""
     require_known("--inputs", given, {value.name for value in inputs})
     require_known("--dim", dims, {dim for value in inputs for dim in value.shape if isinstance(dim, str)})
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -395,7 +398,7 @@ def make_feeds(inputs: list[Any], dims: dict[str, int], given: dict[str, Any], s
 
 
 def as_declared(array: Any, value: Any) -> Any:
-    """Return the array; files hold bfloat16 as two bytes of no known type, or as unsigned integers."""
+    """Return the array; in files, bfloat16 has an unknown type of two bytes, or is an unsigned integer."""
     return array.view(np.uint16) if "bfloat16" in value.type and array.dtype.itemsize == 2 else array
 
 
@@ -403,15 +406,18 @@ def require_known(option: str, given: dict[str, Any], known: set[str]) -> None:
     unknown = sorted(set(given) - known)
     if unknown:
         has = ", ".join(sorted(known)) or "none"
-        raise Failure(f"{option} names {unknown[0]!r}, which the model lacks; it has {has}")
+        raise Failure(f"{option} names {unknown[0]!r}, but the model does not have it; it has {has}")
 
 
 def random_array(value: Any, dims: dict[str, int], generator: np.random.Generator) -> Any:
     if not value.type.startswith("tensor("):
-        raise Failure(f"input {value.name!r} is a {value.type}, which this program can neither make nor read")
+        raise Failure(f"input {value.name!r} has type {value.type}, which this program does not support")
     element = value.type[len("tensor(") : -1]
     if element not in (*FLOATS, *INTEGERS, "bfloat16", "bool"):
-        raise Failure(f"input {value.name!r} is a {value.type}: give its value with --inputs FILE.npz")
+        raise Failure(
+            f"input {value.name!r} has type {value.type}, for which there are no random values; give its value with "
+            "--inputs FILE.npz"
+        )
     shape = [size(value.name, axis, dim, dims) for axis, dim in enumerate(value.shape)]
     if element == "bfloat16":  # the upper half of a float
         return (generator.standard_normal(shape, np.float32).view(np.uint32) >> 16).astype(np.uint16)
@@ -426,11 +432,11 @@ def size(name: str, axis: int, dim: int | str | None, dims: dict[str, int]) -> i
     if isinstance(dim, str) and dim in dims:
         return dims[dim]
     if axis == 0:
-        return 1  # by custom the batch
+        return 1  # by convention the batch size
     if isinstance(dim, str):
-        raise Failure(f"input {name!r} has the free dimension {dim!r}: give --dim {dim}=VALUE")
+        raise Failure(f"input {name!r} has a symbolic dimension {dim!r}; give its size with --dim {dim}=SIZE")
     raise Failure(
-        f"input {name!r} has a free dimension at axis {axis}: give its value with --inputs FILE.npz"
+        f"input {name!r} has an unnamed dimension at axis {axis}; give a value of the input with --inputs FILE.npz"
     )
 
 
@@ -445,8 +451,8 @@ def used_dims(inputs: list[Any], feeds: dict[str, Any]) -> dict[str, int]:
 def top_level_events(events: list[dict[str, Any]]) -> list[list[Timed]]:
     """Return the node events of each run, without those inside bodies of If, Loop and Scan.
 
-    Events come in the order in which they end. A body is an Execute of its own within the node's
-    event, so the node's time holds its body's; the Execute of the main graph precedes model_run.
+    Events are ordered by the time at which they end. A body has its own Execute event within the event of
+    its node, whose time includes it; the Execute event of the main graph comes before model_run.
     """
     runs: list[list[Timed]] = []
     pending: list[Timed] = []
@@ -466,7 +472,7 @@ def top_level_events(events: list[dict[str, Any]]) -> list[list[Timed]]:
 
 
 def take(pending: list[Timed], since: float, of: str | None = None) -> int:
-    """Remove what began no earlier, at the end of the list; return how many events that stood for."""
+    """Remove events that began at *since* or later from the end of the list; return how many events they count."""
     count = 0
     while pending and pending[-1].event["ts"] >= since and of in (None, pending[-1].event["name"]):
         count += pending.pop().events
@@ -474,7 +480,7 @@ def take(pending: list[Timed], since: float, of: str | None = None) -> int:
 
 
 def attribute(nodes: list[Node], runs: list[list[Timed]]) -> list[dict[str, Any]]:
-    """Give each node its time in each run."""
+    """Return the nodes with their times in each run."""
     seconds: list[list[float]] = [[] for _ in nodes]
     counted: list[list[int]] = [[] for _ in nodes]
     labels = [node.name for node in nodes]
@@ -497,18 +503,18 @@ def attribute(nodes: list[Node], runs: list[list[Timed]]) -> list[dict[str, Any]
 
 
 def places(nodes: list[Node], events: list[dict[str, Any]]) -> list[int]:
-    """Return the position of each event's node.
+    """Return the position of the node of each event.
 
-    Names decide: ONNX Runtime refuses two nodes of one name. A node may have none, and its event is
-    then named after operator and index; such nodes stand in the file in the order in which they run.
+    Nodes are matched by name, because ONNX Runtime rejects two nodes of the same name. The event of an unnamed
+    node is named after its operator and index; unnamed nodes are in the file in the order of execution.
     """
     named = {node.name: place for place, node in enumerate(nodes) if node.name}
     found = [named.get(kernel(event), position) for position, event in enumerate(events)]
     complete = sorted(found) == list(range(len(nodes)))
     if not complete or [nodes[place].op for place in found] != [event["args"]["op_name"] for event in events]:
         raise Failure(
-            f"ONNX Runtime {ort.__version__} profiled {len(events)} nodes that do not match the "
-            f"{len(nodes)} of its optimised graph; try fewer --runs"
+            f"ONNX Runtime {ort.__version__} recorded events of {len(events)} nodes, which do not match the "
+            f"{len(nodes)} nodes of its optimised graph; try fewer --runs"
         )
     return found
 
@@ -517,7 +523,7 @@ def kernel(event: dict[str, Any]) -> str:
     return str(event["name"][: -len(KERNEL_SUFFIX)])
 
 
-# A target has no onnx package, and names are all that is wanted: forty lines read them from protobuf.
+# The board may not have the onnx package, so these functions read names from the protobuf message.
 
 
 def read_nodes(data: bytes) -> list[Node]:
@@ -555,7 +561,7 @@ def blocks(data: bytes, wanted: int) -> list[bytes]:
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the base-128 number at a position, and the position after it."""
+    """Return the varint (base-128 number) at position *at*, and the position after it."""
     value, shift = 0, 0
     while True:
         byte = data[at]
@@ -579,7 +585,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Name the board or the CPU; Linux on Arm often knows only the board."""
+    """Return the name of the board or of the CPU; Linux on Arm often knows only the board."""
     with contextlib.suppress(OSError):
         return Path("/proc/device-tree/model").read_text(encoding="utf-8").strip("\0\n ")
     with contextlib.suppress(OSError):

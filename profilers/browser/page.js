@@ -1,7 +1,7 @@
-// Fetches the job from splitc, has workers measure it, and sends the profile back.
+// Fetches the job from splitc, measures it in workers and sends the profile back.
 
 const HEARTBEAT_MS = 1000;
-const FETCHING = 0.1; // this part of the bar
+const FETCHING = 0.1; // share of the progress bar
 
 const element = (id) => document.getElementById(id);
 let status = { done: 0, text: "loading" };
@@ -27,7 +27,7 @@ async function post(path, value) {
   return fetch(path, { method: "POST", body: JSON.stringify(value) });
 }
 
-// splitc takes silence for a closed page, and the page takes silence for a splitc that has ended.
+// Without messages, splitc assumes that the page was closed; without answers, the page assumes that splitc has ended.
 async function heartbeat() {
   for (let missed = 0; !over; ) {
     const answer = await post("progress", status).catch(() => null);
@@ -112,7 +112,7 @@ async function profile(job) {
 
 async function main() {
   heartbeat();
-  // Only where the page came over https or from localhost; elsewhere the person has to keep the screen on.
+  // This works only with https or localhost; otherwise the user has to keep the screen on.
   navigator.wakeLock?.request("screen").catch(() => null);
   try {
     const job = await (await fetch("job.json")).json();
@@ -127,7 +127,7 @@ async function main() {
     if (over) return;
     const sentence = error.message || String(error);
     await post("failure", { sentence }).catch(() => null);
-    end("failed", "That did not work", sentence, "The computer knows. You can close this page.");
+    end("failed", "Profiling failed", sentence, "The computer has received this message. You can close this page.");
   }
 }
 

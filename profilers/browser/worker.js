@@ -1,5 +1,5 @@
-// Makes one measurement: one thread count, one set of inputs. A worker of its own, so that the page
-// stays alive meanwhile, and so that each measurement starts with a fresh ONNX Runtime and its own memory.
+// Makes one measurement, with one thread count and one set of inputs. It runs in a worker, so that the page
+// stays responsive and each measurement starts with a new ONNX Runtime and its own memory.
 
 import * as ort from "./ort.wasm.bundle.min.mjs";
 
@@ -17,7 +17,7 @@ const TICKS_PER_SAMPLE = 50;
 const KERNEL_SUFFIX = "_kernel_time";
 const EXECUTE = "SequentialExecutor::Execute";
 
-// ONNX Runtime prints its profile, line by line, into what console.log is when the first session is made.
+// ONNX Runtime prints its profile line by line with console.log, which must be replaced before the first session.
 let events = [];
 console.log = (line) => {
   if (typeof line === "string" && line.startsWith("{")) {
@@ -78,7 +78,7 @@ function tell(done, text) {
 }
 
 async function open(model, data, enableProfiling) {
-  // The bytes are read anew for each session, so that only the runtime holds them while it runs.
+  // The bytes are read again for each session, so that only the runtime keeps a copy while it runs.
   const bytes = new Uint8Array(await model.arrayBuffer());
   const externalData = await Promise.all(
     data.map(async ({ path, blob }) => ({ path, data: new Uint8Array(await blob.arrayBuffer()) })),
@@ -90,9 +90,9 @@ async function open(model, data, enableProfiling) {
     enableProfiling,
     externalData,
   });
-  // All outputs are computed; those that are no tensors, as classifiers of scikit-learn have, cannot be fetched here.
+  // All outputs are computed, but outputs that are not tensors (as in models from scikit-learn) cannot be fetched.
   const fetched = session.outputMetadata.filter((output) => output.isTensor).map((output) => output.name);
-  if (!fetched.length) throw new Error("it returns no tensors, and ONNX Runtime in a browser returns nothing else");
+  if (!fetched.length) throw new Error("it returns no tensors, but ONNX Runtime in a browser can return only tensors");
   return { run: (feeds) => session.run(feeds, fetched), endProfiling: () => session.endProfiling() };
 }
 
@@ -112,7 +112,7 @@ async function tensors(feeds) {
 
 // --- the clock ---
 
-// A page that is not cross-origin isolated sees a clock of 0.1 ms, or 1 ms; runs are then timed together.
+// Without cross-origin isolation, the clock has a resolution of 0.1 ms or 1 ms; then several runs are timed together.
 function clockTick_s() {
   let [tick, last] = [Infinity, performance.now()];
   for (let steps = 0; steps < 20; ) {
@@ -136,7 +136,7 @@ async function time_s(session, feeds, runs) {
   return (performance.now() - start) / 1e3 / runs;
 }
 
-// Browsers compile WebAssembly quickly first and well later: go on until runs no longer get faster.
+// Browsers compile WebAssembly quickly at first and optimise it later: continue until runs no longer get faster.
 async function warmUp(session, feeds) {
   const begin = performance.now();
   let [warmup, run_s, before_s] = [0, Infinity, Infinity];
@@ -155,7 +155,7 @@ async function warmUp(session, feeds) {
 
 // --- from events to nodes ---
 
-// The events of each run, in the order in which they ended; the Execute of the main graph comes last.
+// The events of each run, ordered by the time at which they end; the Execute event of the main graph is the last.
 function splitRuns(all) {
   const runs = [];
   let current = [];
@@ -172,7 +172,7 @@ function splitRuns(all) {
 
 const identity = (event) => `${event.index} ${event.op} ${event.name}`;
 
-// Nodes outside the bodies of If, Loop and Scan. A body is an Execute of its own within its node's event.
+// Nodes outside the bodies of If, Loop and Scan. A body has its own Execute event within the event of its node.
 function outerNodes(events) {
   const found = [];
   for (const event of events) {
@@ -182,10 +182,10 @@ function outerNodes(events) {
   return found.map(identity);
 }
 
-// Each round's mean over its runs: on a coarse clock one run sees most nodes take no time at all, and a few a tick.
+// The mean over the runs of each round: with a coarse clock, most nodes of a single run take 0 or 1 tick.
 function nodeTimes(allRuns, rounds, runsPerRound) {
   const runs = allRuns.slice(-rounds * runsPerRound);
-  // On a coarse clock a node may seem to begin with the body that follows it: it is outside if it ever is.
+  // With a coarse clock, a node may seem to be inside the body that follows it: it is outside if any run shows it so.
   const outer = new Set(runs.flatMap(outerNodes));
   const nodes = new Map();
   runs.forEach((events, run) => {

@@ -250,21 +250,29 @@ def test_external_weights_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("named_dims", [], "input 'x' has the free dimension 'height': give --dim height=VALUE"),
-        ("string_input", [], r"input 'word' is a tensor\(string\): give its value with --inputs"),
-        ("chain", ["--dim", "batch=1"], "--dim names 'batch', which the model lacks; it has none"),
+        (
+            "named_dims",
+            [],
+            "input 'x' has a symbolic dimension 'height'; give its size with --dim height=SIZE",
+        ),
+        ("string_input", [], r"input 'word' has type tensor\(string\), .*; give its value with --inputs"),
+        ("chain", ["--dim", "batch=1"], "--dim names 'batch', but the model does not have it; it has none"),
         (
             "chain",
             ["--dim", "batch"],
-            r"--dim wants NAME=SIZE\[,SIZE...\] with sizes of at least 1, not 'batch'",
+            r"invalid --dim 'batch'; write NAME=SIZE\[,SIZE...\] with sizes of at least 1",
         ),
-        ("chain", ["--dim", "batch=1,"], "--dim wants NAME=SIZE"),
-        ("chain", ["--dim", "batch=0"], "--dim wants NAME=SIZE"),
+        ("chain", ["--dim", "batch=1,"], "invalid --dim 'batch=1,'; write NAME=SIZE"),
+        ("chain", ["--dim", "batch=0"], "invalid --dim 'batch=0'; write NAME=SIZE"),
         ("chain", ["--inputs", "absent.npz"], "cannot read --inputs absent.npz"),
-        ("chain", ["--inputs", "other.npz"], "--inputs names 'other', which the model lacks; it has x"),
-        ("chain", ["--inputs", "wrong.npz"], "the model does not run on these inputs: "),
+        (
+            "chain",
+            ["--inputs", "other.npz"],
+            "--inputs names 'other', but the model does not have it; it has x",
+        ),
+        ("chain", ["--inputs", "wrong.npz"], "the model cannot run with these inputs: "),
         ("chain", ["--inputs", "bare.npy"], "cannot read --inputs bare.npy"),
-        ("absent", [], "cannot read absent.onnx: No such file"),
+        ("absent", [], r"absent.onnx: cannot be read \(No such file"),
         ("damaged", [], "ONNX Runtime .* cannot load damaged.onnx"),
     ],
 )
@@ -288,7 +296,7 @@ def test_a_sequence_has_no_file_form(tmp_path: Path) -> None:
     onnx.save(models.model([models.op("SequenceLength", "s", "n")], [given], [length]), tmp_path / "s.onnx")
     status, out, err = run(tmp_path, tmp_path / "s.onnx")
     assert (status, out) == (1, "")
-    assert "input 's' is a seq(tensor(float)), which this program can neither make nor read" in err
+    assert "input 's' has type seq(tensor(float)), which this program does not support" in err
 
 
 @pytest.mark.parametrize("threads", ["0", "1,0", "", "two"])
