@@ -1,11 +1,12 @@
-"""Measure how well a profile tells what runs cost: whole models, and the heads and tails cut from them.
+"""Measure how accurate profiles are: for whole models, and for heads and tails cut from them.
 
     python benchmarks/accuracy.py                           # models in ../shared/models, and the samples
     python benchmarks/accuracy.py --models FOLDER --models model.onnx --threads 1
 
-Each model is profiled; before and after, processes of their own run the whole model, and then, block by block in
-turns with it, the heads and tails of some of its cuts, each head followed by its tail. A table compares what the profile said with what these runs took. Parts under
-0.3 ms are listed apart: there, what any call costs decides. On a shared machine, rerun when it is quiet.
+Each model is profiled. Before and after, separate processes run the whole model, and then the heads and tails of
+some of its cuts, in blocks that alternate with the whole model. A table compares the times in the profile with
+these runs. Parts under 0.3 ms are listed separately, because the fixed cost of a call dominates there. On a
+shared machine, run this while the machine is idle.
 """
 
 import argparse
@@ -53,16 +54,19 @@ DIMS = {
 }
 GIVEN = {"silero_vad": {"sr": 16000}, "silero_vad_op18": {"sr": 16000}}  # a sampling rate cannot be random
 SHORT_S = 3e-4
-SLOW_S = 0.3  # longer models are left out: they would take most of the time and tell nothing else
+SLOW_S = 0.3  # parts of slower models are not measured, because they would take most of the time
 TIMED_S, MIN_RUNS = 1.0, 15
-BRACKET = 2  # processes before a profile, and as many after it: they differ by some percent among themselves
-BLOCK_S, MAX_BLOCK = 0.05, 100  # of runs in a row
+BRACKET = 2  # processes before a profile, and after it: their times differ by a few percent
+BLOCK_S, MAX_BLOCK = 0.05, 100  # consecutive runs of one model: seconds, number
 CONSOLE = Console(width=120, highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a profile said of a model or part, and what it took; *drift* is what the whole took over its profile."""
+    """The profiled and the measured time of a model or part.
+
+    `drift` is the measured time of the whole model over its profiled time.
+    """
 
     what: str
     threads: int
@@ -72,12 +76,12 @@ class Compared:
 
     @property
     def error(self) -> float:
-        """Relative error, as it is."""
+        """Relative error of the profile."""
         return self.said_s / self.took_s - 1
 
     @property
     def steady_error(self) -> float:
-        """Relative error, had the whole model taken as long as when it was profiled."""
+        """Relative error of the profile, corrected for the drift of the whole model."""
         return self.said_s * self.drift / self.took_s - 1
 
 
@@ -114,7 +118,7 @@ def main() -> None:
 
 def find_models(given: Sequence[Path] | None, folder: Path) -> Iterable[Path]:
     if given is None and not MODELS.is_dir():
-        CONSOLE.print(f"{MODELS} is not there: only the samples of splitc are measured")
+        CONSOLE.print(f"{MODELS} does not exist, so only the samples of splitc are measured")
     for path in given or [MODELS]:
         yield from [path] if path.is_file() else sorted(path.glob("*.onnx"))
     if given is None:
@@ -129,7 +133,7 @@ def find_models(given: Sequence[Path] | None, folder: Path) -> Iterable[Path]:
 def compare(
     path: Path, threads: tuple[int, ...], cuts: int, runs: int | None
 ) -> tuple[list[Compared], list[Compared], list[Compared]]:
-    """Profile the model at *path*; return how its whole, its runs among themselves, and its parts compare."""
+    """Profile the model at *path*; return comparisons of the whole model, of its runs with each other, and of parts."""
     wholes: list[Compared] = []
     again: list[Compared] = []
     parts: list[Compared] = []
@@ -160,7 +164,7 @@ def compare(
 
 
 def samples(path: Path, folder: Path) -> tuple[Path, ...]:
-    """A file of inputs for a model that does not run on random ones."""
+    """Return a file of inputs for a model that cannot run with random ones; an empty tuple for other models."""
     if path.stem not in GIVEN:
         return ()
     model = load(path)
@@ -174,7 +178,7 @@ def samples(path: Path, folder: Path) -> tuple[Path, ...]:
 def compare_parts(
     name: str, found: Analysis, times: UnitTimes, emitter: Emitter, inputs: Path, count: int
 ) -> list[Compared]:
-    """Cut where a phone five times slower than this machine would; compare heads and tails."""
+    """Compare heads and tails of cuts for a device five times slower than this machine."""
     compared = []
     fixed_s = times.fixed_s or 0.0
     costs = Costs(
@@ -200,7 +204,7 @@ def compare_parts(
 
 
 def some_cuts(costs: Costs, count: int) -> list[Cut]:
-    """Cuts of the frontier, evenly chosen; where it has fewer than *count*, also cuts in running order."""
+    """Return *count* cuts spread evenly over the frontier; if it has fewer, also cuts in execution order."""
     splits = sorted(
         (cut for cut in solve(costs, Box()).frontier if cut.kind == "split"), key=lambda cut: len(cut.head)
     )
@@ -208,7 +212,7 @@ def some_cuts(costs: Costs, count: int) -> list[Cut]:
         return [splits[round(number * (len(splits) - 1) / max(1, count - 1))] for number in range(count)]
     units, wanted = len(costs.graph.units), count - len(splits)
     for number in range(1, wanted + 1):
-        with contextlib.suppress(ValueError):  # something crosses that cannot be sent
+        with contextlib.suppress(ValueError):  # a boundary tensor cannot be sent
             cut = make_cut(costs, frozenset(range(number * units // (wanted + 1))))
             splits += [cut] if cut.kind == "split" else []
     return splits
@@ -223,7 +227,7 @@ def emit(emitter: Emitter, cut: Cut, folder: Path, label: str) -> list[Path]:
     return files
 
 
-# --- runs in a process of their own ---
+# --- runs in a separate process ---
 
 
 def in_another_process(models: Sequence[Path], inputs: Path, threads: int) -> list[float]:
@@ -236,7 +240,7 @@ def in_another_process(models: Sequence[Path], inputs: Path, threads: int) -> li
 
 
 def time_in_turns(paths: Sequence[Path], threads: int) -> list[float]:
-    """Run the models in turns; return the median of each."""
+    """Run the models in turns; return the median seconds of each."""
     inputs, *models = paths
     with np.load(inputs) as arrays:
         values: dict[str, Any] = dict(arrays)

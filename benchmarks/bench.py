@@ -1,9 +1,9 @@
-"""Measure what `splitc compile` costs: stages, solving and writing, and memory with a large model.
+"""Measure the cost of `splitc compile`: its stages, solving and writing, and memory with a large model.
 
-    python benchmarks/bench.py                      # everything; the large model is made here (3.4 GB)
+    python benchmarks/bench.py                      # everything; a large model is generated (3.4 GB)
     python benchmarks/bench.py --large unet.onnx    # another large model, such as Stable Diffusion's UNet
 
-Times are medians of runs in one process; on a shared machine only ratios are worth comparing.
+Times are medians of runs in one process; on a shared machine, compare only ratios.
 """
 
 import argparse
@@ -40,10 +40,8 @@ CONSOLE = Console(width=120, highlight=False)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "--large", type=Path, help="a model with external data, in place of the one made here"
-    )
-    parser.add_argument("--skip-large", action="store_true", help="leave the large model out")
+    parser.add_argument("--large", type=Path, help="a model with external data, instead of the generated one")
+    parser.add_argument("--skip-large", action="store_true", help="do not compile a large model")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="splitc-bench-") as name:
         folder = Path(name)
@@ -123,7 +121,7 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def residual_model(folder: Path, blocks: int) -> Path:
-    """A residual CNN with five nodes a block, narrowing like a classifier."""
+    """Write a residual CNN with five nodes per block, whose resolution decreases as in a classifier."""
     random = np.random.default_rng(0)
     nodes, weights, x, channels = [], [], "image", 16
     for block in range(blocks):
@@ -181,7 +179,7 @@ def run(*arguments: object) -> int:
 
 
 def large_model(folder: Path) -> Path:
-    """A stack of matrix products as large as Stable Diffusion 1.5's UNet in fp32 (3.4 GB), weights beside it."""
+    """Write a stack of matrix products as large as Stable Diffusion 1.5's UNet in fp32 (3.4 GB), with external data."""
     path, random = folder / "large.onnx", np.random.default_rng(0)
     size = LARGE_WIDTH * LARGE_WIDTH * 4
     nodes, weights, x = [], [], "x"

@@ -1,11 +1,11 @@
-"""Fit the coefficients of `splitc/profile/targets/roofline.py` on measured tables, and say how far predictions are off.
+"""Fit the coefficients of `splitc/profile/targets/roofline.py` to measured tables, and report prediction errors.
 
     python benchmarks/fit_targets.py DATA_FOLDER                       fit, write, print
     python benchmarks/fit_targets.py DATA_FOLDER --check OTHER.csv     predict machines that were not in the fit
 
-DATA_FOLDER holds device_latency.csv, ncnn_layer_costs.csv and devices.csv. Writes
-targets/coefficients/*.toml and the tables of docs/prediction.md, which explains the method; the same
-input gives the same bytes. OTHER.csv has the columns of device_latency.csv. Needs numpy and scipy.
+DATA_FOLDER contains device_latency.csv, ncnn_layer_costs.csv and devices.csv. The program writes
+targets/coefficients/*.toml and the tables of docs/prediction.md, which explains the method. Its output is
+deterministic. OTHER.csv has the columns of device_latency.csv. Needs numpy and scipy.
 """
 
 import argparse
@@ -31,7 +31,7 @@ _AI_HUB = "quic/ai-hub-models perf.yaml, 2024-04-16"
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """How ncnn's times change from machine to machine, for one kind of processor."""
+    """How times of ncnn differ between machines, for one kind of processor."""
 
     runs: Runs
     excluded: dict[str, str]
@@ -45,17 +45,17 @@ class Study:
     unknown_core: float
 
     def parameter(self, *key: str) -> float:
-        """A fitted offset; 0 if nothing tells of it."""
+        """Return a fitted offset; 0 if the data does not determine it."""
         return float(dict(zip(self.plan.keys, self.x, strict=True)).get(key, 0.0))
 
     def hardware(self, core: str, family: str) -> runtime.Hardware:
-        """What the fit says of machines with this core."""
+        """Return the fitted factors of machines with this core."""
         whole = self.parameter("family", family, "whole") + self.parameter("core", core)
         return runtime.Hardware(
             whole=float(np.exp(whole)),
             memory=float(np.exp(self.parameter("family", family, "memory"))),
             unit=float(np.exp(self.parameter("family", family, "unit"))),
-            # work cannot speed up more than the peak does; what seems so is noise
+            # Work cannot speed up more than the peak does; a larger fitted value is noise.
             threads=np.array([min(self.parameter("threads", name), 1.0) for name in TERMS]),
         )
 

@@ -1,13 +1,13 @@
-"""Compare `splitc simulate` with sixteen real clients and a real server: latencies, and how busy the cloud is.
+"""Compare `splitc simulate` with sixteen real clients and a real server: latencies, and load of the cloud.
 
     python benchmarks/fleet.py                                # 4 minutes
     python benchmarks/fleet.py --seconds 120 --json fleet.json
     python benchmarks/fleet.py --only least-cloud,price
 
-The server has one core of this machine and the clients the other, with an emulated link between two network
-namespaces: Linux with unprivileged namespaces, or root. The server computes; the clients do everything that clients
-do, but for their part of the model, which they wait for: two cores cannot compute for sixteen phones. Other programs that
-run meanwhile spoil the numbers, and are told of: rerun when the machine is quiet.
+The server runs on one core of this machine and the clients on another, with an emulated link between two network
+namespaces. This needs Linux with unprivileged namespaces, or root. The server computes; the clients only wait for as
+long as their heads would take, because two cores cannot compute for sixteen phones. Other programs distort the
+results, and the output warns of them: run this while the machine is idle.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from benchmarks.running.models import Compiler  # noqa: E402
 from splitc.common.errors import SplitcError  # noqa: E402
 
 CONSOLE = Console(width=150, highlight=False)
-MODEL = "listener"  # small payloads: sixteen share one link, and hardly meet on it
+MODEL = "listener"  # small payloads, so that sixteen clients hardly delay each other on the shared link
 SECONDS = 40.0
 
 
@@ -35,7 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     policies = [case.policy for case in fleet.CASES]
     parser.add_argument("--only", default=",".join(policies), help=f"policies (default {','.join(policies)})")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each policy (default %(default)g)")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="duration for each policy (default %(default)g)"
+    )
     parser.add_argument("--json", type=Path, help="keep all numbers in this file")
     arguments = parser.parse_args()
     chosen = arguments.only.split(",")

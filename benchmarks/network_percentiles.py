@@ -1,10 +1,10 @@
-"""Recompute the percentiles that `targets/networks/*.toml` quotes from recorded cellular links.
+"""Compute the percentiles in `targets/networks/*.toml` from recorded cellular links.
 
     python benchmarks/network_percentiles.py TRACES_FOLDER
 
-TRACES_FOLDER holds traces in the mahimahi format: a line per chance to deliver one packet of 1,500
-bytes, the milliseconds since the start. They come with mahimahi (github.com/ravinet/mahimahi,
-traces/) under the GPL and are not part of this project. Needs the standard library only.
+TRACES_FOLDER contains traces in the mahimahi format: each line is a time in milliseconds since the start at which
+one packet of 1,500 bytes can be delivered. They are part of mahimahi (github.com/ravinet/mahimahi, traces/) under
+the GPL, and not part of this project. Needs the standard library only.
 """
 
 import argparse
@@ -17,13 +17,13 @@ WINDOW_MS = 5000
 PACKET_BITS = 1500 * 8
 PERCENTILES = (5, 50, 95)
 RULE = (
-    "windows of 5 s, one after the other from the start, the unfinished last one left out; percentiles "
-    "between two windows are interpolated"
+    "consecutive windows of 5 s from the start, without an incomplete last one; percentiles between two windows "
+    "are interpolated"
 )
 
 
 def rates_bps(moments_ms: Sequence[int]) -> list[float]:
-    """Return what could be delivered in each whole window, in bits per second."""
+    """Return the deliverable rate in each complete window, in bits per second."""
     count = (moments_ms[-1] + 1) // WINDOW_MS
     edges = [bisect_left(moments_ms, index * WINDOW_MS) for index in range(count + 1)]
     packets = [after - before for before, after in pairwise(edges)]
@@ -31,7 +31,7 @@ def rates_bps(moments_ms: Sequence[int]) -> list[float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the value below which *percent* of *values* lie, interpolated between neighbours."""
+    """Return the percentile *percent* of *values*, interpolated between neighbours."""
     ordered = sorted(values)
     place = (len(ordered) - 1) * percent / 100
     below = int(place)
@@ -45,7 +45,7 @@ def main() -> None:
     folder = parser.parse_args().traces
     paths = sorted(path for path in folder.iterdir() if path.suffix in {".up", ".down"})
     if not paths:
-        parser.error(f"{folder}: no *.up and *.down in it")
+        parser.error(f"{folder}: contains no *.up or *.down files")
     print(RULE)
     print(f"{'trace':28} {'windows':>7} " + " ".join(f"{f'p{p} bit/s':>12}" for p in PERCENTILES))
     for path in paths:

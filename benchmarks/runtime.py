@@ -1,12 +1,12 @@
-"""Measure pairs that run: are predictions true, how close to what is possible, how much at once, do they adapt?
+"""Measure a device and a server at run time: accuracy of predictions, distance from the optimum, throughput, adaptation.
 
     python benchmarks/runtime.py                                  # everything, 24 minutes
     python benchmarks/runtime.py --only throughput --seconds 20   # one part, longer
     python benchmarks/runtime.py --only predictions --models regnet_y_400mf --json numbers.json
 
-The device and the server are this machine, one thread and one core each, with links emulated between two network
-namespaces: Linux with unprivileged namespaces, or root. Models come from ../shared/models and the samples of
-splitc. Other programs that run meanwhile spoil the numbers: on a shared machine, rerun when it is quiet.
+The device and the server both run on this machine, each with one thread on one core, with an emulated link between
+two network namespaces. This needs Linux with unprivileged namespaces, or root. Models come from ../shared/models and
+the samples of splitc. Other programs distort the results: run this while the machine is idle.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from splitc.testbed.spec import LinkSpec, Rate  # noqa: E402
 
 CONSOLE = Console(width=130, highlight=False)
 
-# What each part measures unless --models says otherwise: of several cuts, sizes and kinds.
+# The models that each part measures by default: with several cuts, and of different sizes and kinds.
 PREDICTED = ("ultraface_rfb_320", "fastestdet", "basic_pitch", "mobilenet_edgetpu_qdq_part")
 SLOWED = ("basic_pitch",)
 SLOWDOWN = 4.0
@@ -44,14 +44,14 @@ SLOWDOWN = 4.0
 LIMITED = ("ultraface_rfb_320",)
 SERVED = ("basic_pitch", "magika_v3_3")
 BATCHED = "matrices"
-# On cellular links only small payloads are worth sending.
+# On cellular links, sending pays only for small payloads.
 LISTENER = "listener"
 ADAPTING_ALONE_S = 0.6  # so that the choice matters
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a part is given: *models* if the user named them; *seconds* of each measurement."""
+    """Options of a part: `models` that the user named, and `seconds` for each measurement."""
 
     compiler: Compiler
     folder: Path
@@ -59,7 +59,7 @@ class Setting:
     seconds: float
 
     def compiled(self, names: Sequence[str]) -> list[Compiled]:
-        """The models that the user named, else the sample and *names* of ../shared/models."""
+        """Return the models that the user named, else the sample and the models *names* of ../shared/models."""
         chosen = self.models or (SAMPLE, *shared_names(names, say))
         return list(self.compiler.all_of(chosen))
 
@@ -70,7 +70,9 @@ Part = Callable[[Setting], dict[str, Any]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts (default {','.join(PARTS)})")
-    parser.add_argument("--seconds", type=float, help="of each measurement (default: by part)")
+    parser.add_argument(
+        "--seconds", type=float, help="duration of each measurement (default: depends on the part)"
+    )
     parser.add_argument("--models", default="", help="names of samples or ../shared/models, or .onnx files")
     parser.add_argument("--json", type=Path, help="keep all numbers in this file")
     arguments = parser.parse_args()
@@ -93,7 +95,7 @@ def main() -> None:
 
 
 def run(name: str, measure: Part, setting: Setting) -> dict[str, Any]:
-    """Run a part; if it cannot be run, tell why."""
+    """Run a part; if it cannot run, print the reason."""
     began_s, load = time.monotonic(), os.getloadavg()[0]
     try:
         found = measure(setting)
@@ -112,7 +114,7 @@ def circumstances() -> dict[str, Any]:
         with Bed(LinkSpec(Rate(1e6), Rate(1e6), rtt_s=0.0, queue_bytes=9000)) as bed:
             emulated = bed.congestion_control
     except TestBedError:
-        emulated = "unknown"  # each part that needs a link tells why there is none
+        emulated = "unknown"  # each part that needs a link reports why there is none
     return {
         "onnxruntime": RUNTIME_VERSION,
         "python": platform.python_version(),
@@ -146,7 +148,7 @@ def predict(setting: Setting) -> dict[str, Any]:
         for model in chosen
     ]
     if not cases:
-        raise SplitcError("there is no model with two cuts")
+        raise SplitcError("no model has two cuts; name other models with --models")
     cuts, choices, raw = [], [], []
     for case, rows in predictions.measure(cases, setting.folder, setting.seconds):
         own = predictions.predicted(case, rows)
