@@ -202,7 +202,7 @@ def test_unknown_target(model: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_a_trace_from_a_phone(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = record(model, tmp_path, runs=12)
     text = run(capsys, "profile", model, "--target", "pixel7", "--import", trace, "-o", tmp_path / "p.json")
-    assert "the last 9 were used and 3 were taken for warm-up" in text
+    assert "last 9 runs were used, and 3 were left out as warm-up" in " ".join(text.split())
     assert "so 4 was assumed; correct it with --threads" in " ".join(text.split())
     assert f"`splitc compile {model} --device pixel7` now uses it" in text
     profile = read_profile(tmp_path / "p.json")
