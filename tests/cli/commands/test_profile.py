@@ -263,7 +263,7 @@ def test_a_profile_at_other_sizes_is_not_kept(
     run(capsys, *arguments, f"batch={recorded}")
     message = refused(capsys, *arguments, f"batch={recorded + 1}")
     assert "the trace is of another model or of other sizes" in message
-    assert "give the sizes that it ran at with --dim" in message
+    assert "give the sizes of the trace with --dim" in message
     assert len(kept(cache)) == 1
 
 
