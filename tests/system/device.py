@@ -17,8 +17,6 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from splitc.common.values import difference
-
 
 class Blocked(MetaPathFinder):
     """As if these packages were not installed."""
@@ -75,6 +73,7 @@ class Done:
 
 def ask(session: Any, given: Mapping[str, Any], want: Mapping[str, Any]) -> Done:
     from splitc import SplitcError  # noqa: PLC0415
+    from splitc.common.values import difference  # noqa: PLC0415
 
     began_s = time.monotonic()
     try:
