@@ -3,13 +3,14 @@
 ONNX Runtime optimises the model on this machine at each of its levels; the level whose graph matches most
 nodes was the one used on the device. A node is matched by its name. Names of inserted nodes differ from run to
 run ("ReorderOutput_token_222"), and names of unnamed nodes are numbered ("Conv_17"): such a node is matched by
-its neighbours in execution order, or because it is the only one left between two matched nodes.
+what it reads and what reads it, by its neighbours in execution order, or because it is the only one left between two
+matched nodes.
 """
 
 import re
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def _aligned(nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> list[_K
     names = _common_names(nodes, graph)
     place_of = {node.name: place for place, node in enumerate(graph) if node.name in names}
     at = [place_of.get(node.name) for node in nodes]
-    taken = set(place_of.values())
+    _pair_by_data(at, nodes, graph)
+    taken = {place for place in at if place is not None}
     for step, edge in ((1, -1), (-1, len(graph))):
         beside: int | None = edge
         for position in range(len(nodes))[::step]:
@@ -81,6 +83,46 @@ def _aligned(nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> list[_K
             beside = at[position]
     _pair_what_is_left(at, nodes, graph)
     return [None if place is None else graph[place] for place in at]
+
+
+def _pair_by_data(at: list[int | None], nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> None:
+    """Match inserted nodes by what they read and what reads them.
+
+    The device may run an inserted node at any time between the node that makes its input and the first that reads
+    its output, so its neighbours may differ from those in *graph*. Of several nodes that fit, the first to be read
+    is taken: if a complete matching exists, this finds one (earliest deadline first).
+    """
+    named = [(node.name, node.op) for node in nodes] + [(node.name, node.op) for node in graph]
+    inserted = {op for name, op in named if _INSERTED.search(name)}
+    ran_at = {place: position for position, place in enumerate(at) if place is not None}
+    windows = _windows(graph, ran_at, len(nodes))
+    free = [place for place, node in enumerate(graph) if node.op in inserted and place not in ran_at]
+    for position, node in enumerate(nodes):
+        if at[position] is None and node.op in inserted:
+            fitting = [
+                (windows[place][1], place)
+                for place in free
+                if graph[place].op == node.op and windows[place][0] < position < windows[place][1]
+            ]
+            if fitting:
+                at[position] = min(fitting)[1]
+                free.remove(min(fitting)[1])
+
+
+def _windows(graph: Sequence[_KnownNode], ran_at: Mapping[int, int], end: int) -> list[tuple[int, int]]:
+    """Return, for each node of *graph*, the positions in the trace between which it must have run.
+
+    These are the positions of the nearest nodes before and behind it in the data flow whose positions are known.
+    """
+    makers = {output: place for place, node in enumerate(graph) for output in node.outputs}
+    sources = [[makers[value] for value in node.inputs if value in makers] for node in graph]
+    low, high = [-1] * len(graph), [end] * len(graph)
+    for place, origins in enumerate(sources):
+        low[place] = max((ran_at.get(origin, low[origin]) for origin in origins), default=-1)
+    for place in reversed(range(len(graph))):
+        for origin in sources[place]:
+            high[origin] = min(high[origin], ran_at.get(place, high[place]))
+    return list(zip(low, high, strict=True))
 
 
 def _pair_what_is_left(at: list[int | None], nodes: Sequence[NodeTimes], graph: Sequence[_KnownNode]) -> None:

@@ -1,6 +1,7 @@
 """The nodes of a trace are found in the model as ONNX Runtime optimises it here, whatever they are called."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -88,15 +89,26 @@ def test_numbers_of_inserted_nodes_tell_nothing(tmp_path: Path) -> None:
 
 
 def test_nodes_whose_neighbours_left_no_event(tmp_path: Path) -> None:
-    """Of what is left between two known nodes, the one of the same kind is the one."""
+    """The remaining node between two known ones is matched if it is of the same kind.
+
+    Two inserted nodes that run side by side and have the same reader cannot be told apart once one of them is gone.
+    Either match is right then: their time belongs to the unit of the reader.
+    """
     model = load(save_tiny("regnet_y_400mf", tmp_path))
     nodes = reconnected(read(record(model.path, tmp_path)).profile.measurements[0], model).nodes
+    readers = {value: item.name for item in nodes for value in item.inputs}
+    kinds = Counter((item.op, readers.get(item.outputs[0], "")) for item in nodes)
+
+    def identity(item: NodeTimes) -> object:
+        kind = (item.op, readers.get(item.outputs[0], "") if item.outputs else "nothing")
+        return (*kind, item.name) if kinds[kind] > 1 and item.op.startswith("Reorder") else item
+
     places = [place for place, item in enumerate(nodes) if item.op.startswith("Reorder")]
     assert len(places) > 20
     for place in places[1::10]:
         left = (*nodes[: place - 1], nodes[place], *nodes[place + 2 :])
         again = reconnected(forgotten(Measurement(1, {}, 0, (1.0,), (), (), left)), model)
-        assert again.nodes == left
+        assert [identity(item) for item in again.nodes] == [identity(item) for item in left]
 
 
 def test_a_stranger_stays_unknown(tmp_path: Path) -> None:
