@@ -28,7 +28,7 @@ _PROBE_QUERY = re.compile(rb"(?:bytes=(\d{1,9}))?")
 _NAMED_MODELS = 8
 # How long the compute thread may take to end, after all requests are answered or given up.
 _CLOSING_S = 1.0
-# Those that say something of the peer or of this server, not of the moment.
+# Reasons that tell about the client or this server, not only about the current load.
 _LOGGED = {"token", "malformed", "size", "slow", "bundle", "input", "failed", "head"}
 
 

@@ -1,9 +1,9 @@
 """One thread that computes, and the bounded queue before it.
 
-Nothing waits for company: while the thread computes, requests pile up; once it is free it takes what waits longest,
-and with it what is queued for the same file in the same shape. A request of one run waits at most for what came
-before it and one batch. One of many runs is back in the queue after each, before the thread takes the next batch, so
-that iterations of several requests run as one, whichever iteration each has come to (Yu et al., "Orca: a distributed
+The thread never waits for a batch to fill. Requests queue up while it computes; when it is free, it takes the request
+that has waited longest, and batches it with queued requests for the same file and shape. A request of one run waits
+at most for the earlier requests and one batch. A request of many runs returns to the queue after each run, before
+the thread takes the next batch, so that different iterations of several requests can run as one batch (Yu et al., "Orca: a distributed
 serving system for transformer-based generative models", OSDI 2022, section 3).
 """
 
@@ -18,12 +18,12 @@ from splitc.common.values import Array
 from splitc.server.jobs import OnRun, Ran, ServerJob, next_batch, run_batch
 from splitc.server.tails.part import ServedPart
 
-# How much the last run counts for the estimate of the next.
+# Weight of the last run in the estimate of the next one.
 _NEWEST = 0.25
 
 
 class QueueFull(RuntimeFailure):
-    """The queue has no place; `retry_after_s` is when what is queued now will be done."""
+    """The queue is full; the requests in it should be done in `retry_after_s` seconds."""
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__("the queue of this server is full; try again later, or run on the device")
@@ -35,7 +35,7 @@ class Batcher:
 
     Args:
         max_queue: how many requests may wait to begin.
-        on_run: told of each run.
+        on_run: called after each run.
     """
 
     def __init__(self, *, max_queue: int, on_run: OnRun) -> None:
@@ -52,10 +52,10 @@ class Batcher:
         return sum(not job.has_begun for job in self._queue)
 
     def check_room(self) -> None:
-        """See whether there is a place, before a request is read for nothing.
+        """Check that the queue has a place, before the body of a request is read.
 
         Raises:
-            QueueFull: there is none.
+            QueueFull: the queue is full.
         """
         with self._changed:
             self._check_room()
@@ -70,7 +70,7 @@ class Batcher:
         """Queue a request; call it on the event loop that awaits the job's future, which is never cancelled.
 
         Raises:
-            QueueFull: there is no place.
+            QueueFull: the queue is full.
             BundleError: the part cannot begin.
         """
         future: asyncio.Future[Ran | Exception] = asyncio.get_running_loop().create_future()
@@ -93,7 +93,7 @@ class Batcher:
             return job.is_given_up
 
     def close(self, within_s: float = math.inf) -> None:
-        """Work off what is queued, as far as that takes no longer; nothing may be submitted from here on."""
+        """Finish the queued requests, for at most *within_s* seconds; nothing may be submitted any more."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -107,11 +107,11 @@ class Batcher:
             raise QueueFull(max(1, math.ceil(sum(map(self._left_s, self._queue)))))
 
     def _left_s(self, job: ServerJob) -> float:
-        """What is left to do of it, about."""
+        """The estimated computing time that the job still needs."""
         return max(self._job_s(job) - job.share_s, 0.0)
 
     def _job_s(self, job: ServerJob) -> float:
-        """What a request to that part took lately; before the first, what the manifest says."""
+        """Recent computing time of a request to this part; before the first one, the time in the manifest."""
         return self._expected_s.get(job.part.name, job.part.cut.cloud_s)
 
     def _start(self) -> None:
@@ -149,7 +149,7 @@ class Batcher:
                 self._queue = [*self._queue, *(job for job in jobs if not job.is_given_up)]
 
     def _take(self) -> list[ServerJob]:
-        """Wait for the next batch; none is left when the queue is closed."""
+        """Wait for the next batch; it is empty when the queue is closed."""
         with self._changed:
             self._busy = False
             self._drop_late()
@@ -178,7 +178,7 @@ class Batcher:
 
 
 def too_late(job: ServerJob) -> DeadlineExceeded:
-    """What becomes of a request that nobody waits for any more."""
+    """The error for a request whose deadline has passed."""
     end = "was done" if job.has_begun else "began"
     return DeadlineExceeded(f"the time that the request allows passed before its computation {end}")
 

@@ -18,18 +18,18 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Watch = Callable[[Callable[[], None] | None], None]
 Fill = Callable[[memoryview, float], Awaitable[int | None]]
-"""Fill memory with the body, within so many seconds; return the bytes that came, None if this body must be received.
+"""Fill memory with the body within the given seconds; return the bytes received, or None to use `receive` instead.
 
 Raises:
     TimeoutError: it took longer.
     ConnectionError: the connection ended before the body did.
 """
 
-# In a server's scope: it takes memoryviews where the standard knows bytes only, so nothing need be copied.
+# In a server's scope: the server accepts memoryviews, where the standard allows only bytes; this avoids copies.
 VIEWS = "splitc.views"
 # In a server's scope: its "watch" takes what to call when the client goes away, or None, so no task waits for that.
 GONE = "splitc.gone"
-# In a server's scope: its "fill" puts a body where it is wanted as it comes, and nobody is woken for each piece.
+# In a server's scope: its "fill" writes a body directly into its buffer, without waking a task for each piece.
 BODY = "splitc.body"
 _ALIGNMENT = 64
 _JOINED_BYTES = 64 << 10
@@ -53,8 +53,8 @@ class Refusal(Exception):  # noqa: N818 - an answer
         self.headers = {name.replace("_", "-"): str(value) for name, value in headers.items()}
 
 
-class ClientGone(Exception):  # noqa: N818 - no error of ours
-    """There is nobody to answer."""
+class ClientGone(Exception):  # noqa: N818 - the client's doing
+    """The client has closed the connection."""
 
 
 class Exchange:
@@ -64,8 +64,8 @@ class Exchange:
         also: makes a header that goes with every answer.
 
     Attributes:
-        model: the model that it is about, once that is known to exist.
-        receive_s: from its head to its last byte.
+        model: the requested model, once it is known to exist.
+        receive_s: seconds from its head to its last byte.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Exchange:
         return value.decode("latin-1") if value is not None else None
 
     def declared_bytes(self) -> int | None:
-        """What the request says of its size; None where it says nothing.
+        """The size of the body that the request declares; None if it declares none.
 
         Raises:
-            Refusal: no number.
+            Refusal: the declared size is not a number.
         """
         value = self.header("content-length")
         if value is None:
@@ -219,9 +219,9 @@ def _path(scope: Scope) -> bytes:
 
 
 def _aligned(size_bytes: int, aligned_at: int) -> memoryview:
-    """Memory that nothing was written to yet: a claimed size costs none before the bytes arrive."""
+    """Untouched memory: the system provides its pages only when bytes arrive, so a false size costs nothing."""
     memory = np.empty(size_bytes + _ALIGNMENT, np.uint8)
-    # numpy's own ways to tell the address take several times as long.
+    # numpy's own functions for the address take several times as long.
     start = -(ctypes.addressof(ctypes.c_char.from_buffer(memory.data)) + aligned_at) % _ALIGNMENT
     return memory[start : start + size_bytes].data
 

@@ -63,7 +63,7 @@ class Inference:
 
         Raises:
             Refusal, *REFUSED: it cannot be served.
-            ClientGone: nobody waits for the answer.
+            ClientGone: the client has closed the connection.
         """
         part = served.part
         _check_bundle(exchange, part)

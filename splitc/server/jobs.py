@@ -1,4 +1,4 @@
-"""Requests that are queued or running, which of them run next, and as one."""
+"""Requests that are queued or running, and the choice of the next batch."""
 
 import asyncio
 import math
@@ -16,12 +16,12 @@ from splitc.server.request_limits import rows
 from splitc.server.tails.part import File, Series, ServedPart
 
 OnRun = Callable[[str, int, float], None]
-"""Told the name of the file, the requests and the seconds of each run."""
+"""Called with the file's name, the number of requests and the seconds of each run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a request came to: its outputs, its time in the queue, and that of the runs that it was part of."""
+    """The result of a request: its outputs, its time in the queue, and the time of its runs."""
 
     outputs: Mapping[str, Array]
     queue_s: float
@@ -30,17 +30,17 @@ class Ran:
 
 @dataclass(slots=True, eq=False)
 class ServerJob:
-    """A request that is queued or running: the run that it waits for, or is part of, and what was before that.
+    """A request that is queued or running: its current run, and totals of its earlier runs.
 
     Attributes:
         inputs: of the part; then those of `file` for this run.
-        outputs: the names of those that are wanted of the part.
-        deadline_s: when nobody waits for it any more, as `time.monotonic` has it; infinite if that is not known.
-        waits: whether it found the thread busy.
+        outputs: the names of the requested outputs of the part.
+        deadline_s: when the client stops waiting, on the clock of `time.monotonic`; infinite if unknown.
+        waits: whether the thread was busy when it came.
         wanted: the outputs of `file` that this run is for.
-        rows: how many of a batch it takes; all of them where it runs alone.
-        has_begun: whether a run of it was begun.
-        is_given_up: whether nobody waits for it any more, so that this run is its last.
+        rows: how many rows of a batch it takes; all of them if it must run alone.
+        has_begun: whether its first run has begun.
+        is_given_up: whether the client has stopped waiting, so that this run is the last.
         arrived_s, since_s: when the request came, and when it began to wait for this run.
         queue_s, compute_s, share_s: of the runs before this one: waits, times of the batches, and shares of those.
 
@@ -94,7 +94,7 @@ class ServerJob:
         )
 
     def go_on(self, ran: Ran | Exception, batch_size: int) -> Ran | Exception | None:
-        """Take in what this run came to, and turn to the next one; what the request came to if there is none."""
+        """Record the result of this run and prepare the next; return the request's result if no run is left."""
         if isinstance(ran, Exception):
             return ran
         self.queue_s += ran.queue_s
@@ -108,7 +108,7 @@ class ServerJob:
         except StopIteration as done:
             made = {name: done.value[name] for name in self.outputs}
             return Ran(made, self.queue_s, self.compute_s)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer to this request
+        except Exception as error:  # noqa: BLE001 - any error becomes the answer to this request
             return error
         return None
 
@@ -122,12 +122,12 @@ class ServerJob:
 
 
 def next_batch(queue: Sequence[ServerJob]) -> list[ServerJob]:
-    """What of *queue*, which is in the order of waiting, runs next: one that waits longest, and what runs with it.
+    """The next batch from *queue*, which is in the order of waiting: the job that has waited longest, and companions.
 
-    What waits is single runs, so a request of one run waits for one of another's, not for all of its iterations, and
-    a new request is soon where it can join those that iterate. With it run those of the oldest requests, as
-    many rows as its file takes. A request of many runs does not begin while so many of its kind are under way as run
-    as one: it would only make them wait, and have them all late instead of some.
+    Jobs wait for single runs. A request of one run therefore waits for one iteration of another request, not for all
+    of them, and a new request can soon join requests that iterate. The companions are the oldest requests that can
+    join, up to the rows that the file takes. A request of many runs does not begin while a full batch of requests to
+    its bundle is under way: it would only delay them, and all would be late instead of some.
     """
     under_way = Counter(job.part.bundle for job in queue if job.has_begun)
 
@@ -155,11 +155,11 @@ def next_batch(queue: Sequence[ServerJob]) -> list[ServerJob]:
 
 
 def run_batch(batch: Sequence[ServerJob], on_run: OnRun) -> list[Ran | Exception]:
-    """Run *batch* as one; one by one if that fails, so that a bad request harms no other."""
+    """Run *batch* as one; if that fails, run each job alone, so that a bad request cannot make others fail."""
     began_s = time.monotonic()
     try:
         made = _run_together(batch)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer to this request
+    except Exception as error:  # noqa: BLE001 - any error becomes the answer to this request
         if len(batch) == 1:
             return [error]
         return [outcome for job in batch for outcome in run_batch([job], on_run)]

@@ -1,4 +1,4 @@
-"""The memory of a server's process: what it takes, and what it keeps for the next request."""
+"""The memory of a server's process: how much it uses, and how much it keeps for the next request."""
 
 import ctypes
 import gc
@@ -13,7 +13,7 @@ _KEPT_BYTES = 64 << 20
 
 
 def keep_freed_memory() -> None:
-    """Keep up to 64 MiB of what is freed.
+    """Keep up to 64 MiB of freed memory.
 
     By default, glibc returns large pieces to the system at once, so that each page of the next request's body is a
     page fault, and is cleared: for 1.2 MB on one core, half of what receiving them takes.
@@ -25,7 +25,7 @@ def keep_freed_memory() -> None:
 
 
 def memory_bytes() -> int:
-    """What this process takes: its own pages, and its part of those that other processes map too."""
+    """The memory that this process uses: its own pages, and its share of pages that other processes map, too."""
     gc.collect()
     with suppress(OSError, AttributeError):  # no glibc: then what was freed may count as well
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""The server's metrics, for Prometheus."""
 
 from collections.abc import Callable
 from functools import cache
@@ -18,7 +18,7 @@ class Metrics:
     Labels hold names of models and files that exist, never what a client sent.
 
     Args:
-        price: None where there is none.
+        price: None if the server has no price.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a second of this server is worth, from what is asked of it."""
+"""The price of a second of computing on this server, from the load that clients ask for."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,14 +8,14 @@ from splitc.bundle.price import PRICE, Price
 from splitc.server.tails.part import ServedPart
 
 _LEAST_INTERVAL_S = 1.0
-# In an interval, or its load would be too random to go by.
+# The fewest requests in an interval; with fewer, its load would be too random.
 _REQUESTS = 4
 
 
 class Meter:
     """Adds up the work that requests for *parts* would take, and publishes the price of it.
 
-    A request counts with its share of the best batches, since that is what it takes of a machine that has much to do.
+    A request counts with its share of the best batch, because this is its cost on a busy machine.
 
     Args:
         utilisation: the share of its time that the compute thread shall be busy.
@@ -40,5 +40,5 @@ class Meter:
         return self._price.now(self._clock())
 
     def header(self) -> tuple[str, str]:
-        """The same, as clients are told it."""
+        """The header that tells clients the price."""
         return PRICE, f"{self.price():.6f}"

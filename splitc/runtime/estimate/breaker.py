@@ -9,8 +9,11 @@ import random
 
 _FAILURES = 2  # in a row; one alone may be a lost packet
 _SHORTEST_S = 1.0
-_LONGEST_S = 60.0  # also: so long a probe may stay unanswered before another is due
-_JITTER = (0.5, 1.0)  # of a wait: devices that lost their server together shall not come back together
+_LONGEST_S = 60.0  # also how long a probe may stay unanswered before the next one
+_JITTER = (
+    0.5,
+    1.0,
+)  # of a wait: devices that lost their server together must not all return at the same time
 
 
 class Breaker:
@@ -43,7 +46,7 @@ class Breaker:
     def failed(self, now_s: float) -> None:
         """The server did not answer: open after two in a row, after one while half-open.
 
-        While open, it is late news of requests sent before, and changes nothing.
+        While open, such failures belong to earlier requests, and change nothing.
         """
         if self._open_until_s is not None and not self._probing:
             return

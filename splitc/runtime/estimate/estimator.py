@@ -1,4 +1,4 @@
-"""What the device believes of itself, the link and the server, from the requests that run anyway."""
+"""The device's estimates of itself, the link and the server, from its ordinary requests."""
 
 import math
 from collections import deque
@@ -11,7 +11,7 @@ from splitc.runtime.estimate.link import LEAST_SHARE, LinkEstimate, clamp
 _SLOWDOWNS = (0.01, 100.0)  # more is not worth telling from its edge: no such side would be chosen
 _LONGEST_QUEUE_S = 60.0
 
-_RUNS = 5  # the median of so many follows a change after three
+_RUNS = 5  # the median of five follows a change after three
 _CALL_S = 1e-4  # what a call costs however small the part: no sign of a slow machine
 _RECOVERY_S = 60.0  # in which half of a slowdown is gone: phones cool down, neighbours leave
 _QUEUE_HALF_LIFE_S = 2.0
@@ -85,7 +85,7 @@ class Estimator:
     ) -> None:
         """Learn that no answer came in *than_s* to a request whose cloud part takes *cloud_s* in the manifest.
 
-        What the server does not explain, the link is blamed for, until something is exchanged.
+        Time that the server does not explain counts as the link's, until the next exchange.
         """
         self._now_s = now_s
         server_s = self._queue.now(now_s) + self._cloud.now(now_s) * cloud_s
@@ -97,7 +97,7 @@ class Estimator:
         self._queue.refused(retry_after_s, now_s)
 
     def conditions(self, now_s: float) -> Conditions:
-        """What is believed now."""
+        """The current estimates."""
         self._now_s = now_s
         return Conditions(
             uplink_bps=self._link.uplink_bps,

@@ -1,4 +1,4 @@
-"""What is believed of a link: its two rates and its round trip.
+"""Estimates of a link: its two rates and its round trip.
 
 Each time is believed as a normal distribution of its logarithm, which widens with age, and an observation moves
 it by as much as it is more certain: a Kalman filter. Over recorded and made-up cellular links it misses the
@@ -20,7 +20,7 @@ _UNKNOWN = 4.0  # variance of a logarithm before anything is seen: a factor of 7
 _OUTDATED = 1.0  # the same after a long pause: a factor of 2.7
 _WIDENING = 0.3  # per second
 _NOISE = 0.09  # one exchange differs from the next by 30 %
-_DOUBT = 1.5  # so many standard deviations are believed of a first surprise; of a second one nearly all
+_DOUBT = 1.5  # a first surprise moves an estimate by at most this many standard deviations; a second one, nearly fully
 PACKET_BYTES = 1448  # of payload: time from the first packet to the last is that of all but one
 FIRST_WINDOW_BYTES = 10 * PACKET_BYTES  # RFC 6928
 WINDOW_OPEN_S = 0.2  # the shortest timeout of TCP; after a pause of one, it begins again (RFC 5681, 4.1)
@@ -156,7 +156,7 @@ class _Belief:
 
 
 class _Way(_Belief):
-    """Of one direction, the time of a byte.
+    """The time of a byte in one direction.
 
     Attributes:
         window_bytes: what TCP sends before it waits for an acknowledgement, if nothing is lost.

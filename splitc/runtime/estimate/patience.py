@@ -7,12 +7,12 @@ from splitc.bundle.decide import Decision, choose
 from splitc.bundle.manifest import CutEntry
 from splitc.runtime.estimate.link import clamp
 
-# An answer is late when the device alone would have been done, but not before so many times what it should
-# take, nor after so many; plus what a new connection or a pause may cost.
+# An answer is late when the device alone would have finished, but within these multiples of its expected time,
+# plus the time that a new connection or a pause may cost.
 _LATE_FACTORS, _LATE_S = (1.25, 2.0), 0.1
-# So long it is waited for by others than the caller: it may only be slow, and then says how slow.
+# After the caller has gone on, a late answer is still awaited until then: it tells how slow the link is.
 _GIVE_UP_FACTOR, _GIVE_UP_S = 4.0, 0.5
-# So long after an answer was late, or none came, the device begins at the same time as the cloud, as far as it can.
+# For this long after a late or missing answer, the device starts at the same time as the cloud, if it can.
 UNSTEADY_S = 60.0
 # Meanwhile estimates are behind the link: an answer that is expected to take this many times as long as the device is
 # often there before it. (On a recorded cellular link, after a bad spell: up to three times too slow for eight seconds.)

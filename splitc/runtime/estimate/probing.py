@@ -17,7 +17,7 @@ _WAIT_SHARE = 1 / 8
 BARE_BYTES = 200
 """About what a request without a body takes: the first of the two that a probe sends, for the round trip."""
 UP_BYTES, DOWN_BYTES = 1 << 16, 1 << 14
-"""What the second one sends and gets, for the rates."""
+"""The bytes that the second request sends and receives, for the rates."""
 
 
 def is_due(*, age_s: float, silent_s: float, idle: bool) -> bool:
@@ -25,7 +25,7 @@ def is_due(*, age_s: float, silent_s: float, idle: bool) -> bool:
 
     Args:
         age_s: since anything was seen of the link; infinite if nothing ever was.
-        silent_s: since the last answer to a request that was no probe, or since the session began.
+        silent_s: since the last answer to a request that was not a probe, or since the session began.
         idle: nothing is about to be sent that would tell as much.
     """
     stale_s = clamp(_WAIT_SHARE * silent_s, (_STALE_S, _STALEST_S))

@@ -43,7 +43,7 @@ class ServerState:
         return not self._left and self._breaker.allows(now_s)
 
     def is_steady(self, now_s: float) -> bool:
-        """Whether every answer came, and in time, lately."""
+        """Whether all recent answers came in time."""
         return now_s >= self._unsteady_until_s
 
     # --- what it learns ---
@@ -63,7 +63,7 @@ class ServerState:
         self._unsteady_until_s = now_s + UNSTEADY_S
 
     def leave_behind(self, exchange: object) -> None:
-        """Nobody waits for *exchange* any more; it goes on, because its end tells how the link is."""
+        """The caller stops waiting for *exchange*; it continues, because its end tells about the link."""
         self._left.add(exchange)
 
     def ended(self, exchange: object) -> None:
@@ -79,7 +79,7 @@ class ServerState:
         self._breaker.refuse(now_s)
 
     def failed(self, now_s: float) -> None:
-        """The server was not to be had."""
+        """The server could not be reached."""
         self._breaker.failed(now_s)
         self.was_late(now_s)
 

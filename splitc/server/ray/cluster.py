@@ -81,7 +81,7 @@ def _failures() -> Iterator[None]:
     """Say in one sentence what Ray says in a page."""
     try:
         yield
-    except BrokenPipeError:  # nobody reads what is printed: no failure of Ray's
+    except BrokenPipeError:  # the reader of our output is gone: Ray did not fail
         raise
     except (RayError, RuntimeError, ValueError, ConnectionError, TimeoutError) as error:
         cause = getattr(error, "cause", None) or error
@@ -176,7 +176,7 @@ def _folder() -> Iterator[Path]:
 def _settings(folder: Path) -> dict[str, str]:
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Only who knows it may run things here. Else Ray makes one, and leaves it in the home folder.
+        # Only processes that know the token may run code here. Ray would make one and leave it in the home folder.
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_DEDUP_LOGS": "0",
         # The application computes in a thread of its own, so it may share the event loop that receives:
@@ -248,7 +248,7 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Do at SIGTERM what this process did before, though `ray.init` has its own way."""
+    """Keep this process's handler of SIGTERM, which `ray.init` would replace."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield

@@ -33,7 +33,7 @@ class CloudFile:
         """A request to it.
 
         Raises:
-            ModelError: an input is no tensor of numbers, or of a size that nothing tells.
+            ModelError: an input is not a tensor of numbers, or its size is unknown.
         """
         return made_up_for(self.inputs, self.dims)
 

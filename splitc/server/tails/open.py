@@ -109,7 +109,7 @@ def _verdict(openings: Sequence["_Opening"], reasons: Sequence[str], limit_bytes
 
 
 class _Opening:
-    """What is open of one bundle."""
+    """The open files of one bundle."""
 
     def __init__(
         self, bundle: Bundle, folder: Path, prepared: Prepared, threads: int, sessions: Sessions
@@ -211,7 +211,7 @@ def _calls(cut: CutEntry) -> Counter[str]:
 
 
 def _slowest(files: Mapping[str, File], calls: Mapping[str, int]) -> str:
-    """The file that takes most of the time; one of which nothing is known may do so."""
+    """The file that takes most of the time; a file of unknown time counts as the slowest."""
 
     def total_s(file: str) -> float:
         alone_s = files[file].alone_s
@@ -221,7 +221,7 @@ def _slowest(files: Mapping[str, File], calls: Mapping[str, int]) -> str:
 
 
 def _together(file: CloudFile, requests: int) -> Feeds | None:
-    """So many made-up requests as one; None if none can be made up."""
+    """A batch of made-up requests; None if no request can be made up."""
     try:
         return stack([file.made_up()] * requests)
     except ModelError:

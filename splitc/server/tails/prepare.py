@@ -97,7 +97,7 @@ def batch_times(
     one request; one for which no request can be made up is not there.
 
     Raises:
-        ModelError, OSError: as of `prepare`.
+        ModelError, OSError: see `prepare`.
     """
     _, prepared = prepare(bundle, cache_folder, settings, say)
     return {
