@@ -1,4 +1,4 @@
-"""What a request may be: how large, and which inputs and outputs.
+"""The limits of a request: its size, its inputs and its outputs.
 
 What a manifest states exactly is held to exactly; where dimensions are symbolic, requests may be several times
 as large as the one that the manifest describes.
@@ -64,7 +64,7 @@ def _raw_bytes(entry: TensorEntry) -> int:
 
 
 def check_inputs(part: ServedPart, inputs: Mapping[str, Array]) -> None:
-    """See that *part* can be asked for what *inputs* are.
+    """Check that *inputs* are valid for *part*.
 
     Raises:
         InputError: one is missing, unknown, or of another datatype or shape; names what is wanted.
@@ -110,7 +110,7 @@ def _described(entry: TensorEntry) -> str:
 
 
 def _sizes(entry: TensorEntry, sizes: Mapping[str, int]) -> str:
-    """What its symbolic dimensions must be, because another input has them, too."""
+    """The sizes of its symbolic dimensions that another input has already set."""
     known = [f"{dim} = {sizes[dim]}" for dim in entry.shape if isinstance(dim, str) and dim in sizes]
     return f" with {', '.join(known)}" if known else ""
 

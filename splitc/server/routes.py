@@ -1,4 +1,4 @@
-"""What a path asks for. Names of models are looked up, never used as paths of files."""
+"""The endpoints and their paths. Names of models are looked up, never used as paths of files."""
 
 import re
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _OF_MODEL: dict[tuple[str, ...], Endpoint] = {(): "model", ("ready",): "model re
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What is asked for, and of which model."""
+    """The requested endpoint and model."""
 
     endpoint: Endpoint
     model: str = ""

@@ -58,10 +58,10 @@ class LinkEstimate:
         return self._slower * self._rtt_s.value
 
     def took_longer(self, uplink_bytes: int, downlink_bytes: int, than_s: float) -> None:
-        """Believe that such a request and its answer, which did not come, take *than_s* on the link at least.
+        """Assume that a request of this size, whose answer did not come, takes at least *than_s* on the link.
 
-        That is a guess, since nobody knows what it was that took so long: all of the link counts as so much slower,
-        until the next exchange tells how it is.
+        The cause of the delay is unknown, so the whole link counts as slower by the same factor until the next
+        exchange.
         """
         expected_s = self._rtt_s.value + uplink_bytes * self._up.value + downlink_bytes * self._down.value
         self._slower = max(self._slower, than_s / expected_s)
@@ -118,7 +118,7 @@ class LinkEstimate:
         _learn(to_blame, network_s, expected_s, noise, now_s)
 
     def _learn_rate(self, way: "_Way", size_bytes: int, took_s: float, rtt_s: float, now_s: float) -> float:
-        """Learn a rate, and return what of the time was round trips.
+        """Learn a rate, and return the part of the time that was round trips.
 
         Where TCP's slow start explains most of the time, the rate is believed as far as it can be true.
         """
@@ -219,5 +219,5 @@ def _less(time_s: float, packet_s: float) -> float:
 
 
 def clamp(value: float, limits: tuple[float, float]) -> float:
-    """The value within limits that is nearest."""
+    """The nearest value within the limits."""
     return min(max(value, limits[0]), limits[1])

@@ -78,7 +78,7 @@ def free_port(host: str) -> int:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """Say in one sentence what Ray says in a page."""
+    """Turn Ray's long errors into one sentence."""
     try:
         yield
     except BrokenPipeError:  # the reader of our output is gone: Ray did not fail
@@ -131,7 +131,7 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """See that somebody listens at "host:port" or "ray://host:port": Ray itself would try for many minutes."""
+    """Check that a server listens at "host:port" or "ray://host:port": Ray itself would try for many minutes."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if not (host and port.isdecimal()):
         return  # "auto", say
@@ -236,7 +236,7 @@ def _below(process: psutil.Process) -> list[psutil.Process]:
 
 @contextmanager
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set what is not set, for this process and those that it starts."""
+    """Set the variables that are not set yet, for this process and those that it starts."""
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     try:

@@ -119,7 +119,7 @@ def _unheard(_: str) -> None:
 
 @contextmanager
 def _told_to_end() -> Iterator[threading.Event]:
-    """Gives what the first signal sets; the next one does what it did before."""
+    """Yield an event that the first signal sets; the next signal has its former effect."""
     told = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:

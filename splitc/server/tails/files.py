@@ -1,4 +1,4 @@
-"""The ONNX files that the cloud runs of a bundle, each once, and what they take."""
+"""The ONNX files of a bundle that the cloud runs, each once, and their inputs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

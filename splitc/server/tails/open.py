@@ -1,4 +1,4 @@
-"""Open what the cloud does of some bundles, on one copy of the weights of each."""
+"""Open the cloud parts of some bundles, with one copy of the weights of each bundle."""
 
 import math
 from collections import Counter
@@ -34,7 +34,7 @@ def open_parts(
     cache_folder: Path,
     say: Say,
 ) -> tuple[ServedPart, ...]:
-    """Open what the cloud does of the cuts of the bundles in *folders*, in the order of their manifests.
+    """Open the cloud parts of the cuts of the bundles in *folders*, in the order of their manifests.
 
     Under a limit of memory, the files of the parts that are best on a middling link are open from the start, as many
     as fit; others are opened when they are asked for, in the place of those that were not used for longest.
@@ -125,7 +125,7 @@ class _Opening:
         self._arrays: dict[str, Array] = {}
 
     def name(self, cut: CutEntry) -> str:
-        """What clients call the cloud's part of *cut*."""
+        """The name of the cloud part of *cut* for clients."""
         return f"{self.bundle.manifest.model.name}.{cut.id}"
 
     def wanted(self) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ class _Opening:
         return self.name(cut) if cut is not None else f"{self.bundle.manifest.model.name}/{file}"
 
     def part(self, cut: CutEntry) -> ServedPart:
-        """What the cloud does of *cut*.
+        """The cloud part of *cut*.
 
         Raises:
             NotOffered: it is too large, or something else than tensors crosses.

@@ -1,4 +1,4 @@
-"""What the cloud does of each cut, ready to run: one file, or several runs in turn."""
+"""The cloud part of each cut, ready to run: one file, or several runs in turn."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ class File:
 
     @property
     def alone_s(self) -> float | None:
-        """What a request takes that runs alone, if that is known."""
+        """Seconds of a request that runs alone, if known."""
         return dict(self.run_s).get(1)
 
     @property
     def least_s(self) -> float | None:
-        """What a request takes at least: its share of the best batch, if that is known."""
+        """The least seconds of a request: its share of the best batch, if known."""
         return min((run_s / size for size, run_s in self.run_s if size <= self.max_batch), default=None)
 
 
@@ -65,7 +65,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class ServedPart:
-    """What the cloud does of a cut, ready to run.
+    """The cloud part of a cut, ready to run.
 
     Attributes:
         name: "<model>.<cut id>", what clients ask for.

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# Before ONNX Runtime itself: it has it not report home.
+# Imported before ONNX Runtime itself, to switch its telemetry off.
 from splitc.common import ort
 
 # isort: split
@@ -211,7 +211,7 @@ def _empty(folder: Path) -> Iterator[None]:
 def _prepare_file(
     item: CloudFile, source: Path, scratch: Path, settings: Settings
 ) -> tuple[PreparedFile, Path]:
-    """Return the fastest form of a file that does what the file does, and where it lies."""
+    """Return the fastest equivalent form of a file, and its path."""
     try:
         tried = trial_for(source, item.inputs, item.dims, settings.threads, item.tolerance)
     except (

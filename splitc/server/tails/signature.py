@@ -1,4 +1,4 @@
-"""What requests for a cut hold, and what their answers do."""
+"""The tensors in requests for a cut and in their answers."""
 
 from collections.abc import Iterable, Mapping
 
@@ -15,7 +15,7 @@ Tensors = tuple[TensorEntry, ...]
 
 
 class NotOffered(Exception):  # noqa: N818 - the reason is told, and others are offered
-    """Why what the cloud does of a cut is left out."""
+    """The reason why the cloud part of a cut is not served."""
 
 
 def declared(bundle: Bundle, cut: CutEntry, file: str) -> tuple[Tensors, Tensors]:
