@@ -1,1 +1,1 @@
-"""From costs to the few cuts worth shipping."""
+"""Select, from the costs of all units, the few cuts that a bundle contains."""

@@ -1,6 +1,6 @@
 """The best cut under hard limits on weights, memory, payload and energy.
 
-Most questions need no integer program: when the minimum cut without budgets keeps them, it is the answer.
+Most cases need no integer program: if the minimum cut without budgets meets the budgets, it is optimal.
 """
 
 from dataclasses import replace
@@ -25,15 +25,15 @@ _FLAGS = {
 
 
 def has_budgets(limits: Limits) -> bool:
-    """Whether any limit is set that pins cannot express."""
+    """Return whether *limits* contain a budget, that is, a limit that pins cannot express."""
     return bool(_budgets(limits))
 
 
 def budget_oracle(costs: Costs, limits: Limits, direction: Direction = "device-first") -> Oracle:
-    """Prepare the program of *costs* and *limits* once.
+    """Build the integer program for *costs* and *limits* once, and return an oracle that uses it.
 
     Raises:
-        NoFeasibleCut: pins exclude each other, or pins and budgets everything.
+        NoFeasibleCut: the pins contradict each other, or no cut meets the pins and the budgets.
     """
     pins = make_pins(costs.graph, limits, direction)
     relaxed = min_cut_oracle(costs, limits, direction)
@@ -62,7 +62,7 @@ def _budgets(limits: Limits) -> dict[str, float]:
 
 
 def _no_feasible_cut(costs: Costs, limits: Limits, pins: Pins, direction: Direction) -> NoFeasibleCut:
-    """Name the budget that alone excludes everything, or all of them if only together they do."""
+    """Name a budget that no cut can meet, or all budgets if each one can be met but not all together."""
     pinned = bool(pins.device or pins.cloud)
     with_pins = " with these pins" if pinned else ""
     for name, limit in _budgets(limits).items():
@@ -80,7 +80,7 @@ def _no_feasible_cut(costs: Costs, limits: Limits, pins: Pins, direction: Direct
 
 
 def _least(costs: Costs, limits: Limits, pins: Pins, direction: Direction, name: str) -> float:
-    """The least that any cut needs of one budget, the others aside."""
+    """Return the smallest amount of one budget that any cut needs, ignoring the other budgets."""
     if name == "max_device_weight_bytes":
         return place(costs, pins.device, direction).device_weight_bytes
     if name == "max_device_peak_bytes":
@@ -88,13 +88,13 @@ def _least(costs: Costs, limits: Limits, pins: Pins, direction: Direction, name:
     cheapest = min_cut_oracle(costs, limits, direction)
     if name == "max_payload_bytes":
         return cheapest(np.array([0.0, 0.0, 1.0, 0.0])).uplink_bytes
-    assert costs.energy is not None  # meets_budgets has already looked
+    assert costs.energy is not None  # meets_budgets has already checked this
     prices = [costs.energy.active_w, 0.0, costs.energy.uplink_j_per_byte, costs.energy.downlink_j_per_byte]
     return energy_j(costs, cheapest(np.array(prices)))
 
 
 def _least_peak_bytes(costs: Costs, limits: Limits, pins: Pins, direction: Direction) -> int:
-    """By bisection: the peak is a maximum that no row states as one number."""
+    """Find the least peak memory by bisection, because no row of the program contains the peak itself."""
     free = replace(limits, max_device_weight_bytes=None, max_payload_bytes=None, max_energy_j=None)
     low, high = -1, place(costs, pins.device, direction).device_peak_bytes
     while high - low > 1:

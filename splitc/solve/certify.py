@@ -1,10 +1,10 @@
 """A certified bound on the regret of the shipped cuts, over the whole box.
 
-For a frontier cut f and shipped cuts s, the worst of (min over s of latency_s) / latency_f is a linear
-program after Charnes and Cooper (1962): scale the prices so that latency_f is 1. Its dual is a weighting of
-the shipped cuts, and any weighting proves a bound without trust in the LP solver: the best shipped cut is
-never slower than the weighted mean, and mean over f, being linear over linear, is largest at a corner of
-the box.
+For a frontier cut f and shipped cuts s, the maximum of (min over s of latency_s) / latency_f is a linear
+program (Charnes and Cooper, 1962): scale the prices so that latency_f is 1. Its dual solution gives a
+weight to each shipped cut. Any weights prove a bound, so the bound does not depend on a correct LP solver:
+the best shipped cut is never slower than the weighted mean of the shipped cuts. The ratio of this mean to
+latency_f is a ratio of linear functions, so its maximum is at a corner of the box.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _ROUNDING = 1e-12
 
 
 def certified_regret(space: Space, shipped: Sequence[Cut], frontier: Sequence[Cut]) -> float:
-    """Bound (best of *shipped*) / (best of *frontier*) - 1 from above; tight but for rounding."""
+    """Return an upper bound of (best of *shipped*) / (best of *frontier*) - 1, exact except for rounding."""
     missing = space.scaled_amounts(cut for cut in frontier if cut not in set(shipped))
     if not len(missing):
         return 0.0
@@ -34,11 +34,10 @@ def certified_regret(space: Space, shipped: Sequence[Cut], frontier: Sequence[Cu
 
 
 def _weightings(low: FloatArray, shipped: FloatArray, missing: FloatArray) -> FloatArray:
-    """(missing cuts, shipped cuts): for each missing cut, the mean that proves most.
+    """Return, for each missing cut (row), the weights of the shipped cuts (columns) that prove the best bound.
 
-    One linear program for all missing cuts, a block for each: they share nothing but the set-up time.
-    Variables of a block are the prices, the highest latency that no shipped cut undercuts, and the scale of
-    the box.
+    One linear program solves all missing cuts, with one independent block for each; this saves set-up time.
+    The variables of a block are the prices, the lowest latency of the shipped cuts, and the scale of the box.
     """
     prices = len(low)
     box = np.vstack(

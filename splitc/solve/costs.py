@@ -1,6 +1,6 @@
-"""What the solver is told: seconds per unit on each side, and what no cut may exceed.
+"""The input of the solver: seconds per unit on each side, the limits on a cut, and the range of conditions.
 
-Nothing here knows the network; see `solve/frontier.py` for the box of conditions.
+The costs do not depend on the network; `splitc.solve.frontier` combines them with the range of conditions.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class Limits:
 
     Attributes:
         pin_device, pin_cloud: indices of units that must be on the device, or in the cloud.
-        private: indices of tensors that must be made and read on the device only.
-        max_device_weight_bytes, max_device_peak_bytes: of what runs on the device.
-        max_payload_bytes: most that the device may send.
-        max_energy_j: needs `Costs.energy`.
+        private: indices of tensors that only the device may produce and read.
+        max_device_weight_bytes, max_device_peak_bytes: weights and peak memory of the units on the device.
+        max_payload_bytes: the most bytes that the device may send.
+        max_energy_j: the most energy that the device may use; needs `Costs.energy`.
     """
 
     pin_device: frozenset[int] = frozenset()
@@ -43,8 +43,8 @@ class Costs:
     """Seconds of each unit of `graph`, on the device and in the cloud.
 
     Attributes:
-        device_fixed_s, cloud_fixed_s: what a run of any part costs there besides its units; nothing where
-            that side runs no unit at all.
+        device_fixed_s, cloud_fixed_s: seconds that a run takes on that side in addition to its units. They
+            do not count if that side runs no unit.
     """
 
     graph: Graph

@@ -21,15 +21,16 @@ class Cut:
         head: the upstream units; contains all predecessors of its members.
         direction: where the head of a split runs; all-head and all-tail are always device-first.
         device: the units on the device: the head, or the tail of a cloud-first split.
-        boundary: indices of the tensors that the tail takes from the head's machine, ascending; raw inputs
-            are among them only where the device sends them. Each crosses once, however many units read it.
-        device_s, cloud_s: sums of unit times, and what a run of any part costs besides.
-        uplink_bytes: what the device sends: the boundary, or raw inputs to a cloud-first head.
-        downlink_bytes: what the device receives: the model outputs made in the cloud, and the boundary of a
-            cloud-first split. What is both is received once.
-        device_peak_bytes: the device's weights plus the most that is alive at once while its units run in
-            order: tensors between units, what was received and has a reader to come, what waits to be sent
-            or returned, and scratch.
+        boundary: indices of the tensors that the tail receives from the head's machine, ascending. They
+            include raw inputs only if the device sends these. Each tensor crosses once, even if several
+            units read it.
+        device_s, cloud_s: the sum of the unit times on that side, plus its fixed seconds.
+        uplink_bytes: bytes that the device sends: the boundary, or the raw inputs of a cloud-first head.
+        downlink_bytes: bytes that the device receives: the model outputs made in the cloud, and the boundary
+            of a cloud-first split. A tensor that is both is received once.
+        device_peak_bytes: the device's weights plus the largest amount of memory in use while its units run
+            in order: tensors between units, received tensors that a later unit reads, tensors that wait to
+            be sent or returned, and scratch memory.
     """
 
     head: frozenset[int]
@@ -53,13 +54,13 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class CutSet:
-    """The cuts that are shipped, and how far from the best they can ever be inside the box.
+    """The selected cuts, and the largest loss compared with the best cut anywhere in the box.
 
     Attributes:
-        cuts: all-head first, then by growing time in the cloud, all-tail last.
-        frontier: every cut that is optimal somewhere in the box.
-        regret: certified worst of (best shipped latency / best possible latency) - 1.
-        regret_limit: what was asked for; `regret` exceeds it only when `max_cuts` cuts cannot do better.
+        cuts: all-head first, then splits by increasing time in the cloud, all-tail last.
+        frontier: every cut that is optimal at some point of the box.
+        regret: certified maximum of (best latency of `cuts` / best possible latency) - 1.
+        regret_limit: the requested limit; `regret` exceeds it only if no `max_cuts` cuts can meet it.
     """
 
     cuts: tuple[Cut, ...]
@@ -69,7 +70,7 @@ class CutSet:
 
 
 def is_closure(graph: Graph, head: frozenset[int]) -> bool:
-    """Whether *head* contains every predecessor of its units."""
+    """Return whether *head* contains every predecessor of its units."""
     return all(
         producer is None or producer in head
         for unit in head
@@ -78,7 +79,7 @@ def is_closure(graph: Graph, head: frozenset[int]) -> bool:
 
 
 def boundary(graph: Graph, head: frozenset[int]) -> tuple[int, ...]:
-    """Tensors that a head on the device sends: made at home or fed in, and read by the tail."""
+    """Return the tensors that a head on the device sends: its tensors and model inputs that the tail reads."""
     return tuple(
         index
         for index, tensor in enumerate(graph.tensors)
@@ -87,21 +88,20 @@ def boundary(graph: Graph, head: frozenset[int]) -> tuple[int, ...]:
 
 
 def make_cut(costs: Costs, head: frozenset[int], direction: Direction = "device-first") -> Cut:
-    """Price the closure *head*; where one part is empty, the cut is all-head or all-tail.
+    """Compute the costs of the closure *head*; if one part is empty, the cut is all-head or all-tail.
 
     Raises:
-        ValueError: *head* is not a closure, or something crosses that cannot be sent.
+        ValueError: *head* is not a closure, or a tensor that cannot be sent would cross.
     """
     rest = frozenset(range(len(costs.graph.units))) - head
     return place(costs, head if direction == "device-first" else rest, direction)
 
 
 def place(costs: Costs, device: frozenset[int], direction: Direction) -> Cut:
-    """Price the cut that has exactly the units of *device* on the device.
+    """Compute the costs of the cut that runs exactly the units of *device* on the device.
 
     Raises:
-        ValueError: the units that are to run first are not a closure, or something crosses that cannot be
-            sent.
+        ValueError: the units that run first are not a closure, or a tensor that cannot be sent would cross.
     """
     graph = costs.graph
     cloud = frozenset(range(len(graph.units))) - device
@@ -132,7 +132,7 @@ def place(costs: Costs, device: frozenset[int], direction: Direction) -> Cut:
 
 
 def _received(graph: Graph, device: frozenset[int]) -> tuple[int, ...]:
-    """Tensors that the device receives: made in the cloud, and read by *device* or returned."""
+    """Return the tensors that the device receives: made in the cloud, and read by *device* or model outputs."""
     return tuple(
         index
         for index, tensor in enumerate(graph.tensors)
@@ -158,10 +158,9 @@ def _weight_bytes(graph: Graph, units: Iterable[int]) -> int:
 
 
 def alive_bytes(graph: Graph, device: frozenset[int], direction: Direction) -> dict[int, int]:
-    """Bytes alive on the device, weights aside, while each of its units runs, in the order of the graph.
+    """Return the bytes in use on the device, without weights, while each of its units runs, in graph order.
 
-    An input of unknown size never leaves the device and weighs the same on every cut that reads it: it
-    counts 0.
+    An input of unknown size never leaves the device and needs the same memory in every cut, so it counts 0.
     """
     end = len(graph.units)
     growth = [0] * (end + 1)  # at step i, how many more bytes are alive than at step i-1
@@ -176,10 +175,10 @@ def alive_bytes(graph: Graph, device: frozenset[int], direction: Direction) -> d
 
 
 def _last_step(tensor: Tensor, device: frozenset[int], direction: Direction, end: int) -> int | None:
-    """Last step at which *tensor* occupies the device, or None if it never does.
+    """Return the last step at which *tensor* is in the device's memory, or None if it never is.
 
-    A device that comes first holds what it sends until its last unit has run, and receives after that; one
-    that comes second has sent and received everything before its first unit runs.
+    If the device runs first, it keeps the tensors to send until its last unit has run, and receives tensors
+    after that. If it runs second, it has sent and received everything before its first unit runs.
     """
     is_local = tensor.producer is None or tensor.producer in device
     if direction == "device-first" and not is_local:
@@ -192,10 +191,10 @@ def _last_step(tensor: Tensor, device: frozenset[int], direction: Direction, end
 
 
 def energy_j(costs: Costs, cut: Cut) -> float:
-    """Energy that the device spends on one request when nothing slows it down.
+    """Return the energy that the device uses for one request if nothing slows it down.
 
     Raises:
-        TargetError: *costs* know no energy.
+        TargetError: *costs* contain no energy data.
     """
     energy = costs.energy
     if energy is None:
@@ -210,10 +209,10 @@ def energy_j(costs: Costs, cut: Cut) -> float:
 
 
 def meets_budgets(costs: Costs, cut: Cut, limits: Limits) -> bool:
-    """Whether *cut* keeps every budget; pins and privacy are not looked at.
+    """Return whether *cut* meets every budget; pins and privacy are not checked.
 
     Raises:
-        TargetError: an energy limit is set, but *costs* know no energy.
+        TargetError: an energy limit is set, but *costs* contain no energy data.
     """
     within = (
         (cut.device_weight_bytes, limits.max_device_weight_bytes),

@@ -1,4 +1,4 @@
-"""The best cut of all directions that are asked for."""
+"""Find the best cut in any of the requested directions."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ from splitc.solve.space import FloatArray, Oracle
 
 
 def best_oracle(costs: Costs, limits: Limits, directions: Sequence[Direction]) -> Oracle:
-    """The better of what each direction offers; of equals the first.
+    """Return an oracle for the best cut in any of *directions*; of equal cuts, it returns the first.
 
     Raises:
         NoFeasibleCut: *limits* leave no cut in any direction.
-        TargetError: an energy limit is set, but *costs* know no energy.
+        TargetError: an energy limit is set, but *costs* contain no energy data.
     """
     prepare = budget_oracle if has_budgets(limits) else min_cut_oracle
     oracles: list[Oracle] = []

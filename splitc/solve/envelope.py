@@ -1,10 +1,10 @@
-"""The lower envelope of linear functions over a box, kept as its vertices.
+"""Compute the lower envelope of linear functions over a box, stored as the vertices of the envelope.
 
-Latency is linear and homogeneous in the prices, so where one cut beats another depends only on
-their proportions: the envelope lives on the cone over the box, one dimension less than the box.
+Latency is linear and homogeneous in the prices, so which cut is better depends only on the
+proportions of the prices: the envelope is defined on the cone over the box, with one dimension less.
 The method is double description (Motzkin et al. 1953; Fukuda and Prodon 1996): each new function
 cuts off the vertices above it and adds one on each edge that it crosses. Edges are found from the
-sets of constraints that hold with equality, which stays right when many functions meet in a vertex.
+sets of constraints that hold with equality; this stays correct if many functions meet in a vertex.
 """
 
 from itertools import product
@@ -13,7 +13,7 @@ import numpy as np
 
 from splitc.solve.space import BoolArray, FloatArray, IntArray
 
-_EPS = 1e-12  # of the numbers added up: a slack below this is rounding error
+_EPS = 1e-12  # a slack below this share of the summed numbers is rounding error
 
 
 class Envelope:
@@ -21,14 +21,14 @@ class Envelope:
 
     Attributes:
         points: (vertices, prices); each lies in the box, and its largest price is 1.
-        values: the envelope there.
-        keys: one number per vertex, never used again for another vertex.
+        values: the value of the envelope at each point.
+        keys: one number per vertex, never reused for another vertex.
     """
 
     def __init__(self, low: FloatArray, first: FloatArray) -> None:
         self._fixed = low >= 1.0 - _EPS
         corners, tight = _extreme_rays(self._reduced_low(low))
-        # Below the envelope is a polyhedron. Row 0 is its one ray that is no vertex: straight down.
+        # The region below the envelope is a polyhedron. Row 0 is its only ray that is not a vertex: it points down.
         self._rays = np.vstack([np.zeros(corners.shape[1]), corners])
         self._values = np.append(-1.0, corners @ self._reduced(first))
         self._tight = np.vstack([np.ones(tight.shape[1], dtype=bool), tight])
@@ -51,7 +51,7 @@ class Envelope:
         return [int(key) for key in self._keys[1:]]
 
     def add(self, function: FloatArray) -> None:
-        """Lower the envelope to *function* wherever that is lower."""
+        """Lower the envelope to *function* wherever *function* is lower."""
         reduced = self._reduced(function)
         slack = self._rays @ reduced - self._values
         noise = _EPS * (self._rays @ np.abs(reduced) + np.abs(self._values))
@@ -74,19 +74,19 @@ class Envelope:
         self._keys = np.append(self._keys[kept], fresh)
 
     def _edges(self, above: IntArray, below: IntArray) -> tuple[IntArray, IntArray, BoolArray]:
-        """Pairs of rays on both sides of a cut that an edge joins, and what is tight along that edge."""
+        """Return the pairs of rays, one from each side, that an edge joins, and the tight constraints of the edge."""
         tight = self._tight.astype(np.float32)
         common = tight[above] @ tight[below].T
         row, column = np.nonzero(common >= self._rays.shape[1] - 1)
         first, second = above[row], below[column]
         shared = self._tight[first] & self._tight[second]
-        # An edge's constraints hold together at its two ends only.
+        # Only the two ends of an edge meet all of its constraints with equality.
         lacking = shared.astype(np.float32) @ (1.0 - tight).T
         joined = np.sum(lacking == 0, axis=1) == 2  # noqa: PLR2004 - an edge has two ends
         return first[joined], second[joined], shared[joined]
 
     def _reduced(self, function: FloatArray) -> FloatArray:
-        """All fixed prices are 1: they make up one coordinate together."""
+        """Join all fixed prices, which are 1, into one coordinate."""
         if not self._fixed.any():
             return function
         return np.append(function[~self._fixed], function[self._fixed].sum())
@@ -96,10 +96,10 @@ class Envelope:
 
 
 def _extreme_rays(low: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """Extreme rays of the cone over the box {low <= x <= 1}, and which facets are tight at each.
+    """Return the extreme rays of the cone over the box {low <= x <= 1}, and the tight facets of each ray.
 
     The facets are low[j] * x[i] <= x[j] for each ordered pair of prices. Extreme rays are corners of the box,
-    but some corners lie inside the cone or one of its faces; the highest does, unless a price is fixed.
+    but some corners lie inside the cone or one of its faces, for example the highest corner if no price is fixed.
     """
     size = len(low)
     pairs = [(i, j) for i in range(size) for j in range(size) if i != j]

@@ -1,12 +1,12 @@
-"""All cuts that are optimal somewhere in the box, found exactly.
+"""Find exactly all cuts that are optimal somewhere in the box.
 
-An outer approximation (Benson 1998): keep the lower envelope of the cuts found so far, ask the oracle for
-the best cut at each of its vertices, and add what is better. Latency under the best cut is concave in the
-prices, so once every vertex is confirmed, the envelope is right everywhere.
+The method is an outer approximation (Benson 1998): keep the lower envelope of the cuts found so far, ask the
+oracle for the best cut at each vertex of the envelope, and add that cut if it is better. The latency of the
+best cut is concave in the prices, so once every vertex is confirmed, the envelope is correct everywhere.
 
-The round trip is the same for all cuts that offload: it only decides between them and all-head. They are
-therefore enumerated at the shortest round trip, where most of them beat all-head, and all-head is compared
-once more at the longest.
+The round trip is the same for all cuts that offload, so it only decides between these cuts and all-head. The
+cuts that offload are therefore enumerated at the shortest round trip, where most of them are faster than
+all-head, and all-head is compared with them once more at the longest round trip.
 """
 
 import numpy as np
@@ -15,15 +15,16 @@ from splitc.solve.cuts import Cut
 from splitc.solve.envelope import Envelope
 from splitc.solve.space import FloatArray, Oracle, Space
 
-TOLERANCE = 1e-9  # a cut that is better by less than this share of the latency is not worth having
-_TIE = 1e-11  # two cuts closer than this are one; far below TOLERANCE, or a dropped cut would be found again
+TOLERANCE = 1e-9  # a cut that is better by less than this share of the latency is ignored
+# Two cuts closer than this are equal; it is far below TOLERANCE, otherwise a dropped cut would be found again.
+_TIE = 1e-11
 
 
 def frontier(space: Space, oracle: Oracle, all_head: Cut | None) -> tuple[Cut, ...]:
-    """Find the fewest cuts whose best is the best possible everywhere: all-head, then by growing cloud time.
+    """Find the fewest cuts that contain a best possible cut for every point of the box.
 
-    *all_head* is None when it is not feasible. Of cuts with the same costs only one is returned: one that is
-    device-first, if there is any.
+    All-head comes first, then the others by increasing cloud time. *all_head* is None if it is not feasible.
+    Of cuts with the same costs only one is returned: a device-first one, if there is any.
     """
     fixed = _all_head_functions(space, all_head)
     cuts = [] if len(fixed) else [oracle(space.oracle_prices(np.ones(len(space.low) - 1)))]
@@ -34,17 +35,17 @@ def frontier(space: Space, oracle: Oracle, all_head: Cut | None) -> tuple[Cut, .
         cuts = _needed(space, envelope, fixed, found)
         if not news:
             break
-        # Once more, from the needed cuts in order: an independent look that asks few new questions.
+        # Repeat with the needed cuts in order: an independent check that calls the oracle only a few more times.
     if all_head is not None and _wins_somewhere(space, all_head, cuts):
         return (all_head, *cuts)
     return tuple(cuts)
 
 
 def _all_head_functions(space: Space, all_head: Cut | None) -> FloatArray:
-    """All-head against cuts whose round trip is left out: its latency less the shortest round trip.
+    """Return all-head as functions comparable with cuts without round trip: latency minus shortest round trip.
 
-    A proportion of prices allows the round trip to be shortest, relatively, where the largest scaled price
-    is 1: all-head is then head - r * max(x), which is the lower envelope of head - r * x[i].
+    Only the proportions of the prices matter, and relative to them the round trip is shortest if the largest
+    scaled price is 1: all-head is then head - r * max(x), which is the lower envelope of head - r * x[i].
     """
     if all_head is None:
         return np.empty((0, len(space.low) - 1))
@@ -56,7 +57,10 @@ def _all_head_functions(space: Space, all_head: Cut | None) -> FloatArray:
 def _explore(
     space: Space, oracle: Oracle, fixed: FloatArray, cuts: list[Cut], confirmed: FloatArray
 ) -> tuple[list[Cut], Envelope, FloatArray]:
-    """Ask at all vertices until none is new; returns *cuts* and new ones, their envelope, its vertices."""
+    """Call the oracle at each vertex until no vertex is new.
+
+    Return *cuts* with the new cuts, their envelope, and the confirmed vertices.
+    """
     functions = np.vstack([fixed, space.scaled_amounts(cuts)[:, :-1]])
     envelope = Envelope(space.scaled_low()[:-1], functions[0])
     for function in functions[1:]:
@@ -82,7 +86,7 @@ def _is_among(point: FloatArray, points: FloatArray) -> bool:
 
 
 def _needed(space: Space, envelope: Envelope, fixed: FloatArray, cuts: list[Cut]) -> list[Cut]:
-    """Without *cuts* that are best only on the rim of where another one is best, by growing cloud time."""
+    """Drop each of *cuts* that is best only where another cut is as good; sort by increasing cloud time."""
     order = sorted(cuts, key=lambda cut: (cut.cloud_s, preference(cut), sorted(cut.device)))
     functions = np.vstack([fixed, space.scaled_amounts(order)[:, :-1]])
     values = envelope.values
@@ -96,12 +100,12 @@ def _needed(space: Space, envelope: Envelope, fixed: FloatArray, cuts: list[Cut]
 
 
 def preference(cut: Cut) -> tuple[int, bool, int]:
-    """Of cuts that are as good, the one with the least of this is kept."""
+    """Return the sort key that decides between equally good cuts: the lowest one is kept."""
     return cut.uplink_bytes, cut.direction == "cloud-first", len(cut.device)
 
 
 def _wins_somewhere(space: Space, all_head: Cut, others: list[Cut]) -> bool:
-    """Whether all-head is best where it does best: a fast device, everything else at its slowest."""
+    """Return whether all-head is the best cut for the fastest device with everything else at its slowest."""
     prices = np.append(space.scaled_low()[0], np.ones(len(space.low) - 1))
     latency_s = space.scaled_amounts([all_head, *others]) @ prices
     return bool(np.all(latency_s[0] < latency_s[1:] * (1.0 - TOLERANCE)))

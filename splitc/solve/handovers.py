@@ -1,9 +1,10 @@
-"""Hand-overs between stages and iterations, shipped beside the cuts that are fastest somewhere.
+"""Add cuts between stages and iterations ("hand-overs") to the cuts that are fastest at some conditions.
 
-All hand-overs inside a loop send the same bytes, so latency is linear in the iteration: the fastest one is always at
-an end of the loop, and a set of fastest cuts contains none inside. A target latency still needs them: the least cloud
-work that just meets it lies between the ends (arXiv 2402.04880, section 4). A bundle contains every model whole, so a
-hand-over adds only its lines in the manifest.
+All hand-overs inside a loop send the same number of bytes, so latency is linear in the iteration. The fastest
+hand-over is therefore always at an end of the loop, and a set of fastest cuts contains no hand-over inside the loop.
+A target latency still needs these: the least cloud work that meets the target is at an iteration between the ends
+(arXiv 2402.04880, section 4). A bundle contains each model of a pipeline whole, so a hand-over adds only an entry in
+the manifest.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut, CutSet, make_cut, meets_budgets
 from splitc.solve.pins import device_reasons
 
-# A step of the cloud's time that is a smaller share of all of it is not worth a cut.
+# A cut must change the cloud time by at least this share of the largest cloud time.
 _FINE = 0.01
 _ORDER = {"all-head": 0, "split": 1, "all-tail": 2}
 
@@ -29,9 +30,9 @@ def with_handovers(
     directions: Sequence[Direction],
     max_cuts: int,
 ) -> CutSet:
-    """Fill *cut_set* up to *max_cuts* with hand-overs, each where the step of the cloud's time is largest.
+    """Add hand-overs to *cut_set* up to *max_cuts*, each in the largest gap between cloud times.
 
-    The regret stays what it was certified to be: more cuts can only lower it.
+    The certified regret stays valid, because more cuts can only lower the regret.
 
     Args:
         ends: how many units have run before each hand-over between stages or iterations.
@@ -69,7 +70,10 @@ def _allowed(cut: Cut, costs: Costs, limits: Limits) -> bool:
 
 
 def _next(chosen: Sequence[Cut], left: Sequence[Cut], fine_s: float) -> Cut | None:
-    """The cut nearest to the middle of the largest step that has one inside; of nearly equal ones, the one with the fewest bytes to send."""
+    """Return the cut nearest to the middle of the largest gap in cloud times that contains a cut.
+
+    Of nearly equal cuts, return the one that sends the fewest bytes.
+    """
     times_s = sorted(cut.cloud_s for cut in chosen)
     for low_s, high_s in sorted(pairwise(times_s), key=lambda step: (step[0] - step[1], step[0])):
         inside = [cut for cut in left if low_s + fine_s < cut.cloud_s < high_s - fine_s]

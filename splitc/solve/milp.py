@@ -1,4 +1,4 @@
-"""Cuts under hard limits as a mixed-integer program.
+"""Find the best cut under hard limits with a mixed-integer program.
 
 Variables: x[unit], 1 on the device; y[tensor], 1 if it crosses; z[weight], 1 if the device holds it.
 Rows read `matrix @ variables <= limit`. Peak memory takes at least one row per unit, each as long as the
@@ -24,7 +24,7 @@ _INFEASIBLE = 2  # a status of scipy.optimize.milp
 
 @dataclass(slots=True, eq=False)
 class MixedIntegerProgram:
-    """A program that learns: `best_cut` appends the rows that it needed, which are valid at any prices.
+    """A program that grows: `best_cut` appends the rows that it needs; they are valid at any prices.
 
     Attributes:
         sent_bytes, received_bytes: (tensors,) what the device sends and receives when a tensor crosses; a
@@ -50,7 +50,7 @@ class MixedIntegerProgram:
 def make_program(
     costs: Costs, limits: Limits, pins: Pins, direction: Direction = "device-first"
 ) -> MixedIntegerProgram:
-    """Write down closure, crossing, shared weights, and all budgets but peak memory."""
+    """Build the rows for closure, crossing, shared weights, and all budgets except peak memory."""
     graph = costs.graph
     tensors = graph.tensors
     nbytes = np.array([tensor.nbytes or 0 for tensor in tensors], dtype=np.float64)
@@ -89,7 +89,7 @@ def best_cut(program: MixedIntegerProgram, prices: FloatArray, at_least_s: float
         - prices[3] * program.returned_bytes,
         y=prices[2] * program.sent_bytes + prices[3] * program.received_bytes,
     )
-    # HiGHS is content with an absolute gap of 1e-6: a latency of about 1000 makes that 1e-9.
+    # HiGHS stops at an absolute gap of 1e-6; scaling the latency to about 1000 makes that 1e-9 of the latency.
     objective *= 1e3 / at_least_s if at_least_s > 0 else 1.0
     while (device := _solve(program, objective)) is not None:
         cut = place(program.costs, device, program.direction)
@@ -132,7 +132,8 @@ def _row(
 
 
 def _append(program: MixedIntegerProgram, row: FloatArray, limit: float) -> None:
-    # HiGHS tolerates 1e-6 absolutely; a tight limit may be far below the largest term, but not without bound.
+    # HiGHS has an absolute tolerance of 1e-6, so a row is scaled by its limit, but not by a much smaller number
+    # than its largest term.
     scale = max(abs(limit), 1e-3 * float(np.abs(row).max(initial=0.0)), 1e-300)
     program.matrix = vstack([program.matrix, csr_array(row[None] / scale)], format="csr")
     program.limit = np.append(program.limit, limit / scale)
@@ -141,7 +142,7 @@ def _append(program: MixedIntegerProgram, row: FloatArray, limit: float) -> None
 def _structure(graph: Graph, direction: Direction) -> tuple[csr_array, FloatArray]:
     """Closure x[reader] <= x[producer], crossing y >= x[producer] - x[reader], and z >= x[unit].
 
-    The first two are turned round for cloud-first cuts; a model input is on the device in any case.
+    For cloud-first cuts the first two are reversed. A model input is always on the device.
     """
     units, tensors = len(graph.units), len(graph.tensors)
     sign = 1.0 if direction == "device-first" else -1.0
@@ -165,7 +166,7 @@ def _structure(graph: Graph, direction: Direction) -> tuple[csr_array, FloatArra
 
 
 def _budget_rows(program: MixedIntegerProgram) -> list[tuple[FloatArray, float, float]]:
-    """(row, constant, limit) of each budget that is set; of peak memory, what weights alone must keep."""
+    """Return (row, constant, limit) of each given budget; for peak memory, the row covers the weights only."""
     limits, energy = program.limits, program.costs.energy
     rows: list[tuple[FloatArray, float, float]] = [
         (_row(program, z=program.weight_bytes), 0.0, float(most))
@@ -182,26 +183,26 @@ def _budget_rows(program: MixedIntegerProgram) -> list[tuple[FloatArray, float, 
             y=energy.uplink_j_per_byte * program.sent_bytes
             + energy.downlink_j_per_byte * program.received_bytes,
         )
-        # A device without units spends nothing besides; `budget_oracle` compares with that cut itself.
+        # A device without units does not spend the fixed seconds; `budget_oracle` compares with that cut itself.
         constant_j = float(returned_j.sum()) + energy.active_w * program.costs.device_fixed_s
         rows.append((row, constant_j, limits.max_energy_j))
     return rows
 
 
 def peak_row(program: MixedIntegerProgram, unit: int, device: frozenset[int]) -> tuple[FloatArray, float]:
-    """Bytes that occupy the device while *unit* runs, weights included, as a row and a constant.
+    """Return the bytes in use on the device while *unit* runs, including weights, as a row and a constant.
 
-    Exact for the cut that has the units of *device* on the device, and never too high for others that have
-    *unit* there.
+    They are exact for the cut with the units of *device* on the device, and never too high for other cuts that
+    have *unit* on the device.
     """
     alive = alive_while(program.costs.graph, unit, device, program.direction)
     return _row(program, x=alive.by_unit, y=alive.by_tensor, z=program.weight_bytes), alive.always
 
 
 def _exclude(program: MixedIntegerProgram, cut: Cut) -> None:
-    """Add a row that *cut* breaks: the peak of its worst unit, or if that is not the reason, the cut itself.
+    """Add a row that excludes *cut*: the peak memory of its worst unit or, if that is within its limit, the cut itself.
 
-    The latter is for a cut that keeps all rows within the solver's tolerance of 1e-6, but not to the byte.
+    The second case is a cut that meets all rows within the solver's tolerance of 1e-6, but not exactly.
     """
     most = program.limits.max_device_peak_bytes
     if most is not None and cut.device_peak_bytes > most:
@@ -211,7 +212,7 @@ def _exclude(program: MixedIntegerProgram, cut: Cut) -> None:
         key = worst, row.tobytes()
         if key not in program.peak_rows:
             program.peak_rows.add(key)
-            # The most that the row can be broken by, so that it says nothing where the unit is elsewhere.
+            # The most by which the row can exceed its limit, so that it excludes no cut with the unit elsewhere.
             excess = float(np.maximum(row, 0.0).sum()) + constant - most
             row[worst] += excess
             _append(program, row, most + excess - constant)

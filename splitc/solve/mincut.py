@@ -1,7 +1,7 @@
-"""The best cut under one set of prices: a minimum s-t cut.
+"""Find the best cut at given prices as a minimum s-t cut.
 
-The source side is the device. Besides s and t there is one vertex per unit, and one per tensor with several
-readers, so that fan-out is paid once:
+The source side is the device. In addition to s and t there is one vertex per unit, and one per tensor with
+several readers, so that a tensor that crosses is paid once:
 
     s -> unit      cloud price: the unit's time there, and downlink price: the model outputs that it makes
     unit -> t      device price
@@ -38,14 +38,14 @@ from splitc.solve.space import BoolArray, FloatArray, IntArray, Oracle
 
 # A forward and a backward residual must fit into 31 bits together.
 _INFINITE = 2**30
-_GAP = 1e-9  # how far from optimal, relatively, a cut may be
+_GAP = 1e-9  # the largest allowed relative distance of a cut from the optimum
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Network:
     """Arcs in the order of a sparse matrix.
 
-    With each arc goes its reverse: a flow then comes back in the same order.
+    Each arc has its reverse arc in the matrix, so that a flow has the same order of arcs.
 
     Attributes:
         source: the vertex s, and the number of units before it; t comes next, then tensors.
@@ -65,9 +65,9 @@ class _Network:
 
 
 def min_cut_oracle(costs: Costs, limits: Limits, direction: Direction = "device-first") -> Oracle:
-    """Prepare the network of *costs* once; budgets in *limits* are not looked at.
+    """Build the network of *costs* once and return an oracle that uses it; budgets in *limits* are ignored.
 
-    Among equally good cuts the oracle returns the one with the fewest units on the device.
+    Of equally good cuts, the oracle returns the one with the fewest units on the device.
 
     Raises:
         NoFeasibleCut: pins exclude each other.
@@ -89,13 +89,13 @@ def min_cut_oracle(costs: Costs, limits: Limits, direction: Direction = "device-
 
 
 def ends(costs: Costs, pins: Pins, direction: Direction) -> list[Cut]:
-    """The cuts with as little and as much as possible on the device."""
+    """Return the cut with the fewest possible units on the device, and the one with the most."""
     everything = frozenset(range(len(costs.graph.units)))
     return [place(costs, device, direction) for device in (pins.device, everything - pins.cloud)]
 
 
 def better_of(cut: Cut, others: Iterable[Cut], prices: FloatArray) -> Cut:
-    """*cut*, unless one of *others* is faster at *prices* by more than rounding."""
+    """Return *cut*, or the fastest of *others* if that is faster at *prices* by more than rounding errors."""
     least_s = (1.0 - _GAP) * latency_s(cut, prices)
     faster = [other for other in others if latency_s(other, prices) < least_s]
     return min(faster, key=lambda other: latency_s(other, prices), default=cut)
@@ -112,7 +112,7 @@ def latency_s(cut: Cut, prices: FloatArray) -> float:
 
 
 def _solve(network: _Network, prices: FloatArray, bound_s: float) -> BoolArray:
-    """Units on the device in the best cut; *bound_s* is the latency of some feasible cut."""
+    """Return the units on the device in the best cut; *bound_s* is the latency of some feasible cut."""
     capacity = network.prices @ prices
     paid_anyway = np.minimum(capacity[network.from_source], capacity[network.to_sink])
     capacity[network.from_source] -= paid_anyway
@@ -121,7 +121,7 @@ def _solve(network: _Network, prices: FloatArray, bound_s: float) -> BoolArray:
     proven_s = float(paid_anyway.sum())
     gap_s = max(bound_s - proven_s, 0.0) + 1e-13 * bound_s + 1e-30  # rounding of the two sums; never 0
     while True:
-        # No cut worth finding costs more than the gap: an arc above it may count as infinite.
+        # A better cut cannot cost more than the gap, so an arc above the gap may count as infinite.
         scale = (_INFINITE - 2**16) / gap_s
         whole = np.minimum(np.floor(np.minimum(residual, 2 * gap_s) * scale), _INFINITE - 1)
         whole[network.infinite] = _INFINITE
@@ -138,7 +138,7 @@ def _solve(network: _Network, prices: FloatArray, bound_s: float) -> BoolArray:
 
 
 def _reachable(network: _Network, open_arcs: BoolArray) -> BoolArray:
-    """Vertices that the source reaches over *open_arcs*: the smallest source side of all minimum cuts."""
+    """Return the vertices that the source reaches over *open_arcs*: the smallest source side of all minimum cuts."""
     starts = np.append(0, np.cumsum(open_arcs))[network.row_starts]
     columns = network.columns[open_arcs]
     matrix = csr_array((np.ones(len(columns), dtype=np.int8), columns, starts), shape=(len(starts) - 1,) * 2)

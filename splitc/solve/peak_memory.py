@@ -1,9 +1,9 @@
-"""What is alive on the device while one of its units runs, as a linear function of a cut.
+"""Express the memory in use on the device while a unit runs as a linear function of a cut.
 
-Most tensors are alive in the cuts that have one certain unit on the device or in the cloud, or in which the
-tensor crosses. Only one that a cloud-first cut receives is alive for as long as any of its readers on the
-device is still to come, which is no linear function. One of these readers then stands for all: the function
-is exact for the cut that the reader is chosen for, and never too high for others.
+Whether a tensor is in memory usually depends only on the side of one unit, or on whether the tensor crosses.
+The exception is a tensor that the device receives in a cloud-first cut: it stays in memory until its last
+reader on the device has run, which is not a linear function. One of these readers then represents all of
+them: the function is exact for the cut that the reader is chosen for, and never too high for other cuts.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from splitc.solve.space import FloatArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alive:
-    """Bytes alive while some unit runs on the device, weights aside.
+    """Bytes in use while one unit runs on the device, without weights.
 
     Attributes:
-        always: in every cut that has this unit on the device.
-        by_unit: (units,) besides, for each unit on the device.
-        by_tensor: (tensors,) besides, for each tensor that crosses.
+        always: bytes in every cut that has this unit on the device.
+        by_unit: (units,) bytes to add for each unit on the device.
+        by_tensor: (tensors,) bytes to add for each tensor that crosses.
     """
 
     always: float
@@ -31,15 +31,16 @@ class Alive:
 
 
 def alive_while(graph: Graph, unit: int, device: frozenset[int], direction: Direction) -> Alive:
-    """Bytes alive while *unit* runs; exact for the cut that has the units of *device* on the device."""
+    """Return the bytes in use while *unit* runs; exact for the cut with the units of *device* on the device."""
     find = _kept_or_sent if direction == "device-first" else _kept_or_received
     return find(graph, unit, device)
 
 
 def _kept_or_sent(graph: Graph, unit: int, _: frozenset[int]) -> Alive:
-    """A tensor with a reader to come is alive if it was made at all: for that reader, or to be sent.
+    """Handle a device that runs first.
 
-    After its last reader it is alive only if it crosses.
+    A tensor with a later reader is in memory once it was produced: for that reader, or to be sent. After its
+    last reader it is in memory only if it crosses.
     """
     always = float(graph.units[unit].scratch_bytes)
     by_unit, by_tensor = np.zeros(len(graph.units)), np.zeros(len(graph.tensors))
@@ -57,9 +58,10 @@ def _kept_or_sent(graph: Graph, unit: int, _: frozenset[int]) -> Alive:
 
 
 def _kept_or_received(graph: Graph, unit: int, device: frozenset[int]) -> Alive:
-    """Model outputs wait to be returned, whoever made them, and all else for its last reader here.
+    """Handle a device that runs second.
 
-    What an earlier unit makes here has all its readers here.
+    Model outputs stay in memory until they are returned, on whichever side they were made; other tensors stay
+    until their last reader on the device has run. All readers of a tensor made on the device are there, too.
     """
     always = float(graph.units[unit].scratch_bytes)
     by_unit, by_tensor = np.zeros(len(graph.units)), np.zeros(len(graph.tensors))
@@ -69,7 +71,7 @@ def _kept_or_received(graph: Graph, unit: int, device: frozenset[int]) -> Alive:
         to_come = [reader for reader in tensor.consumers if reader >= unit]
         if stays:
             always += nbytes
-        if made is not None and made > unit:  # here already only if it was received
+        if made is not None and made > unit:  # in memory only if it was received
             if tensor.is_output:
                 by_unit[made] -= nbytes
             else:

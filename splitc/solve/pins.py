@@ -1,4 +1,4 @@
-"""Which units have no choice, and why."""
+"""Find the units that must run on one side, and the reason."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """Units without a choice, and what must be with them in one direction.
+    """The units that must run on the device, and those that must run in the cloud, for one direction.
 
-    With a unit of the machine that comes first come its predecessors, with one of the other its successors.
+    A unit on the machine that runs first needs its predecessors there; a unit on the other machine needs its
+    successors there. Both sets contain these units as well.
     """
 
     device: frozenset[int]
@@ -24,7 +25,7 @@ class Pins:
 
 
 def make_pins(graph: Graph, limits: Limits, direction: Direction) -> Pins:
-    """Spread pins, privacy and unsendable inputs over the graph.
+    """Find all units that must run on one side because of pins, private tensors or inputs that cannot be sent.
 
     Raises:
         NoFeasibleCut: a unit would have to be on both sides.
@@ -43,7 +44,7 @@ def make_pins(graph: Graph, limits: Limits, direction: Direction) -> Pins:
 
 
 def device_reasons(graph: Graph, limits: Limits) -> dict[int, str]:
-    """Units that must themselves be on the device, and why."""
+    """Return the units that must run on the device for a reason of their own, and that reason."""
     reasons = dict.fromkeys(limits.pin_device, "--pin-device")
     for index in sorted(limits.private):
         tensor = graph.tensors[index]
@@ -61,7 +62,7 @@ def _spread(
     order: Iterable[int],
     neighbours: Callable[[Graph, int], set[int]],
 ) -> dict[int, _T]:
-    """Hand each unit's value on to its *neighbours* that have none; these come later in *order*."""
+    """Copy the value of each unit to its *neighbours* without a value; neighbours come later in *order*."""
     spread = dict(given)
     for unit in order:
         if unit in spread:

@@ -1,9 +1,10 @@
-"""The few cuts that are shipped: as few as keep the regret within its limit, or the best `max_cuts`.
+"""Select the fewest cuts that keep the regret within its limit, or the best `max_cuts` cuts.
 
-A set cover solved exactly, by constraint generation. A witness is a point of the box; a cut covers it if it
-is nearly the best there. The regret of a set, its latency over the frontier's, is linear over concave
-wherever one cut of the set is best, hence quasi-convex: it is worst at a vertex of the set's own
-envelope. Those vertices become new witnesses until the set that covers all witnesses is good everywhere.
+This is a set cover problem, solved exactly by constraint generation. A witness is a point of the box; a cut
+covers the witness if its regret there is within the limit. The regret of a set of cuts compares its latency
+with that of the frontier. In a region where one cut of the set is the best of the set, the regret is a linear
+function divided by a concave one, so it is quasi-convex, and its maximum is at a vertex of the envelope of
+the set. These vertices become new witnesses until a set that covers all witnesses meets the limit everywhere.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ _ROUNDING = 1e-12
 def select(
     space: Space, frontier: Sequence[Cut], always: Sequence[Cut], *, max_cuts: int, regret: float
 ) -> tuple[Cut, ...]:
-    """Choose among *frontier* and *always*; the latter come first, as far as *max_cuts* allows."""
+    """Choose cuts from *frontier* and *always*; take the cuts of *always* first, as far as *max_cuts* allows."""
     candidates = list(dict.fromkeys([*always, *frontier]))
     amounts = space.scaled_amounts(candidates)
     rows = np.isin(np.arange(len(candidates)), [candidates.index(cut) for cut in frontier])
@@ -36,7 +37,10 @@ def select(
 
 
 def worst_points(low: FloatArray, shipped: FloatArray, frontier: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Vertices of the envelope of *shipped*, and its regret against *frontier* there; both scaled amounts."""
+    """Return the vertices of the envelope of *shipped*, and its regret against *frontier* at each of them.
+
+    Both arguments are scaled amounts.
+    """
     envelope = Envelope(low, shipped[0])
     for function in shipped[1:]:
         envelope.add(function)
@@ -45,7 +49,7 @@ def worst_points(low: FloatArray, shipped: FloatArray, frontier: FloatArray) -> 
 
 
 def _regrets(points: FloatArray, cuts: FloatArray, frontier: FloatArray) -> FloatArray:
-    """(points, cuts): how much slower a cut is than the best."""
+    """Return, for each point (row) and cut (column), how much slower the cut is than the best cut."""
     best = np.min(points @ frontier.T, axis=1, keepdims=True)
     regrets: FloatArray = points @ cuts.T / np.maximum(best, 1e-300) - 1.0
     return regrets
@@ -60,7 +64,7 @@ def _choose(
     max_cuts: int,
     limit: float,
 ) -> BoolArray:
-    """Which rows of *amounts* to ship; where *max_cuts* cannot meet *limit*, the limit rises."""
+    """Select rows of *amounts*; if *max_cuts* cuts cannot meet *limit*, raise the limit as little as needed."""
     chosen = forced if forced.any() else np.arange(len(amounts)) == 0
     regrets = np.empty((0, len(amounts)))
     while True:
@@ -78,7 +82,7 @@ def _choose(
 def _least_limit(
     regrets: FloatArray, forced: BoolArray, max_cuts: int, low: float
 ) -> tuple[float, BoolArray]:
-    """The lowest regret at these witnesses that *max_cuts* cuts reach, by bisection over what can occur."""
+    """Find the lowest regret at these witnesses that *max_cuts* cuts reach, by bisection over all values."""
     levels = np.unique(regrets[regrets > low])
     first, last = 0, len(levels) - 1
     best = _cover(regrets <= levels[last] + _ROUNDING, forced)
@@ -93,7 +97,7 @@ def _least_limit(
 
 
 def _cover(covers: BoolArray, forced: BoolArray) -> BoolArray:
-    """The fewest cuts, *forced* ones included, that cover all witnesses (rows)."""
+    """Return the fewest cuts, including the *forced* ones, that cover all witnesses (rows)."""
     left = np.unique(covers[~covers[:, forced].any(axis=1)], axis=0)
     if not len(left):
         return forced

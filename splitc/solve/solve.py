@@ -1,4 +1,4 @@
-"""From costs to the cuts that are worth shipping."""
+"""Select, from the costs of all units, the cuts that a bundle contains."""
 
 from collections.abc import Sequence
 
@@ -26,15 +26,15 @@ def solve(
     max_cuts: int = 8,
     regret: float = 0.01,
 ) -> CutSet:
-    """Find the fewest cuts, at most *max_cuts*, that are nowhere in *box* worse than *regret*.
+    """Find the fewest cuts, at most *max_cuts*, whose regret is at most *regret* everywhere in *box*.
 
-    All-head and all-tail are always among them when *limits* allow (of `max_cuts=1`, all-head). Splits are
-    of one of *directions*; of two that cost the same, the one that is device-first.
+    The result includes all-head and all-tail if *limits* allow them (with `max_cuts=1`, only all-head). Each
+    split has one of *directions*; if two splits cost the same, the device-first one is used.
 
     Raises:
         NoFeasibleCut: pins, privacy or budgets leave no cut.
-        TargetError: an energy limit is set, but *costs* know no energy.
-        ValueError: *box*, *directions*, *max_cuts* or *regret* make no sense.
+        TargetError: an energy limit is set, but *costs* contain no energy data.
+        ValueError: *box*, *directions*, *max_cuts* or *regret* is not valid.
     """
     if max_cuts < 1 or not regret >= 0:
         raise ValueError(f"max_cuts must be at least 1 and regret at least 0, not {max_cuts} and {regret}")
@@ -50,7 +50,7 @@ def solve(
 
 
 def _extremes(costs: Costs, limits: Limits) -> list[Cut]:
-    """All-head and all-tail, as far as they are feasible."""
+    """Return all-head and all-tail, each only if it is feasible."""
     heads = [frozenset(range(len(costs.graph.units)))] if not limits.pin_cloud else []
     heads += [frozenset()] if not device_reasons(costs.graph, limits) else []
     return [cut for cut in (make_cut(costs, head) for head in heads) if meets_budgets(costs, cut, limits)]

@@ -1,8 +1,8 @@
-"""Latency as a scalar product: the box gives prices, a cut gives amounts.
+"""Express latency as a scalar product of prices, which depend on the conditions, and amounts of a cut.
 
 Prices are (device slowdown, cloud slowdown, uplink s/byte, downlink s/byte, round trip s); amounts are
-(device_s, cloud_s, uplink_bytes, downlink_bytes, 1 if the cut offloads). When all cuts that offload receive
-the same bytes, the downlink only adds to the round trip, and its price is left out.
+(device_s, cloud_s, uplink_bytes, downlink_bytes, 1 if the cut offloads). If all cuts that offload receive
+the same number of bytes, the downlink time is added to the round trip, and the downlink has no own price.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.integer[Any]]
 
-# The best feasible cut at prices (device, cloud, uplink, downlink), the round trip left out.
+# Returns the best feasible cut at prices (device, cloud, uplink, downlink), ignoring the round trip.
 Oracle = Callable[[FloatArray], Cut]
 
 
@@ -30,8 +30,8 @@ class Space:
     """The prices that matter for one graph, and their range; the round trip is always the last one.
 
     Attributes:
-        low, high: of each price.
-        keeps_downlink: whether the downlink is a price of its own.
+        low, high: the lowest and the highest value of each price.
+        keeps_downlink: whether the downlink has a price of its own.
     """
 
     low: FloatArray
@@ -39,17 +39,20 @@ class Space:
     keeps_downlink: bool
 
     def scaled_low(self) -> FloatArray:
-        """Lower bounds when each price is measured in units of its highest value."""
+        """Return the lowest value of each price divided by its highest value."""
         return np.divide(self.low, self.high, out=np.ones_like(self.low), where=self.high > 0)
 
     def scaled_amounts(self, cuts: Iterable[Cut]) -> FloatArray:
-        """(cuts, prices) in seconds at the highest prices: latency is the product with scaled prices."""
+        """Return, for each cut (row) and price (column), the seconds at the highest price.
+
+        The product with scaled prices is the latency.
+        """
         rows = [(c.device_s, c.cloud_s, c.uplink_bytes, c.downlink_bytes, c.offloads) for c in cuts]
         amounts = np.array(rows, dtype=np.float64).reshape(-1, 5)
         return (amounts if self.keeps_downlink else np.delete(amounts, 3, axis=1)) * self.high
 
     def oracle_prices(self, scaled: FloatArray) -> FloatArray:
-        """Prices for an oracle from scaled prices without the round trip."""
+        """Convert scaled prices, without the round trip, to the prices that an oracle takes."""
         prices: FloatArray = scaled * self.high[:-1]
         return prices if self.keeps_downlink else np.append(prices, 0.0)
 
@@ -70,7 +73,7 @@ def make_space(graph: Graph, box: Box, directions: Sequence[Direction] = ("devic
     low, high = np.array(pairs, dtype=np.float64).T
     if not (np.all(low <= high) and np.all(low[:4] > 0) and low[4] >= 0 and np.all(np.isfinite(high))):
         raise ValueError(f"each range of the box must be (lowest, highest), finite and above zero: {box}")
-    # What a cloud-first cut receives depends on where it is.
+    # The bytes that the device receives differ between cloud-first cuts.
     returned = _constant_downlink_bytes(graph) if "cloud-first" not in directions else None
     if returned is None:
         return Space(low, high, keeps_downlink=True)
@@ -86,10 +89,10 @@ def _s_per_byte(bps: tuple[float, float]) -> tuple[float, float]:
 
 
 def _constant_downlink_bytes(graph: Graph) -> int | None:
-    """What every device-first cut that offloads anything returns, or None when cuts differ.
+    """Return the bytes that every device-first cut with a tail returns, or None if they differ between cuts.
 
-    The smallest tails are single units without successors, the largest is everything, and the
-    bytes grow with the tail: it is enough to compare these.
+    A larger tail returns at least as many bytes. The smallest tails are single units without successors, and
+    the largest tail is the whole graph, so comparing these is enough.
     """
     total = 0
     sinks = set(range(len(graph.units)))
