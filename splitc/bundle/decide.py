@@ -16,10 +16,10 @@ class Conditions:
     """What the scheduler knows when it decides.
 
     Attributes:
-        device_slowdown, cloud_slowdown: real over recorded time of each side.
-        uplink_bps, downlink_bps: zero where there is no link at the moment.
+        device_slowdown, cloud_slowdown: actual time divided by recorded time of each side.
+        uplink_bps, downlink_bps: zero if there is no link at the moment.
         queue_s: time a request waits in the cloud before its part of the work starts.
-        price: of a second of the cloud, in seconds of latency, as the cloud asks for it (see `splitc.bundle.price`).
+        price: the price of one second of cloud time, in seconds of latency (see `splitc.bundle.price`).
     """
 
     uplink_bps: float
@@ -59,8 +59,8 @@ def latency_s(cut: CutEntry, conditions: Conditions) -> float:
 def decide(manifest: Manifest, conditions: Conditions, sla_s: float | None = None) -> Decision:
     """Choose the cut with the least latency + price x cloud time; under a target latency, the least cloud time.
 
-    Under a target, only cuts that meet it count; if none does, it is as without one. Ties go to the smaller
-    payload, then to the smaller part on the device.
+    Under a target, only cuts that meet it count; if none does, the target is ignored. Of equally good cuts, the one
+    with the smaller payload is chosen, then the one with fewer weights on the device.
 
     Raises:
         NoFeasibleCut: the manifest holds no cut.
@@ -69,7 +69,7 @@ def decide(manifest: Manifest, conditions: Conditions, sla_s: float | None = Non
 
 
 def choose(cuts: Sequence[CutEntry], conditions: Conditions, sla_s: float | None = None) -> Decision:
-    """As `decide`, among *cuts* only."""
+    """Choose as `decide` does, but only from *cuts*."""
     if not cuts:
         raise NoFeasibleCut("the bundle holds no cut; compile it again")
     found = [(latency_s(cut, conditions), cut) for cut in cuts]
@@ -99,7 +99,7 @@ def aim(cuts: Sequence[CutEntry], conditions: Conditions, sla_s: float | None = 
 
 
 def _transfer_s(size_bytes: int, rate_bps: float) -> float:
-    """Never over a dead link, even for nothing: the request itself has to arrive."""
+    """Return infinity for a dead link, even for zero bytes, because the request itself cannot arrive."""
     return 8 * size_bytes / rate_bps if rate_bps > 0 else math.inf
 
 
@@ -108,7 +108,7 @@ def _size(cut: CutEntry) -> tuple[int, int]:
 
 
 def middle_of(box: BoxEntry) -> Conditions:
-    """The link in the geometric middle of *box*, both sides as the manifest has them: where nothing else is known."""
+    """Return default conditions: the geometric middle of the link in *box*, and no slowdown on either side."""
     return Conditions(
         uplink_bps=math.sqrt(math.prod(box.uplink_bps)),
         downlink_bps=math.sqrt(math.prod(box.downlink_bps)),

@@ -1,4 +1,4 @@
-"""Read, check and write a bundle on disk. Read on devices: the standard library only."""
+"""Read, check and write a bundle on disk. Devices use this module, so it needs only the standard library."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ class Bundle:
     manifest: Manifest
 
     def path(self, file: str) -> Path:
-        """Where *file* of the manifest lies."""
+        """Return the path of *file*, as the manifest names it."""
         return self.folder / file
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what both sides must agree on: the same for the whole and for what was packed for one side."""
+        """SHA-256 of the facts that both sides must share: a bundle and its packed sides have the same digest."""
         facts: Any = encode(self.manifest)
         return json_sha256({key: facts[key] for key in facts if key not in ("files", "side")})
 
@@ -45,7 +45,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def listed_files(folder: Path) -> set[str] | None:
-    """Names of the files that the manifest in *folder*, of any version, lists; None if there is none."""
+    """Return the names of the files that the manifest in *folder* lists, in any version; None without a manifest."""
     try:
         value = json.loads((folder / MANIFEST).read_bytes())
         listed = {PurePosixPath(entry["path"]).parts[0] for entry in value["files"]}

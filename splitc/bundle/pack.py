@@ -1,4 +1,4 @@
-"""What one side needs of a bundle, in a form that can be shipped: a zip, a folder, a model repository for Triton."""
+"""Write the part of a bundle that one side needs, as a zip file, a folder or a model repository for Triton."""
 
 import os
 import shutil
@@ -21,24 +21,25 @@ from splitc.common import ort
 from splitc.common.errors import BundleError, ModelError
 
 Side = Literal["device", "cloud"]
-# Of every zip: the earliest that the format knows, and read by all.
+# The time of every zip member: the earliest that the format can hold.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _ZIP_MODE = (stat.S_IFREG | 0o644) << 16
 _UNIX = 3
 _MODEL = ".onnx"
 _ORIGIN = "Written by splitc pack"
-# Triton waits for no further requests, so more costs nothing where it brings nothing.
+# Triton does not wait for further requests, so a larger limit costs nothing where it has no benefit.
 _TRITON_BATCH = 8
 
 
 def pack(bundle_folder: Path, side: Side, output: Path) -> None:
-    """Write what *side* needs of a bundle to *output*: a zip if it is called so, else a folder.
+    """Write the part of a bundle that *side* needs to *output*: a zip file if the name ends in .zip, else a folder.
 
-    In it are the manifest, the ONNX files of that side, and those weights that they use. Same bundle, same bytes.
+    It contains the manifest, the ONNX files of that side, and the weights that they use. The same bundle always
+    gives the same bytes.
 
     Raises:
-        BundleError: the bundle is damaged, or of the other side; or *output* is something else already.
-        ModelError: a file of the bundle is no ONNX file.
+        BundleError: the bundle is damaged or was packed for the other side, or *output* exists and is something else.
+        ModelError: a file of the bundle is not an ONNX file.
         OSError: *output* cannot be written.
     """
     bundle = _read(bundle_folder, side)
@@ -47,7 +48,7 @@ def pack(bundle_folder: Path, side: Side, output: Path) -> None:
             _fill(bundle, side, staging)
         return
     if output.exists() and not zipfile.is_zipfile(output):
-        raise BundleError(f"{output}: exists and is no zip file; choose another name with -o")
+        raise BundleError(f"{output}: exists and is not a zip file; choose another name with -o")
     with _beside(output) as work:
         content = work / "content"
         content.mkdir()
@@ -60,8 +61,8 @@ def pack_triton(bundle_folder: Path, output: Path) -> None:
     """Write the tails of a bundle as a model repository for Triton and KServe, the folder *output*.
 
     Raises:
-        BundleError: the bundle is damaged, or of the device's side; or *output* holds something else already.
-        ModelError: a tail has inputs or outputs that Triton's ONNX Runtime backend does not take.
+        BundleError: the bundle is damaged or was packed for the device, or *output* contains other files.
+        ModelError: a tail has inputs or outputs that Triton's ONNX Runtime backend does not support.
         OSError: *output* cannot be written.
     """
     bundle = _read(bundle_folder, "cloud")
@@ -91,7 +92,7 @@ def _read(folder: Path, side: Side) -> Bundle:
 
 @contextmanager
 def _beside(output: Path) -> Iterator[Path]:
-    """A folder on the disk of *output*, which goes when the block ends."""
+    """Yield a temporary folder on the disk of *output*; it is removed when the block ends."""
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".packing-") as work:
         yield Path(work)
@@ -115,7 +116,7 @@ def _fill(bundle: Bundle, side: Side, folder: Path) -> None:
 
 
 def _use_all(bundle: Bundle, used: set[Span]) -> bool:
-    """Whether there is nothing in the files of weights but what is *used*."""
+    """Return whether the files of weights contain only what is *used*."""
     return all(
         covers({span for span in used if span.location == file}, bundle.path(file).stat().st_size)
         for file in {span.location for span in used}
@@ -123,13 +124,13 @@ def _use_all(bundle: Bundle, used: set[Span]) -> bool:
 
 
 def _zip(folder: Path, target: Path) -> None:
-    """Zip *folder*, not compressed: weights hardly shrink, and members can be read where they lie."""
+    """Zip *folder* without compression, because weights hardly shrink and members can then be read in place."""
     with zipfile.ZipFile(target, "w") as out:
         for path in sorted(folder.iterdir()):
             member = zipfile.ZipInfo(path.name, _ZIP_TIME)
             member.external_attr = _ZIP_MODE
             member.create_system = _UNIX
-            member.file_size = path.stat().st_size  # whether it needs the format for large files
+            member.file_size = path.stat().st_size  # decides whether the zip uses the format for large files
             with path.open("rb") as source, out.open(member, "w") as sink:
                 shutil.copyfileobj(source, sink)
 
@@ -138,11 +139,11 @@ def _zip(folder: Path, target: Path) -> None:
 
 
 def _write_model(bundle: Bundle, cut: CutEntry, tail: Path, repository: Path) -> None:
-    """Write the folder of one tail: its configuration, and as version 1 the model with its weights beside it.
+    """Write the folder of one tail: its configuration, and in folder 1 (version 1) the model and its weights.
 
-    ONNX Runtime is given the path of the model, and looks for weights beside it. Triton's documentation
-    has models of several files in a folder model.onnx instead; its code (onnxruntime_backend,
-    src/onnxruntime.cc, LoadModel) takes either, other servers only this.
+    ONNX Runtime gets the path of the model and looks for weights in the same folder. Triton's documentation
+    puts a model of several files into a folder named model.onnx instead. Triton's code (onnxruntime_backend,
+    src/onnxruntime.cc, LoadModel) accepts both forms; other servers accept only the form used here.
     """
     name = f"{bundle.manifest.model.name}.{cut.id}"
     if Path(name).name != name:
@@ -169,14 +170,14 @@ def _write_model(bundle: Bundle, cut: CutEntry, tail: Path, repository: Path) ->
 def _only_file(bundle: Bundle, cut: CutEntry, part: PartEntry) -> str:
     if part.file is None:
         raise BundleError(
-            f"{bundle.folder}: what the cloud does of cut {cut.id} is several models in turn, which a repository "
-            "of single models cannot tell; serve the bundle with splitc serve"
+            f"{bundle.folder}: the cloud's part of cut {cut.id} runs several models in turn, which a repository "
+            "of single models cannot express; serve the bundle with splitc serve"
         )
     return part.file
 
 
 def _separates(bundle: Bundle, cut: CutEntry, tail: Path) -> bool:
-    """Whether Triton may run several requests as one: a symbolic first axis alone does not promise it."""
+    """Return whether Triton may run several requests as one batch; a symbolic first axis alone is not enough."""
     try:
         tried = trial(tail, cut, bundle.manifest.model.dims, threads=0)
         return separates(ort.session(tail), tried)
@@ -185,7 +186,7 @@ def _separates(bundle: Bundle, cut: CutEntry, tail: Path) -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Have *target* share the bytes of *source*, where the disk can do that."""
+    """Make *target* a hard link to *source*, or a copy if the disk does not support hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -196,7 +197,9 @@ def _refuse_to_overwrite(output: Path) -> None:
     if not output.exists() and not output.is_symlink():
         return
     if not output.is_dir() or not all(_is_ours(path) for path in output.iterdir()):
-        raise BundleError(f"{output}: holds more than splitc pack wrote there; choose another folder with -o")
+        raise BundleError(
+            f"{output}: holds files that splitc pack did not write; choose another folder with -o"
+        )
 
 
 def _is_ours(folder: Path) -> bool:

@@ -1,50 +1,52 @@
-"""What a second of the cloud costs: one number that the cloud publishes, and that makes its devices fit into it.
+"""Compute the price of one second of cloud time, which the cloud publishes to keep its load within its capacity.
 
-Many devices share one cloud. If each minimises latency + price x cloud time for itself, and the price is that at
-which what they ask for is what the cloud can do, then together they have the least sum of latencies that this
-cloud can give (Kelly, Maulloo, Tan, "Rate control for communication networks", J. Oper. Res. Soc. 49, 1998). The
-cloud finds that price without knowing anything of its devices, by gradient ascent on the dual problem: up
-while more is asked for than fits, down while less is, never below zero (Low, Lapsley, "Optimization flow control I",
-IEEE/ACM Trans. Networking 7(6), 1999, equation 12).
+Many devices share one cloud. Suppose that each device minimises latency + price x cloud time, and that the price
+makes the total demand equal to the capacity of the cloud. Then the sum of all latencies is the smallest that this
+cloud allows (Kelly, Maulloo, Tan, "Rate control for communication networks", J. Oper. Res. Soc. 49, 1998). The
+cloud finds this price without any knowledge of its devices, by gradient ascent on the dual problem: the price rises
+while the demand exceeds the capacity, falls while it is below, and is never negative (Low, Lapsley, "Optimization
+flow control I", IEEE/ACM Trans. Networking 7(6), 1999, equation 12).
 
 Three things differ from the textbook:
 
-- What is a high price depends on model and network: 0.1 in one place, 1000 in another. So it is the logarithm of the
-  price that goes up and down, by the load relative to the capacity; below 0.3, where logarithms have no end, it is
-  nearly the price itself, as in the textbook.
-- The gain finds itself, as in Rprop (Riedmiller, Braun, 1993): it is halved when the error changes its sign, and
-  grows once the error has kept its sign for more than twice as long as the time before. What comes late (devices
-  hear of a price with their next answer) makes swings that last equally long: there it only shrinks, until they
-  are gone; a surge lasts longer. The sign is that of a mean of the last errors, since chance has one, too.
-- A device has few cuts, so its demand is a step; devices that are alike would all switch at once, back and forth,
-  whatever the cloud does. So each request counts with its own, random multiple of the price: see `personal`.
+- A suitable price depends on model and network: it may be 0.1 for one and 1000 for another. So the step changes the
+  logarithm of the price, in proportion to the load relative to the capacity. Below 0.3 the step changes the price
+  almost linearly, as in the textbook, because the logarithm has no lower bound.
+- The gain adapts itself, as in Rprop (Riedmiller, Braun, 1993). It is halved when the error changes its sign, and it
+  grows when the error has kept its sign for more than twice as long as before the last change. Devices receive a
+  price only with their next answer; this delay causes oscillations of equal length, in which the gain only shrinks
+  until they stop. A surge lasts longer, so the gain grows. The sign is taken from a mean of the last errors, because
+  single errors are random.
+- A device has few cuts, so its demand changes in steps, and identical devices would all switch back and forth at the
+  same time. So each request uses its own random multiple of the price; see `personal`.
 
-Time in the queue is no part of it: devices count that as latency anyway, and as the capacity is below what machines
-can do, queues drain while the price rests.
+The price does not include the time in the queue, because devices already count that as latency. Queues become empty
+while the price is constant, because the capacity is set below what the machines can do.
 """
 
 import math
 
 _FIRST_GAIN, _LEAST_GAIN, _MOST_GAIN = 0.1, 0.02, 0.4
 _LONGER, _SHORTER = 1.25, 0.5
-_SWINGS = 2  # so many times as long as the last swing is no swing any more
-_NEWEST = 0.3  # of the mean of errors
-_MOST_ERROR = 1.0  # load at twice the capacity or more; an idle cloud is at -1
+_SWINGS = 2  # a phase longer than this many times the last one is not an oscillation
+_NEWEST = 0.3  # weight of the newest error in the mean
+_MOST_ERROR = 1.0  # the load is twice the capacity or more; the error of an idle cloud is -1
 _SMALL = 0.3
-# Where devices cannot do without the cloud, no price helps, and from too high a one it would take long to come down.
+# If devices cannot run without the cloud, no price reduces the load, and a very high price takes long to fall again.
 HIGHEST_PRICE = 1e4
 _WIDTH = 2.0  # the highest personal price over the lowest
 
 
 class Price:
-    """The price of one cloud, all its machines together.
+    """The price of one cloud with all its machines.
 
-    Pure: times are arguments, in seconds of a monotonic clock, and the caller locks.
+    The class reads no clock and uses no lock: times are arguments, in seconds of a monotonic clock, and the caller
+    must lock.
 
     Args:
-        capacity: seconds of work that may come per second: what computes at once, times the share of time that it shall
-            be busy. Below 1 each, or queues grow without end; 0.8 to 0.9 is usual.
-        interval_s: how often the price changes; some requests should come in it.
+        capacity: seconds of work accepted per second: the number of parallel workers times the share of time that
+            each one should be busy. A share of 1 or more lets queues grow without limit; 0.8 to 0.9 is usual.
+        interval_s: seconds between changes of the price; choose it so that several requests arrive in this time.
     """
 
     def __init__(self, *, capacity: float, interval_s: float = 1.0) -> None:
@@ -58,28 +60,28 @@ class Price:
         self._began_s: float | None = None
 
     def arrived(self, work_s: float, now_s: float) -> None:
-        """A request was made that takes *work_s* of one machine's time; whether it found a place does not matter.
+        """Record a request that takes *work_s* of one machine's time, whether it was accepted or refused.
 
-        Of requests that may run as one, that is the share of the best batch: counted by single runs, a cloud
-        would look full before it began to join them.
+        For requests that may run as one batch, *work_s* is the request's share of the best batch: with the time of
+        a single run, a cloud would look full before it began to form batches.
         """
         self._catch_up(now_s)
         self._work_s += work_s
 
     def now(self, now_s: float) -> float:
-        """Seconds of latency that a second of work is worth now; zero while there is room for all."""
+        """Return the current price of one second of work, in seconds of latency; zero while capacity is free."""
         self._catch_up(now_s)
         return _SMALL * math.expm1(self._level)
 
     def _catch_up(self, now_s: float) -> None:
-        """End the intervals that are over."""
+        """Update the price for each interval that has ended."""
         if self._began_s is None:
             self._began_s = now_s
         while now_s - self._began_s >= self._interval_s:
             self._update(self._work_s / (self._interval_s * self._capacity) - 1)
             self._work_s = 0.0
             self._began_s += self._interval_s
-            if not self._level:  # the others would change nothing
+            if not self._level:  # at price zero, further empty intervals change nothing
                 self._began_s += (now_s - self._began_s) // self._interval_s * self._interval_s
 
     def _update(self, error: float) -> None:
@@ -98,15 +100,15 @@ class Price:
 
 
 def personal(price: float, share: float) -> float:
-    """The price that one request counts with: a multiple between 0.71 and 1.41 of the cloud's.
+    """Return the price that one request uses: the cloud's price times a factor between 0.71 and 1.41.
 
-    Of devices that are alike, a growing part then leaves the cloud as its price grows, instead of all at once.
+    As the price rises, identical devices then leave the cloud one after the other, not all at once.
 
     Args:
-        share: from 0 to 1; random, drawn anew for each request, so that no device always pays more.
+        share: a random number from 0 to 1, new for each request, so that no device always has a higher price.
     """
     return price * math.pow(_WIDTH, share - 0.5)
 
 
 PRICE = "splitc-price"
-"""The header with which a server says what a second of it costs, in seconds of latency; see `splitc.bundle.price`."""
+"""The response header with the price of one second of server time, in seconds of latency."""

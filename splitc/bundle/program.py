@@ -1,7 +1,7 @@
-"""What a part of a cut computes: runs of ONNX files, once or repeatedly, each on values that others made.
+"""Run one part of a cut: its ONNX files in order, once or repeatedly, each with the outputs of earlier runs.
 
-`steps` asks for one run after the other and is sent what it made, so that whoever runs the files decides how:
-one after the other in this process (`run_program`), or together with those of other requests.
+The generator `steps` yields one run after the other and receives its outputs, so its caller decides how to run the
+files: one after the other in this process (`run_program`), or together with the runs of other requests.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -15,16 +15,16 @@ from splitc.common.errors import BundleError
 from splitc.common.values import Array, Value
 
 ReadArray = Callable[[str], Array]
-"""From the name of a .npy file of the bundle to what it holds; called once for each loop."""
+"""Returns the array in a .npy file of the bundle, by the file's name; called once for each loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One run of an ONNX file, for somebody to do.
+    """One run of an ONNX file that the caller must do.
 
     Attributes:
-        feeds: by the file's inputs; where a part is one model, there may be more than it takes.
-        outputs: the file's outputs that are wanted; None for all.
+        feeds: values by the names of the file's inputs; if a part is one model, there may be more values than inputs.
+        outputs: names of the outputs to return; None for all.
     """
 
     file: str
@@ -33,12 +33,12 @@ class Call:
 
 
 Steps = Generator[Call, Mapping[str, Value], dict[str, Value]]
-"""Yields calls, is sent their outputs by the file's names, and returns the values that are wanted."""
+"""Yields calls, receives their outputs by the names in the file, and returns the wanted values."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """A stage, and what must be kept after each of its calls: in all iterations but the last, and in that."""
+    """A stage, and the values to keep after each of its calls: before the last iteration, and in the last one."""
 
     entry: StageEntry
     kept: tuple[frozenset[str], ...]
@@ -47,12 +47,12 @@ class _Stage:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is run in which order, and which values are needed when.
+    """The order of the runs, and the values needed at each step.
 
     Attributes:
-        file: of a part that is one model; it takes and makes values of its own names.
-        needs: the values that it must be given; None where the file alone knows.
-        makes: the values that are wanted of it; None where the file alone knows.
+        file: the ONNX file if the part is one model; its inputs and outputs keep their names.
+        needs: the values that the program must be given; None if only the file defines them.
+        makes: the values that the program returns; None if only the file defines them.
     """
 
     file: str | None
@@ -62,16 +62,16 @@ class Program:
 
 
 def part_program(cut: CutEntry, part: PartEntry, outputs: Iterable[str]) -> Program:
-    """The program of *part*, one of the two parts of *cut*; *outputs* are those of the whole model."""
+    """Return the program of *part*, one of the two parts of *cut*; *outputs* are those of the whole model."""
     if part.stages is None:
         return Program(part.file, (), None, None)
     return stages_program(part.stages, _wanted(cut, part, outputs))
 
 
 def stages_program(stages: Sequence[StageEntry], wanted: Iterable[str]) -> Program:
-    """The program that runs *stages* in turn, and makes the values *wanted*.
+    """Return the program that runs *stages* in order and returns the values *wanted*.
 
-    Every input and output of a file that counts must be named in its entry.
+    The entry of each call must name every input of the file and every output that is used.
     """
     makes = tuple(dict.fromkeys(wanted))
     live = frozenset(makes)
@@ -83,12 +83,12 @@ def stages_program(stages: Sequence[StageEntry], wanted: Iterable[str]) -> Progr
 
 
 def made_by(part: PartEntry) -> frozenset[str]:
-    """Every value that the stages of *part* make; nothing is known of a part that is one model."""
+    """Return the names of all values that the stages of *part* make; empty if the part is one model."""
     return _made(call for stage in part.stages or () for call in stage.calls)
 
 
 def steps(program: Program, values: Mapping[str, Value], array: ReadArray) -> Steps:
-    """Run *program* on *values*: see `Steps`. A value is let go as soon as nothing will read it.
+    """Run *program* on *values*; see `Steps`. A value is released after its last use.
 
     Raises:
         BundleError: a value is missing, or an array has too few rows.
@@ -110,7 +110,7 @@ def run_program(
     run: Callable[[Call], Mapping[str, Value]],
     array: ReadArray,
 ) -> dict[str, Value]:
-    """Run *program* on *values*, each call by *run*, which returns its outputs by the file's names.
+    """Run *program* on *values*; *run* does each call and returns its outputs by the names in the file.
 
     Raises:
         BundleError: see `steps`. Errors of *run* pass through.
@@ -127,7 +127,7 @@ def run_program(
 
 
 def _stage(stage: _Stage, alive: dict[str, Value], array: ReadArray) -> Steps:
-    """Run one stage; returns what is alive after it."""
+    """Run one stage; return the values that are still needed after it."""
     entry, loop = stage.entry, stage.entry.loop
     if loop is None:
         return (yield from _calls(entry, stage.kept_at_last, alive))
@@ -146,7 +146,7 @@ def _stage(stage: _Stage, alive: dict[str, Value], array: ReadArray) -> Steps:
 def _calls(entry: StageEntry, kept: Sequence[frozenset[str]], alive: dict[str, Value]) -> Steps:
     for call, keep in zip(entry.calls, kept, strict=True):
         wanted = tuple(name for name, value in call.outputs.items() if value in keep)
-        if not wanted:  # what it makes, only an iteration of the other part needs
+        if not wanted:  # only an iteration in the other part needs the outputs
             continue
         feeds = {name: _value(alive, value, entry) for name, value in call.inputs.items()}
         alive = _only(alive, keep - {call.outputs[name] for name in wanted})
@@ -160,7 +160,7 @@ def _calls(entry: StageEntry, kept: Sequence[frozenset[str]], alive: dict[str, V
 def _value(alive: Mapping[str, Value], name: str, entry: StageEntry) -> Value:
     if name not in alive:
         raise BundleError(
-            f"the stage '{entry.name}' reads '{name}', which nothing gives it; compile the bundle again"
+            f"the stage '{entry.name}' reads '{name}', which has no value; compile the bundle again"
         )
     return alive[name]
 
@@ -180,9 +180,9 @@ def _only(values: Mapping[str, Value], names: Iterable[str]) -> dict[str, Value]
 
 
 def _wanted(cut: CutEntry, part: PartEntry, outputs: Iterable[str]) -> list[str]:
-    """What *part* makes for others: the boundary, and outputs.
+    """Return the values that *part* returns: tensors of the boundary, and model outputs.
 
-    An output that a loop carries is made by both parts of a cut inside that loop: the tail's is the final one.
+    If a cut is inside a loop, both parts make an output that the loop carries; the tail makes its final value.
     """
     made = made_by(part)
     if part is cut.tail:
@@ -196,13 +196,16 @@ def _wanted(cut: CutEntry, part: PartEntry, outputs: Iterable[str]) -> list[str]
 
 
 def _planned(stage: StageEntry, after: frozenset[str]) -> _Stage:
-    """What to keep after each call of *stage*, if *after* is needed after it."""
+    """Find the values to keep after each call of *stage*, if *after* is needed after the stage."""
     again = _needed(stage.calls, after) - _rowed(stage)
     return _Stage(stage, _kept(stage.calls, again), _kept(stage.calls, after))
 
 
 def _needed_before(stage: StageEntry, after: frozenset[str]) -> frozenset[str]:
-    """What *stage* must find, if *after* is needed after it; any iteration needs the same of the one before."""
+    """Return the values that *stage* needs at its start, if *after* is needed after it.
+
+    Every iteration needs the same values from the previous iteration.
+    """
     needed = _needed(stage.calls, after) - _rowed(stage)
     if stage.loop is not None and stage.loop.first == 0:
         needed = (needed - stage.loop.carry.keys()) | frozenset(stage.loop.carry.values())
@@ -218,7 +221,7 @@ def _kept(calls: Sequence[CallEntry], after: frozenset[str]) -> tuple[frozenset[
 
 
 def _needed(calls: Sequence[CallEntry], after: frozenset[str]) -> frozenset[str]:
-    """The values that *calls*, and whoever needs *after*, take from before."""
+    """Return the values that must exist before *calls*, if *after* is needed after them."""
     live = after
     for call in reversed(calls):
         live = (live - frozenset(call.outputs.values())) | frozenset(call.inputs.values())
@@ -233,10 +236,12 @@ def read_array(bundle: Bundle, file: str) -> Array:
     """Read the values of each iteration from *file* of *bundle*.
 
     Raises:
-        BundleError: it holds no array.
+        BundleError: the file does not contain an array.
     """
     try:
         array: Array = np.load(bundle.path(file), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{bundle.path(file)}: holds no array; compile the bundle again") from error
+        raise BundleError(
+            f"{bundle.path(file)}: does not contain an array; compile the bundle again"
+        ) from error
     return array

@@ -1,4 +1,4 @@
-"""Whether several requests to an ONNX file may run as one along axis 0, and how many of them pay: tried, not assumed."""
+"""Find by experiment whether several requests to an ONNX file may run as one batch, and the best batch size."""
 
 import math
 import time
@@ -20,14 +20,14 @@ from splitc.common.values import FREE_DIM, Array, Feeds, Input, Value, differenc
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-# What a batch must save per request against one of half its size.
+# The share of time per request that a batch must save compared with a batch of half its size.
 _WORTHWHILE = 0.05
 _TIMED_S = 0.6
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 40
-# After so long, few rounds must do: of runs that take seconds, one is much like the other.
+# After this time, fewer rounds are enough, because the times of long runs vary little.
 _LONG_S, _FEW_ROUNDS = 10.0, 2
 TOLERANCE = 1e-4
-"""How far two forms may differ of what was never compared with the whole model."""
+"""The largest allowed difference between two forms of a part that was not compared with the whole model."""
 _SYMBOL = "splitc_batch"
 # Around zero, large, only positive, only negative, zero, small.
 _CHANGES = (
@@ -38,13 +38,13 @@ _CHANGES = (
     np.zeros_like,
     lambda x: x / 64,
 )
-# Requests that are tried as one, by their places among those six.
+# The requests of each tried batch, as indices into these six.
 _STACKS = ((0, 1), (3, 2), (1, 4, 0), (4, 5, 2), (5, 3, 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Six unlike requests to an ONNX file, what it makes of each, and how far from that another form of it may be."""
+    """Six different requests to an ONNX file, the outputs for each, and the allowed difference from these outputs."""
 
     feeds: tuple[Feeds, ...]
     wanted: tuple[Mapping[str, Value], ...]
@@ -52,7 +52,7 @@ class Trial:
 
 
 def sent_inputs(cut: CutEntry, dims: Mapping[str, int]) -> tuple[Input, ...]:
-    """What the cloud's part of *cut* takes; a size without a name, if it is the only one, follows from the bytes."""
+    """Return the inputs of the cloud's part of *cut*; a single unnamed size is computed from the bytes."""
     return tuple(Input(entry.name, entry.dtype, _sized(entry, dims)) for entry in cut.sent)
 
 
@@ -66,16 +66,16 @@ def _sized(entry: TensorEntry | BoundaryEntry, dims: Mapping[str, int]) -> tuple
 
 
 def made_up(cut: CutEntry, dims: Mapping[str, int], index: int = 0) -> Feeds:
-    """One of six unlike requests to the cloud's part of *cut*, symbolic sizes being *dims*.
+    """Return one of six different requests to the cloud's part of *cut*; *dims* gives the symbolic sizes.
 
     Raises:
-        ModelError: *dims* do not tell the size of an input.
+        ModelError: *dims* does not define the size of an input.
     """
     return made_up_for(sent_inputs(cut, dims), dims, index)
 
 
 def made_up_for(inputs: Iterable[Input], dims: Mapping[str, int], index: int = 0) -> Feeds:
-    """As `made_up`, for an ONNX file that takes *inputs*."""
+    """Do the same as `made_up` for an ONNX file with the given *inputs*."""
     return {name: _vary(array, index) for name, array in random_feeds(inputs, dims, index).items()}
 
 
@@ -83,7 +83,7 @@ def trial(path: Path, cut: CutEntry, dims: Mapping[str, int], threads: int) -> T
     """Run the cloud's part of *cut*, which is the file at *path*, on made-up requests.
 
     Raises:
-        ModelError: it cannot be run on them, or *dims* do not tell the size of an input.
+        ModelError: the file cannot run on them, or *dims* does not define the size of an input.
     """
     allowed = cut.check.tolerance if cut.check is not None else TOLERANCE
     return trial_for(path, sent_inputs(cut, dims), dims, threads, allowed)
@@ -92,7 +92,7 @@ def trial(path: Path, cut: CutEntry, dims: Mapping[str, int], threads: int) -> T
 def trial_for(
     path: Path, inputs: Iterable[Input], dims: Mapping[str, int], threads: int, tolerance: float
 ) -> Trial:
-    """As `trial`, of any ONNX file that takes *inputs*."""
+    """Do the same as `trial` for any ONNX file with the given *inputs*."""
     taken = tuple(inputs)
     feeds = tuple(made_up_for(taken, dims, index) for index in range(len(_CHANGES)))
     opened = ort.session(path, threads=threads)
@@ -118,9 +118,9 @@ def has_batch(proto: onnx.ModelProto) -> bool:
 
 
 def give_batch(proto: onnx.ModelProto) -> bool:
-    """Make the first axis of all inputs and outputs symbolic if it is 1 everywhere; return whether it was.
+    """Make the first axis of all inputs and outputs symbolic if it is 1 everywhere; return whether it was 1.
 
-    Whether the model then still computes the same is for `agrees` and `separates` to find out.
+    Use `agrees` and `separates` to check that the model still computes the same.
     """
     sizes = [_first_axis(port) for port in ports(proto)]
     if any(size is None or size.dim_value != 1 for size in sizes):
@@ -132,18 +132,18 @@ def give_batch(proto: onnx.ModelProto) -> bool:
 
 
 def ports(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Inputs, without those that only replace weights, and outputs."""
+    """Return all outputs, and all inputs except those that only replace weights."""
     weights = {tensor.name for tensor in proto.graph.initializer}
     return [*(port for port in proto.graph.input if port.name not in weights), *proto.graph.output]
 
 
 def _first_axis(port: onnx.ValueInfoProto) -> onnx.TensorShapeProto.Dimension | None:
-    dims = port.type.tensor_type.shape.dim  # empty also for what is no tensor
+    dims = port.type.tensor_type.shape.dim  # also empty if the port is not a tensor
     return dims[0] if dims else None
 
 
 def agrees(opened: "InferenceSession", tried: Trial) -> bool:
-    """Whether *opened* makes of each request what is wanted."""
+    """Return whether *opened* gives the wanted outputs for each request."""
     return all(
         _same(ort.run(opened, feed), want, tried.tolerance)
         for feed, want in zip(tried.feeds, tried.wanted, strict=True)
@@ -151,7 +151,7 @@ def agrees(opened: "InferenceSession", tried: Trial) -> bool:
 
 
 def separates(opened: "InferenceSession", tried: Trial) -> bool:
-    """Whether each of the requests that *opened* runs as one gets what it gets alone."""
+    """Return whether each request in a batch that *opened* runs gets the same outputs as when it runs alone."""
     try:
         return all(_separates(opened, tried, places) for places in _STACKS)
     except ModelError:
@@ -181,7 +181,7 @@ def _rows(feeds: Feeds) -> int:
 
 
 def stack(feeds: Sequence[Feeds]) -> Feeds:
-    """Several requests as one, along axis 0; one alone stays as it is, which also single numbers can."""
+    """Join several requests along axis 0; a single request is returned unchanged and may contain scalars."""
     if len(feeds) == 1:
         return feeds[0]
     return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
@@ -190,7 +190,7 @@ def stack(feeds: Sequence[Feeds]) -> Feeds:
 def time_batches(
     opened: "InferenceSession", tried: Trial, most: int
 ) -> tuple[int, tuple[tuple[int, float], ...]]:
-    """Time 1, 2, 4, 8 ... requests as one, up to *most*, for as long as each doubling pays.
+    """Time batches of 1, 2, 4, 8 ... requests, up to *most*, until doubling no longer saves time per request.
 
     Returns:
         The largest batch that is worthwhile, and the median seconds of a run by batch size.
@@ -200,7 +200,7 @@ def time_batches(
     while size <= most:
         rounds = _rounds(opened, _cycle(tried, size // 2), _cycle(tried, size))
         run_s[size // 2], run_s[size] = (median(runs) for runs in zip(*rounds, strict=True))
-        # Within a round both meet the same neighbours on this machine; between rounds these change.
+        # Other load on this machine is similar within a round, but differs between rounds.
         if median(whole_s / (2 * half_s) for half_s, whole_s in rounds) > 1 - _WORTHWHILE:
             break
         best, size = size, 2 * size
@@ -208,7 +208,7 @@ def time_batches(
 
 
 def time_alone(opened: "InferenceSession", tried: Trial) -> float:
-    """Median seconds of a run of one request."""
+    """Return the median seconds of a run of one request."""
     feeds = _cycle(tried, 1)
     return median(chain.from_iterable(_rounds(opened, feeds, feeds)))
 
@@ -218,7 +218,7 @@ def _cycle(tried: Trial, count: int) -> Feeds:
 
 
 def _rounds(opened: "InferenceSession", half: Feeds, whole: Feeds) -> list[tuple[float, float]]:
-    """Seconds of a run of each, in turn, over and over."""
+    """Run both batches in turn, repeatedly, and return the seconds of each run."""
     rounds: list[tuple[float, float]] = []
     began = time.perf_counter()
     for turn in range(1 + _MAX_ROUNDS):

@@ -16,14 +16,14 @@ _PREFIX = ".splitc-"
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield (staging, scratch): staging becomes *folder* if the block succeeds, scratch is thrown away.
+    """Yield (staging, scratch): staging becomes *folder* if the block succeeds, scratch is deleted.
 
-    Both lie beside *folder*, so that the last step is a rename. An older bundle there is replaced;
-    anything else is left alone.
+    Both are in the parent folder of *folder*, so that the last step is a rename. An older bundle at *folder* is
+    replaced; other files are never replaced.
 
     Raises:
         BundleError: *folder* exists and is not a bundle.
-        OSError: the place cannot be written; names *folder*.
+        OSError: *folder* cannot be written; the error names *folder*.
     """
     folder = folder.absolute()
     _refuse_to_overwrite(folder)
@@ -38,7 +38,7 @@ def new_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
             _exchange(staging, folder, work / "replaced")
     except OSError as error:
         if error.filename is None or _PREFIX in str(error.filename):
-            error.filename = str(folder)  # the working folder's own name says nothing to anyone
+            error.filename = str(folder)  # the name of the working folder means nothing to users
         raise
     finally:
         for parent in made:
@@ -47,7 +47,7 @@ def new_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _exchange(new: Path, folder: Path, old: Path) -> None:
-    """Move *folder*, if there is one, to *old*, and *new* into its place; or leave all as it was."""
+    """Move *folder*, if it exists, to *old*, and *new* to *folder*; on an error, restore *folder*."""
     if not folder.exists():
         new.rename(folder)
         return
@@ -62,7 +62,7 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
 
 @contextmanager
 def _work_folder(parent: Path) -> Iterator[Path]:
-    """A folder that goes when the block ends; locked, so that others see that its owner lives."""
+    """Yield a folder that is removed when the block ends; its lock shows that this process is still running."""
     work = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     lock = os.open(work, os.O_RDONLY)
     try:
@@ -85,7 +85,7 @@ def _refuse_to_overwrite(folder: Path) -> None:
     foreign = sorted(present - known - {MANIFEST})
     if foreign:
         raise BundleError(
-            f"{folder}: '{foreign[0]}' is no part of the bundle there and would be lost; "
+            f"{folder}: '{foreign[0]}' is not part of the bundle there and would be lost; "
             "move it away or choose another folder with -o"
         )
 
@@ -101,7 +101,7 @@ def _make_parents(parent: Path) -> list[Path]:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove working folders of processes that were killed: nobody holds their lock any more."""
+    """Remove working folders of processes that were killed: these folders are no longer locked."""
     for path in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):  # locked, or gone already
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,8 +1,8 @@
-"""What Triton must be told of a model: config.pbtxt, for its ONNX Runtime backend.
+"""Write config.pbtxt, Triton's description of a model, for its ONNX Runtime backend.
 
-Fields: triton-inference-server/common, protobuf/model_config.proto; their meaning: server,
-docs/user_guide/model_configuration.md. Inputs and outputs are always stated, so that Triton completes
-nothing by itself: it would batch wherever all first dimensions are free, whatever they mean.
+The fields are defined in triton-inference-server/common, protobuf/model_config.proto, and explained in
+triton-inference-server/server, docs/user_guide/model_configuration.md. The file always lists inputs and outputs, so
+that Triton does not complete it: Triton would form batches for every model whose first dimensions are all free.
 """
 
 import string
@@ -13,7 +13,7 @@ import onnx
 from splitc.common.errors import ModelError
 
 _DIRECT = "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 string".split()
-# The backend takes no others: onnxruntime_backend, src/onnxruntime_utils.cc.
+# The only types that the backend supports: onnxruntime_backend, src/onnxruntime_utils.cc.
 _TYPES = {onnx.TensorProto.DataType.Value(name.upper()): f"TYPE_{name.upper()}" for name in _DIRECT} | {
     onnx.TensorProto.FLOAT16: "TYPE_FP16",
     onnx.TensorProto.FLOAT: "TYPE_FP32",
@@ -30,13 +30,13 @@ def config(
     max_batch: int,
     origin: str,
 ) -> str:
-    """Return config.pbtxt of the model *name*; *origin* goes into its first line, a comment.
+    """Return config.pbtxt of the model *name*; its first line is a comment with *origin*.
 
     Args:
         max_batch: how many requests may run as one along axis 0; 0 if they must not.
 
     Raises:
-        ModelError: an input or output is nothing that Triton's ONNX Runtime backend takes; names it.
+        ModelError: Triton's ONNX Runtime backend does not support an input or output; the message names it.
     """
     blocks = [
         f"# {origin}",
@@ -53,7 +53,7 @@ def _port(kind: str, port: onnx.ValueInfoProto, *, batched: bool) -> str:
     tensor = port.type.tensor_type
     if port.type.WhichOneof("value") != "tensor_type" or tensor.elem_type not in _TYPES:
         raise ModelError(
-            f"the {kind} '{port.name}' is of a type that Triton's ONNX Runtime backend does not take; "
+            f"the {kind} '{port.name}' has a type that Triton's ONNX Runtime backend does not support; "
             "serve the bundle with splitc serve"
         )
     sizes = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
@@ -63,7 +63,7 @@ def _port(kind: str, port: onnx.ValueInfoProto, *, batched: bool) -> str:
         f"  name: {_text(port.name)}",
         f"  data_type: {_TYPES[tensor.elem_type]}",
         f"  dims: [ {', '.join(map(str, dims or [1]))} ]",
-        # Triton knows no tensors without dimensions; the model has them.
+        # Triton does not support tensors without dimensions, so it must reshape them for the model.
         *([] if dims else ["  reshape { shape: [ ] }"]),
         "}",
     ]

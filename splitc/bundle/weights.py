@@ -1,4 +1,4 @@
-"""ONNX files whose weights lie in a file beside them: which bytes they use, and copies that share one file."""
+"""Handle ONNX files with weights in a separate file: find the bytes they use, and copy them into one shared file."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,7 @@ _PAGE_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Bytes of the file *location*, which lies beside an ONNX file."""
+    """Bytes of the file *location*, which is in the same folder as an ONNX file."""
 
     location: str
     offset: int
@@ -32,7 +32,7 @@ def load(path: Path) -> onnx.ModelProto:
     """Read the ONNX file at *path* without its weights.
 
     Raises:
-        ModelError: not an ONNX file, or its weights lie elsewhere than beside it.
+        ModelError: the file is not an ONNX file, or its weights are in another folder.
     """
     try:
         proto = onnx.load_model(path, format="protobuf", load_external_data=False)
@@ -48,7 +48,7 @@ def load(path: Path) -> onnx.ModelProto:
 
 
 def spans(proto: onnx.ModelProto) -> set[Span]:
-    """What *proto* refers to outside itself."""
+    """Return the bytes in other files that *proto* refers to."""
     found = set()
 
     def note(span: Span) -> int:
@@ -61,7 +61,7 @@ def spans(proto: onnx.ModelProto) -> set[Span]:
 
 
 def covers(used: set[Span], size_bytes: int) -> bool:
-    """Whether *used* leaves nothing but padding between pages in a file of that size."""
+    """Return whether *used* covers a file of that size, except for padding between pages."""
     end = 0
     for span in sorted(used, key=lambda span: span.offset):
         if span.offset - end >= _PAGE_BYTES:
@@ -84,7 +84,7 @@ def collect(sources: Iterable[tuple[str, Path]], folder: Path) -> None:
 
 
 def _move_weights(proto: onnx.ModelProto, folder: Path, pool: "WeightPool") -> None:
-    """Let *proto* refer to copies in *pool* of what it refers to in files in *folder*."""
+    """Copy the bytes that *proto* uses from files in *folder* to *pool*, and make *proto* refer to the copies."""
     mapped: dict[str, NDArray[np.uint8]] = {}
 
     def place(span: Span) -> int:
@@ -99,7 +99,7 @@ def _move_weights(proto: onnx.ModelProto, folder: Path, pool: "WeightPool") -> N
 
 @contextmanager
 def weight_pool(folder: Path) -> Iterator["WeightPool"]:
-    """The file of weights in *folder*, to be filled. It is complete when the block ends; an empty one is removed."""
+    """Create the file of weights in *folder*. It is complete when the block ends, and removed if it is empty."""
     path = folder / WEIGHTS
     with path.open("wb") as out:
         yield WeightPool(out)
@@ -113,7 +113,7 @@ class WeightPool:
     """A file of weights under construction: equal bytes are written once, on pages of their own.
 
     Attributes:
-        placed: where bytes lie, by their digest.
+        placed: the offset of bytes, by their digest.
     """
 
     out: BinaryIO
@@ -122,8 +122,8 @@ class WeightPool:
     def place(self, chunks: Iterable[bytes | memoryview]) -> int:
         """Return the offset of the bytes *chunks*; they are written if they are new.
 
-        They are digested as they are written, so that weights of any size are read once and never held in memory
-        whole; bytes that turn out to be known are taken back.
+        The digest is computed while the bytes are written, so that weights are read once and are never completely
+        in memory. If the file already contains the same bytes, the new copy is removed.
         """
         end = self.out.tell()
         self.out.write(bytes(-end % _PAGE_BYTES))
@@ -139,7 +139,10 @@ class WeightPool:
 
 
 def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Initializers, of bodies too, that lie outside: neither splitc nor ONNX Runtime puts other tensors there."""
+    """Yield the initializers, including those of subgraphs, that are stored in other files.
+
+    Neither splitc nor ONNX Runtime stores other tensors there.
+    """
     for tensor in graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             yield tensor
@@ -150,9 +153,9 @@ def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _refer(tensor: onnx.TensorProto, place: Callable[[Span], int]) -> None:
-    """Let *tensor* refer to where *place* puts each of its spans.
+    """Make *tensor* refer to the offsets that *place* returns for its spans.
 
-    Beside the tensor itself there may be forms of it that ONNX Runtime packed for its kernels: entries
+    In addition to the tensor itself there may be copies that ONNX Runtime packed for its kernels: entries
     "prepacked_0", "prepacked_1" ... with the value "<kernel's key>|<offset>;<bytes>;0|<offset>;<bytes>;0"
     (onnxruntime/core/framework/tensor_external_data_info.cc).
     """

@@ -149,7 +149,7 @@ def test_what_an_iteration_made_for_itself_is_let_go_before_the_next() -> None:
 
 
 def test_a_missing_value_is_named() -> None:
-    with pytest.raises(BundleError, match="the stage 'denoise' reads 'latents', which nothing gives it"):
+    with pytest.raises(BundleError, match="the stage 'denoise' reads 'latents', which has no value"):
         run([denoise(1, 2)], {"noise": "N"}, "latents")
 
 

@@ -63,7 +63,7 @@ def test_types_have_triton_s_names(kind: str, name: str) -> None:
 
 
 def test_what_the_backend_does_not_take_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"the input 'x' is of a type .* serve the bundle with splitc serve"):
+    with pytest.raises(ModelError, match=r"the input 'x' has a type .* serve the bundle with splitc serve"):
         parsed(port("x", 1, kind=TensorProto.BFLOAT16))
     sequence = models.sequence_output().graph.output[0]
     with pytest.raises(ModelError, match="the input 'y'"):

@@ -121,7 +121,7 @@ def _hands_over_something_else(value: dict[str, Any]) -> None:
     ("damage", "words"),
     [
         (_skips_an_iteration, "output 'image' differs from the whole model"),
-        (_sends_too_little, "does not work: the stage '.*' reads '.*', which nothing gives it"),
+        (_sends_too_little, "does not work: the stage '.*' reads '.*', which has no value"),
         (_hands_over_something_else, "nothing makes 'nothing', which it says crosses"),
     ],
     ids=["it begins with other values", "it sends too little", "it hands over something else"],

@@ -161,7 +161,7 @@ def test_what_goes_wrong_inside_is_the_answer_to_that_request(
 
 
 def test_a_missing_value_is_no_endless_wait(bundle: Bundle, loop: asyncio.AbstractEventLoop) -> None:
-    with pytest.raises(BundleError, match="reads 'prompt', which nothing gives it"):
+    with pytest.raises(BundleError, match="reads 'prompt', which has no value"):
         make_job(loop, Recorded(bundle).parts()["c3"], {"noise": request(0)["noise"]})
 
 
