@@ -1,1 +1,1 @@
-"""What has no stage: errors, records, ONNX Runtime sessions, values, cache, formatting."""
+"""Modules that all stages use: errors, records, ONNX Runtime sessions, values, cache, formatting."""

@@ -16,13 +16,13 @@ class Axis:
     end: float
 
     def place(self, value: float) -> float:
-        """Where *value* is drawn."""
+        """Return the position at which *value* is drawn."""
         return self.start + (self.end - self.start) * math.log(value / self.low) / math.log(
             self.high / self.low
         )
 
     def ticks(self) -> tuple[float, ...]:
-        """Round values on the axis; its ends where it is too short for them."""
+        """Return round values on the axis, or its two ends if it has fewer than two round values."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         for steps in ((1, 2, 5), (1,)):
             inside = [

@@ -1,4 +1,4 @@
-"""What was measured once and need not be measured again: JSON files in the user's cache folder."""
+"""Cache measured values as JSON files in the user's cache folder, so that they are measured only once."""
 
 import json
 from contextlib import suppress
@@ -13,23 +13,23 @@ from splitc.common.files import write_files
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A folder of JSON values by kind and key; `folder` None keeps nothing."""
+    """A folder of JSON values by kind and key; if `folder` is None, nothing is stored."""
 
     folder: Path | None
 
     def get(self, kind: str, key: tuple[object, ...]) -> object | None:
-        """Return the value kept under *key*, or None."""
+        """Return the value stored under *key*, or None."""
         path = self._path(kind, key)
         if path is None:
             return None
         try:
             value: object = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):  # absent, or damaged: then it is measured again
+        except (OSError, ValueError, RecursionError):  # missing or damaged, so it is measured again
             return None
         return value
 
     def put(self, kind: str, key: tuple[object, ...], value: object) -> None:
-        """Keep *value*; a full or read-only disk only costs the next build some time."""
+        """Store *value*; ignore a full or read-only disk, because the next build can measure again."""
         path = self._path(kind, key)
         if path is None:
             return

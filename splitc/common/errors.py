@@ -49,7 +49,7 @@ class BundleError(SplitcError):
     """A bundle or manifest is damaged, incomplete or of another version."""
 
 
-class RuntimeFailure(SplitcError):  # noqa: N818 - not an error of the one who calls
+class RuntimeFailure(SplitcError):  # noqa: N818 - not an error of the caller
     """A request to a running head and tail failed."""
 
 
@@ -106,4 +106,4 @@ class ServerRefused(RuntimeFailure):
 class TestBedError(SplitcError):
     """The test bed cannot be set up or has stopped, or its settings are invalid."""
 
-    __test__ = False  # or pytest takes it for tests, where it is imported
+    __test__ = False  # otherwise pytest treats it as a class of tests

@@ -1,4 +1,4 @@
-"""Write files so that a reader never finds half of one."""
+"""Write files so that a reader never sees a partly written file."""
 
 import os
 import tempfile

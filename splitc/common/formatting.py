@@ -1,4 +1,4 @@
-"""Seconds, bytes and rates as people read them: three significant digits and an SI prefix."""
+"""Format seconds, bytes and rates for people: three significant digits and an SI prefix."""
 
 import math
 
@@ -12,7 +12,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_seconds_range(low: float, high: float) -> str:
-    """Return for example "0.98 to 12.3 ms": both in the unit that suits *high*."""
+    """Return for example "0.98 to 12.3 ms": both values have the unit that suits *high*."""
     text = format_seconds(high)
     scale = high / float(text.split()[0]) if high else 1.0
     return f"{float(f'{low / scale:.3g}'):g} to {text}"
@@ -41,7 +41,7 @@ def format_rate(bits_per_s: float) -> str:
 
 
 def format_si(value: float, unit: str) -> str:
-    """Return for example "2.85 GHz"; nothing below one gets a prefix."""
+    """Return for example "2.85 GHz"; values below one have no prefix."""
     return _format(value, unit, _LARGE)
 
 
@@ -54,5 +54,5 @@ def _format(value: float, unit: str, prefixes: tuple[tuple[float, str], ...]) ->
 
 
 def format_share(share: float) -> str:
-    """*share* as a percentage of two decimals, rounded up: it is a bound."""
+    """Return *share* as a percentage with two decimals, rounded up because it is an upper bound."""
     return f"{math.ceil(round(share * 1e4, 6)) / 100:g} %"

@@ -1,4 +1,4 @@
-"""Kinds that several stages tell apart, as manifests and profiles spell them."""
+"""Literal types that several stages use, as they appear in manifests and profiles."""
 
 from typing import Literal
 
@@ -6,4 +6,4 @@ Source = Literal["measured", "imported", "predicted"]
 """Where times come from."""
 
 Direction = Literal["device-first", "cloud-first"]
-"""Which machine begins where both work."""
+"""Which machine runs first in a split."""

@@ -1,17 +1,17 @@
-"""Whether a model of some size can be run here."""
+"""Check whether this machine has enough memory to run a model."""
 
 import psutil
 
 from splitc.common.formatting import format_bytes
 
-# Sessions hold weights as loaded and as pre-packed for the kernels, for the whole and for one pair.
+# Sessions hold weights twice, as loaded and as packed for the kernels, for the whole model and for one pair.
 _MEMORY_FACTOR = 4.0
 
 
 def memory_shortage(model_bytes: int, allowed_bytes: int | None = None) -> str | None:
-    """Why a model of that size cannot be run in *allowed_bytes* (default: what is free), or None.
+    """Return why a model of that size cannot run in *allowed_bytes* (default: free memory), or None if it can.
 
-    The sentence names no momentary figure, because it goes into the manifest.
+    The sentence does not contain the amount of free memory, because it is stored in the manifest.
     """
     needed = int(model_bytes * _MEMORY_FACTOR)
     if allowed_bytes is None:

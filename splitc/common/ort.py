@@ -1,4 +1,4 @@
-"""The only door to ONNX Runtime: open a session, run it, save what it made of a model."""
+"""The only module that uses ONNX Runtime: open a session, run it, save an optimised model."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,7 @@ import numpy as np
 
 from splitc.common.values import Array, Feeds, Value, dtype_name
 
-# Official packages of ONNX Runtime report model names to their maker; a compiler should not.
+# Official packages of ONNX Runtime send model names to their vendor; a compiler should not.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
@@ -27,12 +27,12 @@ RUNTIME_VERSION: str = onnxruntime.__version__
 UNCHANGED = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
 PORTABLE = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 FASTEST = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-# On x86 this replaces every int8 tensor by a uint8 one of another name, also at level PORTABLE.
+# On x86 this replaces every int8 tensor with a uint8 tensor of another name, also at level PORTABLE.
 _MACHINE_SPECIFIC = ["QDQS8ToU8Transformer"]
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; containers and `taskset` allow fewer than there are."""
+    """Return the number of cores that this process may use; containers and `taskset` may limit it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -57,7 +57,7 @@ def session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = level
-    # Spinning threads steal the second core from whatever else a shared host runs.
+    # Spinning threads take CPU time from other processes on a shared host.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if external_folder is not None:
         options.add_session_config_entry(
@@ -111,7 +111,7 @@ def save_optimized(
 
 
 def _write_graph(options: onnxruntime.SessionOptions, path: Path) -> None:
-    """Have the optimised graph written to *path*, but not its weights: nobody reads them, and they are large."""
+    """Set *options* to write the optimised graph to *path* without its weights, which are large and not used."""
     options.optimized_model_filepath = str(path)
     weights = path.with_name(path.name + ".weights")
     with contextlib.suppress(OSError):  # where links are not allowed, the weights are written
@@ -125,13 +125,13 @@ def _write_graph(options: onnxruntime.SessionOptions, path: Path) -> None:
 
 
 class Interrupt:
-    """Ends runs from another thread; ONNX Runtime looks at it between two nodes."""
+    """Stops runs from another thread; ONNX Runtime checks for it between two nodes."""
 
     def __init__(self) -> None:
         self.options = onnxruntime.RunOptions()
 
     def set(self) -> None:
-        """End the run that goes on, and every later one with this."""
+        """Stop the current run, and every later run that uses this object."""
         self.options.terminate = True
 
 
@@ -163,7 +163,7 @@ def run(
 
 
 def _output_types(opened: onnxruntime.InferenceSession) -> dict[str, str]:
-    """The types of its outputs by name, without "tensor(...)" around them; ONNX Runtime takes long to tell."""
+    """Return the types of the outputs by name, without "tensor(...)"; cached, because ONNX Runtime is slow here."""
     types = _OUTPUT_TYPES.get(opened)
     if types is None:
         types = {
@@ -176,7 +176,7 @@ def _output_types(opened: onnxruntime.InferenceSession) -> dict[str, str]:
 
 @contextlib.contextmanager
 def blaming_inputs() -> Iterator[None]:
-    """Tell a user of the command line, in any ModelError of the block, what to give instead of random inputs."""
+    """Add to any ModelError in the block how to give own inputs on the command line instead of random ones."""
     try:
         yield
     except ModelError as error:
@@ -200,7 +200,7 @@ def _from_ort(value: onnxruntime.OrtValue) -> Array:
 
 
 def _reason(error: Exception) -> str:
-    """ONNX Runtime's message on one line: the innermost cause, without file and line prefixes."""
+    """Return ONNX Runtime's message on one line: the innermost cause, without file and line prefixes."""
     text = " ".join(str(error).split()).split("Status Message: ")[-1]
     text = re.sub(r"^\S+:\d+ .*?\) (?=\S)", "", text) if text.startswith("/") else text
     for marker in (" : FAIL : ", " : INVALID_GRAPH : ", " : INVALID_ARGUMENT : ", " : NOT_IMPLEMENTED : "):

@@ -30,7 +30,7 @@ _Decoder = Callable[[object, str], object]
 _SHOWN_CHARACTERS = 57
 _SPARSE = "sparse"
 SPARSE: Mapping[str, bool] = {_SPARSE: True}
-"""Metadata of a field that is not written where it has its default: readers of older records know no such key."""
+"""Metadata of a field that is omitted if it has its default value, because older readers do not know the key."""
 
 GIVEN: Final = object()
 """In a form: any value but None."""
@@ -45,11 +45,11 @@ _HOLDS: dict[str, Callable[[Any, Any], object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What a value must be besides its type.
+    """A condition on a value, in addition to its type.
 
     Attributes:
-        keyword, bound: as a JSON Schema states them.
-        expected: the same for people: "expected ..., found ...".
+        keyword, bound: the condition as in a JSON Schema.
+        expected: the condition for people: "expected ..., found ...".
     """
 
     keyword: Literal["const", "minimum", "exclusiveMinimum", "minItems", "pattern"]
@@ -57,7 +57,7 @@ class Limit:
     expected: str
 
     def holds(self, value: object) -> bool:
-        """Whether *value*, which has the right type, keeps the limit."""
+        """Return whether *value*, which has the right type, meets the condition."""
         return bool(_HOLDS[self.keyword](value, self.bound))
 
 
@@ -75,7 +75,7 @@ class Forms:
 
     Attributes:
         expected: what all forms have in common, for people: "expected ...".
-        forms: from fields to the value that each has in this form; None, or `GIVEN` for any other value.
+        forms: for each form, the value of each field, or `GIVEN` for any value except None.
     """
 
     expected: str
@@ -89,15 +89,15 @@ class Forms:
 
 
 def fits(value: object, wanted: object) -> bool:
-    """Whether *value* is the one that a form wants."""
+    """Return whether *value* is the value that a form requires."""
     return value is not None if wanted is GIVEN else value == wanted
 
 
 class RecordError(SplitcError):
-    """A value does not have the form that a record prescribes; the message says where.
+    """A value does not match the fields of a record; the message says where.
 
     Attributes:
-        mistakes: all that is wrong, a sentence each; the first is the message.
+        mistakes: one sentence for each mistake; the first one is the message.
     """
 
     def __init__(self, *mistakes: str) -> None:
@@ -124,7 +124,7 @@ def decode(cls: type[T], value: object, where: str) -> T:
 def encode(instance: object) -> object:
     """Return plain values for *instance*: the inverse of `decode`.
 
-    Keys come in the order of the fields, those of a dict sorted, so equal records give equal text.
+    Keys have the order of the fields, and keys of a dict are sorted, so equal records give equal text.
 
     Raises:
         RecordError: a number that JSON cannot hold.
@@ -146,7 +146,9 @@ def encode(instance: object) -> object:
 
 
 def check(record: Any) -> None:
-    """Refuse *record* where a field breaks its limit, or the fields do not go together: for `__post_init__`.
+    """Raise an error if a field of *record* breaks its limit, or the record has none of its forms.
+
+    Call it in `__post_init__`.
 
     Raises:
         ValueError: with a sentence for each mistake.
@@ -212,7 +214,7 @@ def _record(cls: Any) -> _Decoder:
     required = [item.name for item in fields(cls) if is_required(item)]
 
     def read(value: object, path: str) -> object:
-        if isinstance(value, cls):  # `check` looks at a record that holds it
+        if isinstance(value, cls):  # the value is part of a record that `check` checks
             return value
         if not isinstance(value, dict):
             raise _mismatch(path, "a table", value)
@@ -237,7 +239,7 @@ def _record(cls: Any) -> _Decoder:
 
 
 class _Mistakes:
-    """What is wrong with the parts of one value, so that all of it is told at once."""
+    """Collects the mistakes in the parts of one value, so that one error reports all of them."""
 
     def __init__(self) -> None:
         self._found: list[RecordError] = []
@@ -246,7 +248,7 @@ class _Mistakes:
         self._found.append(error)
 
     def read(self, decoder: _Decoder, item: object, path: str) -> object:
-        """Return what *decoder* makes of *item*; None after a mistake, which `tell` raises."""
+        """Return the result of *decoder* for *item*, or None after a mistake, which `tell` raises."""
         try:
             return decoder(item, path)
         except RecordError as error:

@@ -1,4 +1,4 @@
-"""Where the data folders lie: inside an installed package, or beside it in a checkout."""
+"""Find the data folders: inside an installed package, or next to the package in a checkout."""
 
 from pathlib import Path
 from typing import Literal

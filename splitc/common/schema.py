@@ -29,7 +29,7 @@ def json_schema(hint: Any, title: str) -> Schema:
 
 
 class _Maker:
-    """Makes schemas, and keeps those of nested records, which it refers to by the class's name."""
+    """Makes schemas, and stores those of nested records, which it refers to by the name of the class."""
 
     def __init__(self) -> None:
         self.definitions: dict[str, Schema] = {}
@@ -98,7 +98,7 @@ def _any_of(schemas: list[Schema]) -> Schema:
 
 
 def _form(form: Any, cls: Any) -> Schema:
-    """One of the forms: an absent field has its default, so it is required where that does not fit."""
+    """Return the schema of one form; a field is required if its default does not match the form."""
     defaults = {item.name: item.default for item in fields(cls) if not is_required(item)}
     required = [name for name in form if name in defaults and not fits(defaults[name], form[name])]
     properties = {name: _wanted(value) for name, value in form.items()}
@@ -122,9 +122,9 @@ def _described(text: str | None) -> Schema:
 
 
 def _descriptions(cls: Any) -> tuple[str | None, dict[str, str]]:
-    """What the docstring of *cls* says of the record, and of each field that "Attributes:" lists."""
+    """Return the descriptions of the record and of its fields from the docstring of *cls*."""
     doc = cleandoc(cls.__doc__ or "")
-    if doc.startswith(f"{cls.__name__}("):  # a dataclass without a docstring gets its signature for one
+    if doc.startswith(f"{cls.__name__}("):  # Python gives a dataclass without a docstring its signature
         return None, {}
     texts: dict[str, str] = {}
     _, _, section = doc.partition("\nAttributes:\n")

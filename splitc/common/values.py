@@ -1,4 +1,4 @@
-"""Values: inputs, made-up ones, their bytes, and how far two results differ."""
+"""Inputs and outputs of models: random inputs, sizes in bytes, and the difference between two results."""
 
 import contextlib
 import math
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from splitc.common.errors import ModelError
 
-# A device has numpy and ONNX Runtime only, and does without such types.
+# A device has only numpy and ONNX Runtime, so these types are not available there.
 with contextlib.suppress(ImportError):
     import ml_dtypes  # noqa: F401 - teaches numpy the names bfloat16 and float8_*
 
@@ -35,7 +35,7 @@ class Input:
 
 @lru_cache
 def dtype_name(dtype: np.dtype[Any]) -> str:
-    """Its name; numpy spells it out anew each time."""
+    """Return the name of *dtype*; cached, because numpy computes it anew each time."""
     return dtype.name
 
 
@@ -95,7 +95,7 @@ def value_bytes(value: Value) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far a value is from the wanted one; infinite where shape, NaNs or exact values differ."""
+    """The difference between a value and the wanted one; infinite if shapes, NaNs or exact values differ."""
 
     max_abs: float
     max_rel: float
@@ -141,5 +141,5 @@ def _array_difference(got: Array, want: Array) -> Difference:
         return _WRONG
     largest = float(np.abs(right[finite]).max(initial=0.0))
     error = float(np.abs(left[finite] - right[finite]).max(initial=0.0))
-    # An output that is zero everywhere has no scale of its own; then the error counts as it is.
+    # An output that is zero everywhere has no scale, so the absolute error is used.
     return Difference(error, error / largest if largest > 0 else error)

@@ -11,16 +11,16 @@ Object = dict[str, Any]
 # Python takes up to 25 times as much memory for JSON as its text has bytes.
 _MAX_JSON_BYTES = 2**25
 _MAX_NAME = 1024
-# What Triton does with these cannot be done here, and would go wrong unseen if they were passed over.
+# Features of Triton that splitc does not support; ignoring them would give wrong results without an error.
 _UNSUPPORTED = ("shared_memory_region", "classification")
 _SHOWN_CHARACTERS = 57
 
 
 def check_size(json_bytes: int) -> None:
-    """Check that *json_bytes* bytes of JSON may be parsed.
+    """Check that *json_bytes* bytes of JSON are not too many to parse.
 
     Raises:
-        ProtocolError: it is more than 32 MiB.
+        ProtocolError: there are more than 32 MiB.
     """
     if json_bytes > _MAX_JSON_BYTES:
         raise ProtocolError(
@@ -30,20 +30,23 @@ def check_size(json_bytes: int) -> None:
 
 
 def parse(text: bytes) -> Object:
-    """The JSON object that *text* holds.
+    """Return the JSON object that *text* contains.
 
     Raises:
-        ProtocolError: it holds none.
+        ProtocolError: *text* is not a JSON object.
     """
     try:
         content = json.loads(str(text, "utf-8"))
-    except (ValueError, RecursionError) as error:  # UTF-8, JSON, or numbers and nesting beyond measure
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # wrong UTF-8 or JSON, or too large numbers or too deep nesting
         raise ProtocolError("the message does not begin with JSON that can be read") from error
     return _object("the message", content)
 
 
 def entries(kind: str, message: Object) -> list[Object] | None:
-    """The list of inputs or outputs in *message*, None if it has none.
+    """Return the list of inputs or outputs in *message*, or None if it has none.
 
     Raises:
         ProtocolError: it is not a list of objects.
@@ -57,10 +60,10 @@ def entries(kind: str, message: Object) -> list[Object] | None:
 
 
 def name(kind: str, entry: Object, taken: Container[str]) -> str:
-    """Return the name of a tensor, which must not be among those *taken*.
+    """Return the name of a tensor, which must not be in *taken*.
 
     Raises:
-        ProtocolError: it is taken, or is not a name.
+        ProtocolError: the name is in *taken* or not valid.
     """
     found = text(f"the name of an {kind}", entry.get("name"))
     if found in taken:
@@ -69,10 +72,10 @@ def name(kind: str, entry: Object, taken: Container[str]) -> str:
 
 
 def parameters(where: str, holder: Object) -> Object:
-    """The parameters of the request, or of one tensor.
+    """Return the parameters of the request, or of one tensor.
 
     Raises:
-        ProtocolError: they are not an object, or ask for what is not supported.
+        ProtocolError: they are not an object, or contain a parameter that is not supported.
     """
     found = holder.get("parameters")
     found = {} if found is None else _object(f"parameters of {where}", found)
@@ -83,10 +86,10 @@ def parameters(where: str, holder: Object) -> Object:
 
 
 def flag(where: str, holder: Object, key: str, *, default: bool) -> bool:
-    """True or false.
+    """Return the boolean under *key*, or *default* if there is none.
 
     Raises:
-        ProtocolError: neither is given.
+        ProtocolError: the value is not a boolean.
     """
     value = holder.get(key, default)
     if not isinstance(value, bool):
@@ -95,10 +98,10 @@ def flag(where: str, holder: Object, key: str, *, default: bool) -> bool:
 
 
 def count(where: str, holder: Object, key: str, most: int) -> int | None:
-    """An integer from 0 to *most*; None if it is not given.
+    """Return the integer from 0 to *most* under *key*, or None if there is none.
 
     Raises:
-        ProtocolError: something else is given.
+        ProtocolError: the value is not such an integer.
     """
     value = holder.get(key)
     if value is None:
@@ -109,10 +112,10 @@ def count(where: str, holder: Object, key: str, most: int) -> int | None:
 
 
 def text(what: str, value: object) -> str:
-    """Text of a length that a name may have.
+    """Return *value* if it is text that is not empty and not too long for a name.
 
     Raises:
-        ProtocolError: it is something else.
+        ProtocolError: it is not such a text.
     """
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
         raise ProtocolError(f"{what} must be text of 1 to {_MAX_NAME} characters, found {shown(value)}")
@@ -121,7 +124,7 @@ def text(what: str, value: object) -> str:
 
 
 def utf8(where: str, value: object) -> bytes:
-    """Text as bytes.
+    """Return text as UTF-8 bytes.
 
     Raises:
         ProtocolError: it is not text, or holds an unpaired surrogate, which UTF-8 cannot encode.
@@ -135,7 +138,7 @@ def utf8(where: str, value: object) -> bytes:
 
 
 def shown(value: object) -> str:
-    """*value* for an error: never long, and no list is written out, however deep it is."""
+    """Return *value* as short text for an error message; of lists and objects, only the type is shown."""
     if isinstance(value, str):
         value = value[:_SHOWN_CHARACTERS]
     elif not isinstance(value, int | float | None):

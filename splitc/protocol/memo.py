@@ -6,7 +6,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Together at most half a megabyte of text for each function, whatever the other side sends.
+# This limits each cache to half a megabyte of text, whatever the other side sends.
 _TEXTS, _TEXT_BYTES = 128, 4096
 
 

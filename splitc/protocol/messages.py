@@ -1,7 +1,7 @@
 """Messages of the Open Inference Protocol v2 (KServe) over HTTP, with its binary tensor data extension.
 
-A body is JSON, then the raw bytes of tensors in the order in which the JSON names them. Both sides use this
-module, and neither believes what it is sent: whatever the bytes, the result is a message or a ProtocolError.
+A body is JSON, followed by the raw bytes of tensors in the order in which the JSON names them. Both sides use
+this module, and neither trusts the other: for any bytes, the result is a message or a ProtocolError.
 """
 
 import json
@@ -32,18 +32,18 @@ __all__ = [
 ]
 
 JSON_SIZE = "Inference-Header-Content-Length"
-# The protocol counts in microseconds; this many, 285 years, a float still holds exactly.
+# The protocol uses microseconds; a float represents integers up to this one (285 years) exactly.
 _MAX_TIMEOUT_US = 2**53
 _US_PER_S = 1_000_000
 _MAX_SIZE_BYTES = 2**53
-_KEPT = 64  # texts that were written
+_KEPT = 64  # the number of cached texts
 _WORD_BYTES = 8
 _JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One HTTP body: JSON, then raw tensors, which are views of the arrays where those allow it."""
+    """One HTTP body: JSON, then raw tensors, which are views of the arrays where this is possible."""
 
     json: bytes
     buffers: tuple[Buffer, ...]
@@ -66,13 +66,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """What a client wants to be computed.
+    """A client's request.
 
     Attributes:
-        inputs: arrays that are views of the body where alignment and byte order allow it.
-        outputs: None for all.
-        binary: the outputs wanted as raw bytes, the others as JSON; None for all.
-        timeout_s: how long the client waits; None if it did not say.
+        inputs: arrays that are views of the body if alignment and byte order allow it.
+        outputs: names of the wanted outputs; None for all.
+        binary: names of the outputs wanted as raw bytes, None for all; the others are wanted as JSON.
+        timeout_s: how long the client waits; None if the request does not contain it.
     """
 
     id: str | None
@@ -85,7 +85,7 @@ class InferRequest:
 def encode_request(
     inputs: Mapping[str, Array], outputs: Sequence[str], *, timeout_s: float | None = None
 ) -> Message:
-    """Ask for *outputs* (all, if none is named) of *inputs*; everything as raw bytes.
+    """Write a request for *outputs* (all, if empty) of *inputs*; all tensors are raw bytes.
 
     Raises:
         ProtocolError: the protocol lacks the dtype of an input.
@@ -96,7 +96,7 @@ def encode_request(
 
 
 def encode_response(model: str, outputs: Mapping[str, Array], request: InferRequest) -> Message:
-    """Answer *request* with *outputs*, each in the form that it was wanted in.
+    """Answer *request* with *outputs*, each as raw bytes or JSON, as requested.
 
     Raises:
         ProtocolError: the protocol lacks the dtype of an output.
@@ -108,7 +108,7 @@ def encode_response(model: str, outputs: Mapping[str, Array], request: InferRequ
 
 
 def decode_request(body: Buffer, json_bytes: int | None) -> InferRequest:
-    """Read what a client sent; *json_bytes* as `json_size` returns it.
+    """Read a client's request; `json_size` returns *json_bytes*.
 
     Raises:
         ProtocolError: it is not a request.
@@ -119,7 +119,7 @@ def decode_request(body: Buffer, json_bytes: int | None) -> InferRequest:
 
 
 def decode_response(body: Buffer, json_bytes: int | None) -> dict[str, Array]:
-    """Read the outputs that a server sent, by name; *json_bytes* as `json_size` returns it.
+    """Return the outputs in a server's response, by name; `json_size` returns *json_bytes*.
 
     Raises:
         ProtocolError: it is not a response.
@@ -129,10 +129,13 @@ def decode_response(body: Buffer, json_bytes: int | None) -> dict[str, Array]:
 
 
 def json_size(header: str | None) -> int | None:
-    """Bytes of JSON at the start of a body, from the value of Inference-Header-Content-Length; None: all.
+    """Return the bytes of JSON at the start of a body; None if the whole body is JSON.
+
+    Args:
+        header: the value of Inference-Header-Content-Length.
 
     Raises:
-        ProtocolError: it is not a number of bytes.
+        ProtocolError: *header* is not a number of bytes.
     """
     if header is None:
         return None
@@ -141,7 +144,7 @@ def json_size(header: str | None) -> int | None:
     return int(header)
 
 
-# --- text and what it says, worked out once: a device and a server say the same over and over, of other tensors ---
+# --- JSON texts, cached because a device and a server repeat the same JSON with other tensor data ---
 
 
 class _Described(NamedTuple):
@@ -212,16 +215,16 @@ def _answered(text: bytes) -> tuple[_Announced, ...]:
     return _announced("output", fields.parse(text))
 
 
-# --- what it takes to write it ---
+# --- writing ---
 
 
 def _describe(
     kind: str, arrays: Mapping[str, Array], binary: frozenset[str] | None
 ) -> tuple[tuple[_Described, ...], tuple[Buffer, ...]]:
-    """How JSON has *arrays*, and the bytes of those that follow it: those named in *binary*, or all."""
+    """Return the JSON entries of *arrays*, and the raw bytes of those named in *binary* (None: all)."""
     found: list[_Described] = []
     buffers: list[Buffer] = []
-    # Wide elements come first: then each tensor is aligned if the first is, and can be used where it lies.
+    # Wide elements come first: if the first tensor is aligned, then all are, and none needs a copy.
     for name, array in sorted(arrays.items(), key=lambda item: -_width(item[1])):
         where, size_bytes, data = f"{kind} {shown(name)}", 0, None
         word = tensors.datatype_of(array)
@@ -240,15 +243,15 @@ def _width(array: Array) -> int:
 
 def _text(content: fields.Object, *, padded: bool) -> bytes:
     text = _JSON.encode(content).encode()
-    # Spaces after JSON mean nothing; they align what follows.
+    # Spaces after JSON have no meaning; they align the bytes that follow.
     return text + b" " * (-len(text) % _WORD_BYTES if padded else 0)
 
 
-# --- what it takes to read it ---
+# --- reading ---
 
 
 def _divided(body: Buffer, json_bytes: int | None) -> tuple[bytes, memoryview]:
-    """The JSON of *body* and the raw bytes after it."""
+    """Split *body* into its JSON and the raw bytes after it."""
     raw = memoryview(body)
     size = raw.nbytes if json_bytes is None else json_bytes
     if not 0 <= size <= raw.nbytes:
@@ -258,7 +261,7 @@ def _divided(body: Buffer, json_bytes: int | None) -> tuple[bytes, memoryview]:
 
 
 def _announced(kind: str, message: fields.Object) -> tuple[_Announced, ...]:
-    """The tensors in the list of *kind* in *message*."""
+    """Return the tensors in the list of *kind* in *message*."""
     entries = fields.entries(kind, message)
     if entries is None:
         raise ProtocolError(f"the message has no {kind}s")
@@ -276,7 +279,7 @@ def _announced(kind: str, message: fields.Object) -> tuple[_Announced, ...]:
 
 
 def _tensors(announced: Iterable[_Announced], raw: memoryview) -> dict[str, Array]:
-    """The tensors that were *announced*, which together must use up *raw*."""
+    """Return the tensors that were *announced*; together they must use all bytes of *raw*."""
     found: dict[str, Array] = {}
     for name, tensor, size, data in announced:
         if size is None:
@@ -295,21 +298,21 @@ def _tensors(announced: Iterable[_Announced], raw: memoryview) -> dict[str, Arra
 def _wanted(
     message: fields.Object, parameters: fields.Object
 ) -> tuple[tuple[str, ...] | None, frozenset[str] | None]:
-    """The outputs that are wanted, and those of them that are wanted as raw bytes."""
+    """Return the names of the wanted outputs, and of those wanted as raw bytes."""
     default = fields.flag("the request", parameters, "binary_data_output", default=False)
     wanted: dict[str, bool] = {}
     for entry in fields.entries("output", message) or []:
         name = fields.name("output", entry, wanted)
         where = f"output {shown(name)}"
         wanted[name] = fields.flag(where, fields.parameters(where, entry), "binary_data", default=default)
-    if not wanted:  # an empty list asks for everything, too, as Triton has it
+    if not wanted:  # an empty list also means all outputs, as in Triton
         return None, None if default else frozenset()
     return tuple(wanted), frozenset(name for name, binary in wanted.items() if binary)
 
 
 def _timeout_s(parameters: fields.Object) -> float | None:
     timeout_us = fields.count("the request", parameters, "timeout", _MAX_TIMEOUT_US)
-    return timeout_us / _US_PER_S if timeout_us else None  # to Triton, 0 means that there is none
+    return timeout_us / _US_PER_S if timeout_us else None  # as in Triton, 0 means no timeout
 
 
 def _id(message: fields.Object) -> str | None:

@@ -1,6 +1,6 @@
-"""Tensors as the Open Inference Protocol carries them: raw little-endian bytes, or lists in JSON.
+"""Encode and decode tensors of the Open Inference Protocol: raw little-endian bytes, or lists in JSON.
 
-What arrives is not trusted: a tensor is made only after its bytes or list were seen to fill its shape.
+Received data is not trusted: a tensor is made only after a check that its bytes or list match its shape.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from splitc.common.errors import ProtocolError
 from splitc.common.values import Array
 from splitc.protocol.fields import shown, utf8
 
-with contextlib.suppress(ImportError):  # a device without it does without bfloat16
+with contextlib.suppress(ImportError):  # without it, bfloat16 is not available
     import ml_dtypes  # noqa: F401 - teaches numpy the name bfloat16
 
 Buffer = bytes | bytearray | memoryview
@@ -31,19 +31,19 @@ _DATATYPES = {
     "string": "BYTES",
 }
 _DTYPES = {datatype: name for name, datatype in _DATATYPES.items()} | {"BYTES": "object"}
-# What json makes of the elements of a list, by the kind of dtype; no number is taken for a boolean or vice versa.
+# The Python types that JSON elements may have, by the kind of dtype; numbers and booleans are not interchangeable.
 _ELEMENTS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "O": {str}}
 _NUMBERS: set[type] = {int, float}
-_NATIVE_KINDS = "biuf"  # which Python can view as bytes without numpy's help
+_NATIVE_KINDS = "biuf"  # kinds that Python can view as bytes without numpy
 _LENGTH = struct.Struct("<I")
-# An empty tensor has no bytes that would bound its other dimensions.
+# Limits the dimensions of tensors without elements too, because these have no bytes that limit them.
 _MAX_ELEMENTS = 2**31
 _MAX_RANK = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a message says of a tensor; `where` names the tensor in errors."""
+    """The datatype and shape of a tensor in a message; `where` names the tensor in error messages."""
 
     where: str
     dtype: np.dtype[Any]
@@ -51,15 +51,15 @@ class Declared:
 
     @property
     def elements(self) -> int:
-        """How many there are; at most 2**31."""
+        """The number of elements; at most 2**31."""
         return math.prod(self.shape)
 
 
 def datatype(dtype_name: str) -> str:
-    """The protocol's word for a dtype as manifests name it: "float32" is "FP32", "string" is "BYTES".
+    """Return the protocol's name of a dtype in a manifest: "float32" is "FP32", "string" is "BYTES".
 
     Raises:
-        ProtocolError: the protocol has none.
+        ProtocolError: the protocol does not support it.
     """
     if dtype_name not in _DATATYPES:
         raise ProtocolError(f"a tensor of {dtype_name} cannot be sent: the Open Inference Protocol lacks it")
@@ -67,10 +67,10 @@ def datatype(dtype_name: str) -> str:
 
 
 def datatype_of(array: Array) -> str:
-    """The protocol's word for the dtype of *array*; objects and text of fixed width are strings.
+    """Return the protocol's name of the dtype of *array*; objects and text of fixed width are strings.
 
     Raises:
-        ProtocolError: the protocol has none.
+        ProtocolError: the protocol does not support it.
     """
     return _datatype_of(array.dtype)
 
@@ -81,16 +81,16 @@ def _datatype_of(dtype: np.dtype[Any]) -> str:
 
 
 def declared(where: str, datatype_name: object, shape: object) -> Declared:
-    """Check what a message says of the tensor called *where*.
+    """Check the datatype and shape that a message gives for the tensor called *where*.
 
     Raises:
-        ProtocolError: an unknown datatype, or a shape that no tensor has.
+        ProtocolError: the datatype is unknown, or the shape is not valid.
     """
     if not isinstance(datatype_name, str) or datatype_name not in _DTYPES:
         raise ProtocolError(f"{where}: datatype {shown(datatype_name)} is none of {', '.join(_DTYPES)}")
     try:
         dtype = np.dtype(_DTYPES[datatype_name])
-    except TypeError as error:  # numpy has not been taught
+    except TypeError as error:  # ml_dtypes is missing
         raise ProtocolError(
             f"{where}: BF16 needs the package ml_dtypes on this side; install it, or send FP32"
         ) from error
@@ -111,7 +111,7 @@ def _checked_shape(where: str, shape: object) -> tuple[int, ...]:
 
 
 def to_bytes(where: str, array: Array) -> Buffer:
-    """The elements in row-major order, little-endian: a view of *array* if they lie in memory like that.
+    """Return the elements in row-major order, little-endian: a view of *array* if its memory has this form.
 
     Raises:
         ProtocolError: it holds objects that are not text, or text that UTF-8 cannot hold.
@@ -132,10 +132,10 @@ def _with_length(where: str, text: object) -> tuple[bytes, bytes]:
 
 
 def from_bytes(tensor: Declared, raw: memoryview) -> Array:
-    """The tensor that *raw* holds: a view of it if it is aligned and the machine little-endian.
+    """Return the tensor in *raw*: a view of *raw* if it is aligned and the machine is little-endian.
 
     Raises:
-        ProtocolError: *raw* does not hold exactly that tensor.
+        ProtocolError: the bytes of *raw* do not match the datatype and shape.
     """
     if tensor.dtype.kind == "O":
         return _texts(tensor, list(_split(tensor, raw)))
@@ -147,7 +147,7 @@ def from_bytes(tensor: Declared, raw: memoryview) -> Array:
     if not wanted_bytes:
         return np.empty(tensor.shape, tensor.dtype)
     array = np.frombuffer(raw, _little_endian(tensor.dtype))
-    if not (array.flags.aligned and array.dtype.isnative):  # compiled kernels may crash on such
+    if not (array.flags.aligned and array.dtype.isnative):  # compiled kernels may crash on such arrays
         array = array.astype(tensor.dtype)
     if tensor.dtype.kind == "b" and array.view(np.uint8).max() > 1:
         raise ProtocolError(f"{tensor.where}: a byte of its binary data is neither 0 nor 1, but it is BOOL")
@@ -155,7 +155,7 @@ def from_bytes(tensor: Declared, raw: memoryview) -> Array:
 
 
 def _split(tensor: Declared, raw: memoryview) -> Iterable[str]:
-    """Each string of *raw*, in turn."""
+    """Yield each string in *raw*."""
     offset = 0
     while offset < raw.nbytes:
         start = offset + _LENGTH.size
@@ -170,7 +170,7 @@ def _split(tensor: Declared, raw: memoryview) -> Iterable[str]:
 
 
 def to_list(where: str, array: Array) -> list[Any]:
-    """The elements in row-major order, as JSON can hold them.
+    """Return the elements in row-major order, as values that JSON supports.
 
     Raises:
         ProtocolError: it holds objects that are not text, or text that UTF-8 cannot hold.
@@ -182,10 +182,10 @@ def to_list(where: str, array: Array) -> list[Any]:
 
 
 def from_list(tensor: Declared, data: object) -> Array:
-    """The tensor whose elements the list *data* holds, flat or nested.
+    """Return the tensor with the elements of the list *data*, which is flat or nested.
 
     Raises:
-        ProtocolError: it is not a list of that many elements of that type.
+        ProtocolError: *data* does not match the datatype and shape.
     """
     elements = _flat(tensor, data)
     allowed = _ELEMENTS.get(tensor.dtype.kind, _NUMBERS)
@@ -203,7 +203,7 @@ def _flat(tensor: Declared, data: object) -> list[Any]:
     if not isinstance(data, list):
         raise ProtocolError(f"{tensor.where}: data must be a list, found {shown(data)}")
     level = [data]
-    # Each level may be the last: then all elements are in one list.
+    # A flat list has all elements on one level.
     for size in tensor.shape if any(isinstance(item, list) for item in data) else (tensor.elements,):
         if any(not isinstance(items, list) or len(items) != size for items in level):
             raise ProtocolError(f"{tensor.where}: its data does not have the shape {list(tensor.shape)}")

@@ -1,4 +1,4 @@
-"""Layers of transformers and of diffusion's networks; tokens are (batch, tokens, width), images NCHW."""
+"""Layers of transformers and diffusion models; tokens have shape (batch, tokens, width), images are NCHW."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from splitc.samples.layers import BRANCH_GAIN, RELU_VARIANCE, Layers
 
-# For what was normalised just before, where `Layers.draw` expects what a ReLU made.
+# Gain for normalised inputs, because `Layers.draw` expects outputs of a ReLU.
 NORMED_GAIN = math.sqrt(RELU_VARIANCE)
 _HEADS = 4
 _GROUPS = 8
@@ -25,7 +25,7 @@ class Blocks(Layers):
         return name
 
     def reshape(self, source: str, name: str, shape: Sequence[int]) -> str:
-        """Reshape; 0 keeps a size, -1 stands for what is left."""
+        """Reshape; 0 keeps a size, -1 is computed from the other sizes."""
         return self.add("Reshape", name, (source, self.integers(f"{name}/shape", shape)))
 
     def linear(self, source: str, name: str, shape: tuple[int, int], gain: float = NORMED_GAIN) -> str:
@@ -82,7 +82,7 @@ class Blocks(Layers):
         return self.linear(joined, f"{name}/out", (width, width), gain=BRANCH_GAIN)
 
     def heads(self, source: str, name: str, width: int) -> str:
-        """Make (batch, heads, tokens, width / heads) of tokens."""
+        """Reshape tokens to (batch, heads, tokens, width / heads)."""
         split = self.reshape(source, f"{name}/split", (0, 0, _HEADS, width // _HEADS))
         return self.add("Transpose", name, (split,), perm=[0, 2, 1, 3])
 

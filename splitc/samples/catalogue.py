@@ -18,7 +18,7 @@ SAMPLES: dict[str, Callable[[], ModelProto]] = {
     REGNET_Y_4GF.name: lambda: regnet_y(REGNET_Y_4GF),
     tiny_cnn.__name__: tiny_cnn,
 }
-"""Those that are one model; the modules beside this one have the pipelines."""
+"""The samples that are one model; other modules of this package build the pipelines."""
 
 
 def write_sample(name: str, path: Path) -> None:

@@ -48,7 +48,7 @@ def regnet_y(design: RegNetY) -> ModelProto:
 def bottleneck(
     layers: Layers, source: str, name: str, shape: tuple[int, int], *, stride: int, group_width: int
 ) -> str:
-    """Add a residual block; where it changes the shape, so does a convolution on the shortcut."""
+    """Add a residual block; if it changes the shape, a convolution changes the shape of the shortcut, too."""
     channels, width = shape
     tensor = layers.relu(layers.conv(source, f"{name}/conv1", shape))
     groups = width // group_width

@@ -27,13 +27,13 @@ UNet: sample (batch, channels, height, width), timestep, int64 (batch), and enco
 VAE decoder: latent_sample, as sample -> image (batch, 3, height, width) from 0 to 1
 """
 Progress = Callable[[str], None]
-"""Told which file is being made."""
+"""Called with the name of the file that is being written."""
 _STEP, _PREPARE, _START = "step.onnx", "prepare.onnx", "start.onnx"
 
 
 @dataclass(frozen=True, slots=True)
 class Diffusion:
-    """What a pipeline needs besides its networks; latents are (channels, height, width)."""
+    """The data of a pipeline in addition to its networks; latents are (channels, height, width)."""
 
     name: str
     schedule: Schedule
@@ -61,7 +61,7 @@ def write_model(model: ModelProto, path: Path) -> None:
 
 
 def write_loop(folder: Path, design: Diffusion) -> None:
-    """Write everything but the networks: the scheduler's models and arrays, and the pipeline's description."""
+    """Write everything except the networks: the scheduler's models and arrays, and the pipeline's description."""
     schedule = design.schedule
     write_model(step_model(design.latents), folder / _STEP)
     if schedule.scale is not None:
@@ -106,7 +106,7 @@ def _text_stage(name: str, ids: str, context: str) -> Iterator[str]:
 
 
 def _iteration(sample: str, *, prepares: bool) -> Iterator[str]:
-    """The steps of an iteration; *sample* is what the UNet is given."""
+    """The steps of an iteration; *sample* is the input of the UNet."""
     if prepares:
         yield "\n[[stage.step]]"
         yield from _run(_PREPARE, {}, {})

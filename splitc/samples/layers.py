@@ -77,14 +77,14 @@ class Layers:
         return self.add("Mul", f"{name}/scale", (source, gate))
 
     def classify(self, source: str, width: int, classes: int, output: str) -> None:
-        """Average over space, then one matrix."""
+        """Average over height and width, then multiply by a matrix."""
         mean = self.add("Flatten", "head/flatten", (self.add("GlobalAveragePool", "head/mean", (source,)),))
         inputs = (mean, self.weight("head/weight", (classes, width)), self.bias("head/bias", classes))
         self.add("Gemm", output, inputs, transB=1)
 
 
 def port(name: str, shape: Sequence[int | str], element: int = TensorProto.FLOAT) -> ValueInfoProto:
-    """Return what declares an input or output; a size that is a text is symbolic."""
+    """Return the declaration of an input or output; a size that is a string is symbolic."""
     return helper.make_tensor_value_info(name, element, shape)
 
 

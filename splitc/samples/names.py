@@ -1,4 +1,4 @@
-"""Names of the samples and what they accept, without what builds them: `splitc sample --help` must be quick."""
+"""Names and options of the samples, in a module without heavy imports so that `splitc sample --help` is fast."""
 
 from typing import Final, Literal
 

@@ -144,14 +144,14 @@ def step_model(latents: Sequence[int]) -> ModelProto:
 
 
 def prepare_model(latents: Sequence[int]) -> ModelProto:
-    """Return the beginning of an iteration of a schedule with a scale: what the UNet is given."""
+    """Return the model at the start of an iteration, which scales the UNet's input, for a schedule with a scale."""
     nodes = (helper.make_node("Div", ["latents", "scale"], ["sample"], name="sample"),)
     inputs = [_port("latents", latents), _port("scale", (1, 1, 1))]
     return _model("prepare", nodes, inputs, _port("sample", latents), {})
 
 
 def start_model(latents: Sequence[int], start: float) -> ModelProto:
-    """Return what makes the first latents of noise, for a schedule with a start."""
+    """Return the model that makes the first latents from noise, for a schedule with a start."""
     nodes = (helper.make_node("Mul", ["noise", "start"], ["latents"], name="latents"),)
     return _model("start", nodes, [_port("noise", latents)], _port("latents", latents), {"start": start})
 

@@ -38,7 +38,7 @@ WIDTH_STEPS, SIZE_STEP = 8, 64
 _TOKENS, _VOCABULARY = 77, 49408
 _LATENT_CHANNELS = 4
 _PIXELS_PER_LATENT = 8
-# Standard deviation of what the trained encoder makes; latents are divided by it for the UNet.
+# Standard deviation of the trained encoder's output; latents are divided by it for the UNet.
 _LATENT_STD = 0.18215
 _HEADS, _TEXT_HEADS, _TEXT_LAYERS = 8, 12, 12
 _GROUPS = 32
@@ -138,7 +138,7 @@ class UNet(torch.nn.Module):
         )
 
     def forward(self, sample: Any, timestep: Any, encoder_hidden_states: Any) -> Any:
-        """Return the noise that it sees."""
+        """Return the predicted noise."""
         return self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
 
 
@@ -183,7 +183,7 @@ def _export_vae_decoder(channels: Widths, side: int, path: Path) -> None:
 
 
 def _export(module: Any, inputs: Mapping[str, Any], output: str, path: Path) -> None:
-    """Write *module* to *path* and its weights to a file beside it; the batch is symbolic."""
+    """Write *module* to *path* and its weights to a file in the same folder; the batch is symbolic."""
     batch = torch.export.Dim("batch")
     with _quiet():
         program = torch.onnx.export(
@@ -203,7 +203,7 @@ def _export(module: Any, inputs: Mapping[str, Any], output: str, path: Path) -> 
 
 
 def _forget_source(model: ir.Model) -> None:
-    """Drop what the exporter notes of its own source code: it holds paths of this machine."""
+    """Remove the exporter's metadata about source code, because it contains paths of this machine."""
     graph = model.graph
     values: list[ir.Value] = [*graph.inputs, *graph.initializers.values()]
     for node in graph.all_nodes():
@@ -217,7 +217,7 @@ def _forget_source(model: ir.Model) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about its own insides from the user."""
+    """Hide the exporter's internal warnings from the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     with warnings.catch_warnings(), redirect_stdout(StringIO()):

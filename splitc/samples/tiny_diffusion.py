@@ -1,4 +1,4 @@
-"""A latent diffusion pipeline of a few megabytes: everything that Stable Diffusion has, but little of it."""
+"""A latent diffusion pipeline of a few megabytes, with the same structure as Stable Diffusion but small networks."""
 
 import math
 from collections.abc import Callable
@@ -30,7 +30,7 @@ _LOWER = SIDE // 2
 _NARROW, _WIDE = 32, 64
 _IMAGE_SIDE = 4 * SIDE
 _LAST_WIDTH = 16
-# How fast the sines of an embedding of time turn, from 1 downwards, as in Vaswani et al. 2017 (arXiv 1706.03762).
+# Frequencies of the sines in an embedding of time, decreasing from 1, as in Vaswani et al. 2017 (arXiv 1706.03762).
 _LONGEST_PERIOD = 10_000
 _MASKED = -1e4
 
