@@ -46,11 +46,11 @@ def pipeline_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         ModelError: there is something at *folder* already.
-        BundleError: a parent of it is no folder.
+        BundleError: one of its parents is not a folder.
         OSError: the place cannot be written.
     """
     if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
-        raise ModelError(f"{folder}: exists and is no empty folder; remove it, or choose another with -o")
+        raise ModelError(f"{folder}: exists and is not an empty folder; remove it, or choose another with -o")
     with new_folder(folder) as (staging, _):
         yield staging
 

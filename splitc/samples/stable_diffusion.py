@@ -68,7 +68,9 @@ def widths(width: float) -> Widths:
         ModelError: *width* is not a positive multiple of 1/8, so that heads and groups of channels would not divide.
     """
     if not (width > 0 and (width * WIDTH_STEPS).is_integer()):
-        raise ModelError(f"width {width:g} is no positive multiple of 1/{WIDTH_STEPS}; try 0.125, 0.5 or 1")
+        raise ModelError(
+            f"width {width:g} is not a positive multiple of 1/{WIDTH_STEPS}; try 0.125, 0.5 or 1"
+        )
     text, unet, vae = (768,), (320, 640, 1280, 1280), (128, 256, 512, 512)
     scaled = [tuple(int(channels * width) for channels in published) for published in (text, unet, vae)]
     return Widths(scaled[0][0], scaled[1], scaled[2])
@@ -83,7 +85,7 @@ def write_stable_diffusion(
         ModelError: *width* or *size* is impossible, or there is something at *folder* already.
     """
     if size < SIZE_STEP or size % SIZE_STEP:
-        raise ModelError(f"size {size} is no positive multiple of {SIZE_STEP} pixels; try 512")
+        raise ModelError(f"size {size} is not a positive multiple of {SIZE_STEP} pixels; try 512")
     channels, side = widths(width), size // _PIXELS_PER_LATENT
     with pipeline_folder(folder) as staging, torch.no_grad():
         progress(TEXT_ENCODER)

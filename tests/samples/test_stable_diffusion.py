@@ -87,12 +87,12 @@ def test_has_the_published_number_of_weights() -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"width": 0.3}, "width 0.3 is no positive multiple of 1/8; try 0.125, 0.5 or 1"),
-        ({"width": 0.0}, "width 0 is no positive multiple"),
-        ({"width": float("nan")}, "width nan is no positive multiple"),
-        ({"width": float("inf")}, "width inf is no positive multiple"),
-        ({"size": 100}, "size 100 is no positive multiple of 64 pixels; try 512"),
-        ({"size": 0}, "size 0 is no positive multiple"),
+        ({"width": 0.3}, "width 0.3 is not a positive multiple of 1/8; try 0.125, 0.5 or 1"),
+        ({"width": 0.0}, "width 0 is not a positive multiple"),
+        ({"width": float("nan")}, "width nan is not a positive multiple"),
+        ({"width": float("inf")}, "width inf is not a positive multiple"),
+        ({"size": 100}, "size 100 is not a positive multiple of 64 pixels; try 512"),
+        ({"size": 0}, "size 0 is not a positive multiple"),
     ],
     ids=label,
 )

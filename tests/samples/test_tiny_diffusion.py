@@ -92,7 +92,7 @@ def test_overwrites_nothing(tmp_path: Path) -> None:
     for taken in (tmp_path / "mine", tmp_path / "mine" / "pipeline.toml"):
         before = sorted((tmp_path / "mine").iterdir())
         with pytest.raises(
-            ModelError, match=r"exists and is no empty folder; remove it, or choose another with -o"
+            ModelError, match=r"exists and is not an empty folder; remove it, or choose another with -o"
         ):
             write_tiny_diffusion(taken)
         assert sorted((tmp_path / "mine").iterdir()) == before

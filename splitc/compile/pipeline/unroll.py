@@ -157,7 +157,7 @@ class _Unrolling:
                 self.current[value] = self.tensor(value, value, unit)
 
     def loop(self, number: int, stage: Stage) -> None:
-        """Add every iteration as one unit; what only an iteration itself reads is no tensor of the graph."""
+        """Add every iteration as one unit; a value that only its own iteration reads is not a tensor of the graph."""
         assert stage.loop is not None, "the caller asked"
         for value, begin in stage.loop.carry.items():
             self.current[value] = self.current[begin]

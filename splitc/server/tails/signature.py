@@ -61,7 +61,7 @@ def _plain(entry: TensorEntry | BoundaryEntry) -> TensorEntry:
 def _entry(port: onnx.ValueInfoProto, sizes: Mapping[str, int | None]) -> TensorEntry:
     kind = port.type.tensor_type
     if port.type.WhichOneof("value") != "tensor_type":
-        raise NotOffered(f"'{port.name}' is no tensor, and the protocol carries nothing else")
+        raise NotOffered(f"'{port.name}' is not a tensor; the protocol carries tensors only")
     return TensorEntry(port.name, _dtype(kind.elem_type), shape_of(port), sizes.get(port.name))
 
 

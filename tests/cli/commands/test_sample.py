@@ -44,7 +44,7 @@ def test_a_pipeline(
     description = (tmp_path / "sub" / "td" / "pipeline.toml").read_text()
     assert "times = 20\n" in description
     assert "prepare.onnx" in description
-    assert "exists and is no empty folder" in fails(capsys, 1, "sample", "tiny_diffusion")
+    assert "exists and is not an empty folder" in fails(capsys, 1, "sample", "tiny_diffusion")
 
 
 @pytest.mark.parametrize(

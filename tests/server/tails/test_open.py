@@ -98,7 +98,7 @@ def test_strings_are_called_so(tmp_path: Path) -> None:
 
 def test_what_the_protocol_cannot_carry_is_not_offered(tmp_path: Path) -> None:
     bundle = bundles.compiled("sequence_output", tmp_path)
-    with pytest.raises(RuntimeFailure, match=r"sequence_output.c1 is not offered: 'y' is no tensor"):
+    with pytest.raises(RuntimeFailure, match=r"sequence_output.c1 is not offered: 'y' is not a tensor"):
         opened(bundle.folder, cache=tmp_path / "cache")
 
 
