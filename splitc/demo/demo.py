@@ -27,7 +27,7 @@ _SAMPLE, _DEVICE = "regnet_y_4gf", "pixel7"
 _PORT = 8000
 _SEED = 1
 _QUEUE_BYTES = 1 << 20
-# Part of the time after which nothing arrives any more, and after which it does again.
+# The share of the time after which no packet arrives any more, and after which packets arrive again.
 _LOST, _FOUND = 0.5, 0.65
 
 Say = Callable[[str], None]
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the device tells of one request; the last three are what it believed when it decided."""
+    """What the device reports of one request; the last three are its estimates when it decided."""
 
     cut: str
     kind: str
@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One request, how long after the start it ended, and whether the link was lost then."""
+    """One request, when it ended (seconds after the start), and whether the link was lost then."""
 
     at_s: float
     link_lost: bool
@@ -76,10 +76,10 @@ def run_demo(
 ) -> Iterator[Moment]:
     """Run requests one after the other for *seconds*; in the middle, the link is lost for a while.
 
-    The link's rates wander between the network's percentiles.
+    The link's rates vary between the network's percentiles.
 
     Raises:
-        TestBedError: this machine cannot emulate a link, or does not let this user.
+        TestBedError: this machine cannot emulate a link, or does not allow it to this user.
         RuntimeFailure: a side ended before its time.
     """
     with Bed(_link(network, seconds)) as bed:
@@ -122,7 +122,7 @@ def _moments(bed: Bed, lines: IO[bytes], seconds: float) -> Iterator[Moment]:
 
 
 def _read(lines: IO[bytes]) -> dict[str, object]:
-    """The next thing that the device says; nothing when it has ended."""
+    """The next report of the device; empty when it has ended."""
     value: dict[str, object] = json.loads(lines.readline() or b"{}")
     return value
 

@@ -1,1 +1,1 @@
-"""Many devices and one cloud, by the clock of a computer: how policies compare before anything is bought."""
+"""Simulations of many devices that share one cloud: compare policies before buying any machine."""

@@ -1,8 +1,8 @@
 """The cloud of a simulation: workers that each behave as `splitc.server.batching` does.
 
 A worker computes one batch at a time. It takes the oldest request and those that wait for the same part, up to that
-part's largest batch; what finds its queue full is refused, with a word when to come back; what is late is dropped.
-Requests go to the shorter queue of two workers drawn at random, as Ray Serve has it (Mitzenmacher, "The power of
+part's largest batch. A request that finds the queue full is refused and told when to retry; a late request is dropped.
+Requests go to the shorter queue of two workers drawn at random, as in Ray Serve (Mitzenmacher, "The power of
 two choices in randomized load balancing", IEEE Trans. Parallel Distrib. Syst. 12(10), 2001).
 """
 
@@ -16,19 +16,19 @@ from typing import Protocol
 from splitc.bundle.price import Price
 from splitc.simulate.events import Events
 
-# How much the last run counts for the estimate of the next, as in `splitc.server.batching`.
+# The weight of the last run in the estimate of the next, as in `splitc.server.batching`.
 _NEWEST = 0.25
 _FEW = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CloudWork:
-    """What a request wants to have run.
+    """The work that a request asks for.
 
     Attributes:
-        key: equal ones run as one.
-        run_s: what batches of 1, 2, ... take, up to the largest.
-        work_s: what a request costs at least, in the best batch: its share of the machine, for the price.
+        key: requests with equal keys can run as one batch.
+        run_s: the times of batches of 1, 2, ... requests, up to the largest.
+        work_s: the least cost of a request, in the best batch: its share of the machine, for the price.
     """
 
     key: Hashable
@@ -37,12 +37,12 @@ class CloudWork:
 
 
 class SimulatedClient(Protocol):
-    """Who waits for a result; `deadline_s` is when nobody does any more."""
+    """A client that waits for a result until `deadline_s`."""
 
     deadline_s: float
 
     def computed(self, queue_s: float, compute_s: float, now_s: float) -> None:
-        """The result is there."""
+        """The result is ready."""
         ...
 
     def broke(self, now_s: float) -> None:
@@ -58,10 +58,10 @@ class _Waiting:
 
 
 class Worker:
-    """One queue, what computes, and the price of that.
+    """One queue, its compute thread, and its price.
 
     Args:
-        on_run: told when each run begins and what it takes; less than nothing for what a run that broke off spared.
+        on_run: called with the start and the duration of each run; negative for the rest of a run that broke off.
     """
 
     def __init__(
@@ -72,17 +72,17 @@ class Worker:
         self._queue: deque[_Waiting] = deque()
         self._running: list[_Waiting] = []
         self._free_s = 0.0
-        self._epoch = 0  # of what runs: a worker that went down forgets it
+        self._epoch = 0  # of the current run: a worker that went down forgets it
         self._expected_s: dict[Hashable, float] = {}
         self.is_up = True
         self.refused = 0
 
     def __len__(self) -> int:
-        """How many wait or run."""
+        """The number of requests that wait or run."""
         return len(self._queue) + len(self._running)
 
     def submit(self, client: SimulatedClient, part: CloudWork, now_s: float) -> float | None:
-        """Queue a request; None if it has a place, else how many whole seconds to stay away."""
+        """Queue a request; return None if it is accepted, else the whole seconds until it may retry."""
         self.price.arrived(part.work_s, now_s)
         if len(self._queue) >= self._max_queue:
             self.refused += 1
@@ -93,16 +93,16 @@ class Worker:
         return None
 
     def job_s(self, part: CloudWork) -> float:
-        """What a request for *part* took lately, its share of a batch."""
+        """The recent time of a request for *part*: its share of a batch."""
         return self._expected_s.get(part.key, part.run_s[0])
 
     def wait_s(self, now_s: float) -> float:
-        """How long a new request would wait, about."""
+        """The approximate wait of a new request."""
         running_s = max(self._free_s - now_s, 0.0) if self._running else 0.0
         return running_s + sum(self.job_s(item.part) for item in self._queue)
 
     def stop(self, now_s: float) -> None:
-        """Go down, with all that waits or runs."""
+        """Go down and lose all requests that wait or run."""
         lost = [*self._running, *self._queue]
         if self._running:
             self._on_run(self._free_s, now_s - self._free_s)  # it did not run to its end
@@ -113,7 +113,7 @@ class Worker:
             item.client.broke(now_s)
 
     def start(self, now_s: float) -> None:  # noqa: ARG002 - an event
-        """Come up again, with nothing to do."""
+        """Come up again with an empty queue."""
         self.is_up = True
 
     def _next(self, now_s: float) -> None:
@@ -129,7 +129,7 @@ class Worker:
         self._events.at(self._free_s, lambda then_s: self._done(epoch, batch, now_s, then_s))
 
     def _take(self, now_s: float) -> list[_Waiting]:
-        """The oldest that is not late, and those that run with it, in order."""
+        """The oldest request that is not late, and those that run with it, in order."""
         waiting = [item for item in self._queue if item.client.deadline_s > now_s]
         if not waiting:
             self._queue.clear()
@@ -154,25 +154,25 @@ class Worker:
 
 
 class SimulatedCloud:
-    """All workers, and who gets what."""
+    """All workers, and the choice between them."""
 
     def __init__(self, workers: Sequence[Worker], *, seed: int) -> None:
         self.workers = tuple(workers)
         self._random = random.Random(seed)  # noqa: S311 - spreads load, keeps no secret
 
     def worker(self) -> Worker | None:
-        """Where the next request goes; None if all are down."""
+        """The worker for the next request; None if all are down."""
         up = [worker for worker in self.workers if worker.is_up]
         if len(up) > _FEW:
             up = self._random.sample(up, _FEW)
         return min(up, key=len, default=None)
 
     def wait_s(self, now_s: float) -> float:
-        """How long a new request would wait, about; infinite if all workers are down."""
+        """The approximate wait of a new request; infinite if all workers are down."""
         waits_s = [worker.wait_s(now_s) for worker in self.workers if worker.is_up]
         return sum(waits_s) / len(waits_s) if waits_s else math.inf
 
     def price(self, now_s: float) -> float:
-        """The mean of what workers ask for; infinite if all are down."""
+        """The mean price of the workers; infinite if all are down."""
         prices = [worker.price.now(now_s) for worker in self.workers if worker.is_up]
         return sum(prices) / len(prices) if prices else math.inf

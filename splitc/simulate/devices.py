@@ -1,4 +1,4 @@
-"""A device of a simulation: what it believes, and its processor, which does one thing after the other."""
+"""A device of a simulation: its estimates, and its processor, which runs one thing at a time."""
 
 from dataclasses import replace
 
@@ -14,12 +14,12 @@ from splitc.simulate.tcp import TcpConnections
 
 
 class Device:
-    """One device; *learns*: only from what it sees, as a `splitc.Session` does; else it is told.
+    """One device. If it *learns*, it knows only what it has seen, as a `splitc.Session` does; else it knows the truth.
 
     Attributes:
-        server_state: what it expects of the cloud; of one that is told, only whether to leave the cloud alone.
+        server_state: what it expects of the cloud; for a device that does not learn, only whether to avoid the cloud.
         line: its connections.
-        processor: what it computes with.
+        processor: runs its parts.
     """
 
     def __init__(self, manifest: Manifest, events: Events, *, learns: bool, seed: int) -> None:
@@ -31,7 +31,7 @@ class Device:
         self.processor = Processor(events)
 
     def believed(self, truth: Conditions, share: float, now_s: float) -> Conditions:
-        """What it decides on; *truth* is what it would see if it looked. No link where the cloud is left alone."""
+        """The conditions that it decides by; *truth* is what a probe would find. There is no link while it avoids the cloud."""
         if not self.learns:
             return replace(truth, price=personal(truth.price, share))
         found = self.server_state.conditions(now_s)
@@ -43,15 +43,15 @@ class Device:
         )
 
     def looks(self, now_s: float, *, idle: bool) -> bool:
-        """Whether a probe is to be sent now; *idle*: nothing is about to be sent that would tell as much."""
+        """Whether to send a probe now; *idle*: no request is about to be sent that would tell as much."""
         return self.learns and self.server_state.looks(now_s, idle=idle)
 
     def failed(self, now_s: float) -> None:
-        """There was no answer."""
+        """Record that there was no answer."""
         self.line.broke()
         self.server_state.failed(now_s)
 
     def heard_nothing(self, cut: CutEntry, waited_s: float, now_s: float) -> bool:
-        """An answer was waited for in vain; whether the link is to be probed at once."""
+        """Record that no answer came in time; return whether to probe the link at once."""
         self.failed(now_s)
         return self.learns and self.server_state.heard_nothing(cut, waited_s, now_s)

@@ -19,21 +19,21 @@ from splitc.simulate.policies import Policy, key_of
 from splitc.simulate.scenario import Scenario, least_work_s
 from splitc.simulate.workload import Workload
 
-SLICES = 120  # of the horizon, for what is drawn over time
+SLICES = 120  # of the horizon, for the plots over time
 _TOLD_JOBS = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimulationOutcome:
-    """What came of a policy.
+    """The outcome of a policy.
 
     Attributes:
-        latency_s, end, cut: of each job of the workload; seconds until it was refused, an `End`, the place of the
-            chosen cut in its manifest.
-        busy_s: what machines computed, all together, also for what nobody waited for any more.
-        until_s: when the last of that ended, or the horizon, if that is later.
-        refused: how often the cloud had no place.
-        load, price: over time, in `SLICES` of the horizon: share of all workers that is busy, and the price at the end.
+        latency_s, end, cut: for each job of the workload: seconds (of a refused job, until it was refused), an `End`,
+            and the index of the chosen cut in its manifest.
+        busy_s: computing time of all machines, including results that no job waited for any more.
+        until_s: the end of the last run, or the horizon, if that is later.
+        refused: how often the cloud refused a request.
+        load, price: over time, in `SLICES` of the horizon: share of busy workers, and the price at the slice's end.
     """
 
     policy: str
@@ -50,7 +50,7 @@ class SimulationOutcome:
 def simulate(
     scenario: Scenario, workload: Workload, policy: Policy, told: Callable[[int], None]
 ) -> SimulationOutcome:
-    """Run every job to its end; *told* hears how many jobs ended since it last did."""
+    """Run every job to its end; *told* is called with the number of jobs that have ended since its last call."""
     world = _World(scenario, workload, policy, told)
     world.run()
     return SimulationOutcome(
@@ -67,7 +67,7 @@ def simulate(
 
 
 class _World:
-    """What all jobs of one simulation share."""
+    """The state that all jobs of one simulation share."""
 
     def __init__(
         self, scenario: Scenario, workload: Workload, policy: Policy, told: Callable[[int], None]
@@ -121,7 +121,7 @@ class _World:
         return Worker(self.events, max_queue=cloud.max_queue, price=price, on_run=self._count)
 
     def _schedule_jobs(self) -> None:
-        """Each job calls the next one: so few events are planned at a time."""
+        """Each job schedules the next one, so that few events are pending at a time."""
         fleet, workload = self._scenario.fleet, self._workload
         truths = workload.conditions(fleet.cloud.slowdown)
         shares, owners = workload.share.tolist(), workload.owner.tolist()

@@ -9,18 +9,18 @@ Act = Callable[[float], None]
 
 
 class Events:
-    """What will happen, in order of time; of what happens at once, what was said first."""
+    """Future events in order of time; simultaneous events in the order in which they were added."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Act]] = []
         self._numbers = count()
 
     def at(self, time_s: float, act: Act) -> None:
-        """Let *act* happen at *time_s*, which must not lie in the past."""
+        """Schedule *act* at *time_s*, which must not lie in the past."""
         heapq.heappush(self._heap, (time_s, next(self._numbers), act))
 
     def run(self) -> float:
-        """Until nothing is left to happen; the time of the last event, 0 if there was none."""
+        """Run until no event is left; return the time of the last event, 0 if there was none."""
         now_s = 0.0
         while self._heap:
             now_s, _, act = heapq.heappop(self._heap)

@@ -1,4 +1,4 @@
-"""What is simulated: `fleet.toml`, checked (docs/scheduling.md tells how to write one)."""
+"""The description of what is simulated: `fleet.toml` (see docs/scheduling.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from splitc.profile.targets.quantity import not_positive, refuse
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """A quantity that varies: its median, its 5th and its 95th percentile; it is steady towards one that is left out."""
+    """A quantity that varies: its median, 5th and 95th percentile. Without a percentile it does not vary on that side."""
 
     typical: float
     low: float | None = None
@@ -28,7 +28,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class TraceEntry:
-    """A recorded link: files in the mahimahi format, beside the fleet's; they tell nothing of the round trip."""
+    """A recorded link: files in the mahimahi format, relative to the fleet's; they do not contain the round trip."""
 
     uplink: str
     downlink: str
@@ -37,7 +37,7 @@ class TraceEntry:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A time in which jobs come *factor* times as often."""
+    """A period in which jobs arrive *factor* times as often."""
 
     from_s: float
     to_s: float
@@ -50,7 +50,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A time in which *machines* of the cloud are down; all of them if None."""
+    """A period in which *machines* of the cloud are down; all of them if None."""
 
     from_s: float
     to_s: float
@@ -69,12 +69,12 @@ class CloudEntry:
         workers: servers on each machine; each computes one batch at a time and has a queue of its own.
         max_queue: how many requests may wait for one worker.
         max_batch: how many requests may run as one.
-        batch: a batch's time over that of one request, by its size: [[8, 4.5], [16, 8.0]], straight between; or
-            "measured": as this machine does, tried for each bundle. Left out, requests run one by one.
+        batch: the time of a batch divided by the time of one request, by batch size: [[8, 4.5], [16, 8.0]], linear in
+            between; or "measured": as measured on this machine for each bundle. Without it, requests run one by one.
         slowdown: real over recorded time.
-        request_s: what a request costs besides link, queue and run: HTTP and what the tensors need, on both sides.
-        utilisation: the share of time for which machines shall be busy, by the price.
-        usd_per_hour: of one machine's work.
+        request_s: time of a request besides link, queue and run: HTTP and the copying of tensors, on both sides.
+        utilisation: the share of time that machines should be busy, which the price aims at.
+        usd_per_hour: cost of one machine.
     """
 
     machines: int
@@ -115,10 +115,10 @@ class DeviceClass:
 
     Attributes:
         count: how many there are.
-        rate_per_s: jobs of one device; they come independently of each other.
+        rate_per_s: jobs per second of one device; they arrive independently of each other.
         networks: the share of devices on each: the name of a network, its .toml file, or one of the fleet's traces.
         device: the target that the bundle was compiled for; the name of the class if left out.
-        model: which of its models; needed where several were given.
+        model: which model; needed if bundles of several models were given.
         sla_s: latency to meet.
         slowdown: real over recorded time; each device keeps its own.
         jitter: standard deviation of the logarithm of a run's time on one device.
@@ -155,12 +155,12 @@ class DeviceClass:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Devices, their cloud, and for how long they are watched.
+    """Devices, their cloud, and the simulated time.
 
     Attributes:
-        knowledge: "estimated": devices learn of link, queue and price from answers, as `splitc.Session` does;
-            "true": they know.
-        seed: the same gives the same jobs, links and results.
+        knowledge: "estimated": devices learn link, queue and price from answers, as `splitc.Session` does; "true": they
+            know them.
+        seed: equal seeds give equal jobs, links and results.
     """
 
     horizon_s: float
@@ -217,7 +217,7 @@ def _overlap(times: Sequence[Phase] | Sequence[Outage]) -> bool:
 
 
 def _not_a_curve(points: Sequence[tuple[int, float]]) -> str | None:
-    """Complain unless bigger batches take longer, and less for each request than one alone."""
+    """Check that larger batches take longer, but less per request than one request alone."""
     whole = ((1, 1.0), *points)
     for (size, times), (larger, longer) in pairwise(whole):
         if not (size < larger and times <= longer <= larger):

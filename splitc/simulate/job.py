@@ -30,7 +30,7 @@ class End(IntEnum):
 
 
 class World(Protocol):
-    """What a job finds."""
+    """The world of a job."""
 
     events: Events
     cloud: SimulatedCloud
@@ -48,7 +48,7 @@ class World(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What the cloud says with its answer, and how long that is on its way."""
+    """What the cloud reports with its answer, and how long the answer is on its way."""
 
     queue_s: float
     compute_s: float
@@ -57,7 +57,7 @@ class _Said:
 
 
 class SimulatedJob:
-    """One job; *truth* is its link and its device, *share* its luck with the price."""
+    """One job; *truth* is the state of its link and device, *share* its random share of the price."""
 
     def __init__(
         self, world: World, index: int, device: Device, truth: Conditions, share: float, sla_s: float | None
@@ -69,7 +69,7 @@ class SimulatedJob:
         self._share, self._sla_s = share, sla_s
         self._is_over = self._is_sent = False
         self._alone: ProcessorRun | None = None  # what the device does instead of the cloud
-        self._is_settled = False  # the exchange came to an end, or nobody waits for it
+        self._is_settled = False  # the exchange has ended, or the job does not wait for it
         self._worker: Worker | None = None
         self._connection: TcpConnection
         self._began_s = self._sent_s = self._up_s = 0.0
@@ -94,7 +94,7 @@ class SimulatedJob:
             self._run(decision.cut, self._send, now_s)
 
     def _whole_truth(self, now_s: float) -> Conditions:
-        """With queue and price; a cloud that is down cannot be reached."""
+        """The conditions with queue and price; a cloud that is down cannot be reached."""
         cloud = self._world.cloud
         price = cloud.price(now_s)
         if math.isinf(price):
@@ -102,7 +102,7 @@ class SimulatedJob:
         return replace(self._truth, queue_s=cloud.wait_s(now_s), price=price)
 
     def _look(self, believed: Conditions, now_s: float) -> None:
-        """Have the device send a probe, if one is due and could change what it chooses."""
+        """Let the device send a probe if one is due and could change its choice."""
         device, policy = self._device, self._world.policy
         is_alone = policy.is_free and self.decision.cut.cloud is None
         if device.looks(now_s, idle=is_alone and link_matters(device.manifest, believed)):
@@ -114,7 +114,7 @@ class SimulatedJob:
     # --- the device ---
 
     def _go_on_alone(self, now_s: float) -> None:
-        """Do without the cloud; what cannot ends here."""
+        """Continue without the cloud; a job without an all-head cut ends here."""
         if self._device.alone is None:
             self._end(End.REFUSED, now_s)
         elif self._alone is None:
@@ -177,7 +177,7 @@ class SimulatedJob:
             events.at(now_s + back_s, lambda then_s: self._refused(after_s, price, then_s))
 
     def computed(self, queue_s: float, compute_s: float, now_s: float) -> None:
-        """The cloud has done its part, and sends it."""
+        """The cloud has run its part, and sends the result."""
         assert self._worker is not None, "it reached one"
         price = self._worker.price.now(now_s)
         down_s = self._connection.carry_s("down", self.decision.cut.downlink_bytes, self._truth, now_s)
@@ -238,7 +238,7 @@ class SimulatedJob:
         self._go_on_alone(now_s)
 
     def _leave_behind(self) -> None:
-        """Let the exchange go on for what its end tells."""
+        """Let the exchange go on, because its end is a measurement."""
         self._device.server_state.leave_behind(self)
 
     def _give_up(self, now_s: float) -> None:
@@ -248,7 +248,7 @@ class SimulatedJob:
             self._go_on_alone(now_s)
 
     def _settle(self) -> bool:
-        """End the exchange; whether it had ended before."""
+        """End the exchange; return whether it had ended before."""
         was = self._is_settled
         self._is_settled = True
         self._device.server_state.ended(self)

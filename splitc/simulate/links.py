@@ -1,4 +1,4 @@
-"""How fast a device's link is at a moment: by percentiles of a network, or as recorded."""
+"""The rates of a device's link at a moment: from the percentiles of a network, or from a recording."""
 
 import math
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ class Rates(Protocol):
     """One direction of a link."""
 
     def at(self, moods: Array, times_s: Array) -> Array:
-        """Bits per second, one for each pair; *moods* are standard normal, zero being usual and high ones good."""
+        """Bits per second, one for each pair; *moods* are standard normal: zero is typical, high is good."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Wandering:
-    """Log-normal on each side of the median, through the percentiles."""
+    """A distribution that is log-normal on each side of the median, through the percentiles."""
 
     percentiles: Percentiles
 
@@ -43,12 +43,12 @@ class Wandering:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordedRate:
-    """The rate at which a trace, over and over, delivers the next 256 KiB."""
+    """The rate at which a trace, repeated endlessly, delivers the next 256 KiB."""
 
     trace: LinkTrace
 
     def at(self, moods: Array, times_s: Array) -> Array:  # noqa: ARG002 - whatever the mood
-        """The rate from each time on."""
+        """The rate from each moment on."""
         ends_ms = np.asarray(self.trace.opportunities_ms, np.float64)
         count, length_ms = len(ends_ms), ends_ms[-1]
         packets = math.ceil(_LOOK_BYTES / _PAYLOAD_BYTES)
@@ -77,10 +77,10 @@ def quantile(percentiles: Percentiles, moods: Array) -> Array:
 
 
 def load_links(fleet: Fleet, trace: Path | None = None) -> dict[str, SimulatedLink]:
-    """Every link that the classes of *fleet* name; with *trace* all have its rates and keep their round trips.
+    """Every link that the classes of *fleet* name; with *trace*, all have its rates and keep their round trips.
 
     Args:
-        trace: of the uplink; if its name ends with .up and there is such a .down, that is the downlink's.
+        trace: the uplink's; if its name ends with .up and there is a file with .down, that is the downlink's.
 
     Raises:
         TargetError: there is no such network.

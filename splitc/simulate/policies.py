@@ -20,7 +20,7 @@ class Policy:
     """A rule that all devices follow.
 
     Attributes:
-        is_free: whether what a device believes changes what it chooses; if not, it has no use for probes.
+        is_free: whether the device's estimates can change its choice; if not, probes are useless.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Policy:
 
 
 def least_cloud(manifest: Manifest, conditions: Conditions, sla_s: float | None) -> Decision:
-    """The least cloud work that meets a share of the target; where none does, the price decides.
+    """Choose the least cloud work that meets a share of the target; if no cut does, the price decides.
 
     What `splitc.Session` does, after Xu and Zhang, arXiv 2402.04880.
     """
@@ -37,17 +37,17 @@ def least_cloud(manifest: Manifest, conditions: Conditions, sla_s: float | None)
 
 
 def latency(manifest: Manifest, conditions: Conditions, sla_s: float | None) -> Decision:  # noqa: ARG001 - all alike
-    """The lowest latency, whatever it costs the others (Kang et al., Neurosurgeon, ASPLOS 2017)."""
+    """Choose the lowest latency, without regard to other devices (Kang et al., Neurosurgeon, ASPLOS 2017)."""
     return decide(manifest, replace(conditions, price=0.0))
 
 
 def price(manifest: Manifest, conditions: Conditions, sla_s: float | None) -> Decision:  # noqa: ARG001 - all alike
-    """The lowest latency + price x cloud time."""
+    """Choose the lowest latency + price x cloud time."""
     return decide(manifest, conditions)
 
 
 def aiming(share: float) -> Choose:
-    """As `least_cloud`, for another share of the target."""
+    """The same as `least_cloud`, for another share of the target."""
 
     def chosen(manifest: Manifest, conditions: Conditions, sla_s: float | None) -> Decision:
         if sla_s is not None:
@@ -67,7 +67,7 @@ POLICIES = (*_NAMED, *_ALONE, _FIXED)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is usual where a manifest is used, and how many jobs that stands for."""
+    """The typical conditions where a manifest is used, and the number of jobs that they represent."""
 
     manifest: Manifest
     conditions: Conditions
@@ -80,7 +80,7 @@ def policy(name: str, cases: Sequence[Case]) -> Policy:
     `fixed` without a cut takes the one with the least total latency over the cases, for each manifest.
 
     Raises:
-        NoFeasibleCut: there is no such policy, or a bundle lacks the cut that it wants.
+        NoFeasibleCut: there is no such policy, or a bundle lacks the cut that it needs.
     """
     if name in _NAMED:
         return Policy(name, _NAMED[name])
@@ -104,7 +104,7 @@ def policy(name: str, cases: Sequence[Case]) -> Policy:
 
 
 def key_of(manifest: Manifest) -> tuple[str, str]:
-    """What tells manifests apart: the model and its device."""
+    """The identity of a manifest: the model and its device."""
     return (manifest.model.sha256, manifest.targets.device.name)
 
 

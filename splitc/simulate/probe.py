@@ -15,7 +15,7 @@ _MOST_TURNS = 2
 
 
 class Probe:
-    """One, and another one if that was a surprise; it begins at once."""
+    """A probe that begins at once, and a second one if the first was a surprise."""
 
     def __init__(
         self, events: Events, cloud: SimulatedCloud, device: Device, truth: Conditions, now_s: float

@@ -1,4 +1,4 @@
-"""What a device computes with: one run after the other, in the order in which they were asked for."""
+"""The processor of a device: one run after the other, in the order of the requests."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from splitc.simulate.events import Act, Events
 
 @dataclass(slots=True, eq=False)
 class ProcessorRun:
-    """One run, that was asked for."""
+    """A run that was requested."""
 
     duration_s: float
     then: Act
@@ -25,14 +25,14 @@ class Processor:
         self._running: ProcessorRun | None = None
 
     def run(self, duration_s: float, then: Act, now_s: float) -> ProcessorRun:
-        """Do what takes so long once all else is done; then *then* happens."""
+        """Queue a run of that duration; *then* is called when it has ended."""
         run = ProcessorRun(duration_s, then)
         self._waiting.append(run)
         self._next(now_s)
         return run
 
     def end(self, run: ProcessorRun, now_s: float) -> None:
-        """Nobody wants what *run* makes any more."""
+        """Cancel *run*: its result is no longer needed."""
         run.is_over = True
         if run is self._running:
             self._running = None

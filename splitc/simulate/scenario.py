@@ -1,4 +1,4 @@
-"""A fleet with all that it names: a manifest for each class, links, what batches cost."""
+"""A fleet with everything that it names: a manifest for each class, links, costs of batches."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from splitc.simulate.fleet import CloudEntry, DeviceClass, Fleet
 from splitc.simulate.links import SimulatedLink
 from splitc.simulate.policies import Case, key_of
 
-_HOUR_S, _MOMENTS = 3600.0, 401  # over which a recorded link's usual rate is taken
+_HOUR_S, _MOMENTS = 3600.0, 401  # over which a recorded link's typical rate is taken
 
 Curve = tuple[float, ...]
 """Times of batches of 1, 2, ... requests over that of one; as long as the largest batch."""
@@ -25,12 +25,12 @@ Curve = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What a simulation needs.
+    """The inputs of a simulation.
 
     Attributes:
         manifests: one for each class of the fleet.
         links: by the names that the classes use.
-        curves: by the SHA-256 of a model, the device and the cut; others run one by one.
+        curves: costs of batches, by the SHA-256 of a model, the device and the cut; other requests run one by one.
     """
 
     fleet: Fleet
@@ -39,17 +39,17 @@ class Scenario:
     curves: Mapping[tuple[str, str, str], Curve]
 
     def curve(self, manifest: Manifest, cut: CutEntry) -> Curve:
-        """What batches of a cut cost in the cloud."""
+        """The costs of batches of a cut in the cloud."""
         return self.curves.get(_key(manifest, cut), (1.0,))
 
 
 def least_work_s(run_s: Sequence[float]) -> float:
-    """What a request costs at least, given what batches of 1, 2, ... take."""
+    """The least cost of a request, from the times of batches of 1, 2, ... requests."""
     return min(time_s / size for size, time_s in enumerate(run_s, 1))
 
 
 def usual_cases(scenario: Scenario) -> tuple[Case, ...]:
-    """What is usual in each class: on the network that most of its devices are on, of a device in the middle."""
+    """The typical conditions in each class: its most common network, and a device of median speed."""
     return tuple(map(partial(_usual, scenario), scenario.fleet.classes, scenario.manifests))
 
 
@@ -63,7 +63,7 @@ def match(fleet: Fleet, bundles: Sequence[Bundle]) -> tuple[Bundle, ...]:
 
 
 def described_curves(cloud: CloudEntry, bundles: Sequence[Bundle]) -> dict[tuple[str, str, str], Curve]:
-    """The fleet's curve, for every cut."""
+    """The fleet's curve of batch costs, for every cut."""
     points = cloud.batch if isinstance(cloud.batch, tuple) else ()
     curve = _curve(points, cloud.max_batch)
     return {_key(bundle.manifest, cut): curve for bundle in bundles for cut in bundle.manifest.cuts}
@@ -72,7 +72,7 @@ def described_curves(cloud: CloudEntry, bundles: Sequence[Bundle]) -> dict[tuple
 def measured_curves(
     cloud: CloudEntry, bundles: Sequence[Bundle], threads: int, cache_folder: Path, say: Callable[[str], None]
 ) -> dict[tuple[str, str, str], Curve]:
-    """What `splitc serve` finds out on this machine; what it cannot batch runs one by one.
+    """The batch costs that `splitc serve` measures on this machine; cuts that it cannot batch run one by one.
 
     Raises:
         ModelError: ONNX Runtime refuses a part.
@@ -89,7 +89,7 @@ def measured_curves(
 
 
 def _relative(part: PartEntry, measured: Mapping[str, BatchTimes]) -> tuple[tuple[int, float], ...]:
-    """What batches of a part cost, over one request: of all files that it runs, as often as it runs them."""
+    """The costs of batches of a part, divided by that of one request: for all files, as often as it runs them."""
     runs = Counter[str]()
     for stage in part.program:
         for call in stage.calls:
@@ -105,7 +105,7 @@ def _relative(part: PartEntry, measured: Mapping[str, BatchTimes]) -> tuple[tupl
 
 
 def _curve(points: Sequence[tuple[int, float]], largest: int) -> Curve:
-    """Straight between the points; measured ones may say that two cost less than one, or more than two."""
+    """Interpolate linearly; measured points may say that two requests cost less than one, or more than two."""
     sizes, times = zip((1, 1.0), *points, strict=True)
     numbers = np.arange(1, min(largest, sizes[-1]) + 1)
     between = np.minimum(np.interp(numbers, sizes, times), numbers)

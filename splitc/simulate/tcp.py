@@ -1,4 +1,4 @@
-"""The link of a device as TCP uses it: connections are kept, and each opens its window while it sends."""
+"""A device's link as TCP uses it: connections are kept, and each opens its window while it sends."""
 
 import math
 from typing import Literal
@@ -12,7 +12,7 @@ Way = Literal["up", "down"]
 
 
 class TcpConnection:
-    """One that is kept; of each direction, what TCP sends before it waits for an acknowledgement."""
+    """A kept connection: for each direction, the bytes that TCP sends before it waits for an acknowledgement."""
 
     def __init__(self) -> None:
         self.idle_since_s = 0.0
@@ -20,7 +20,7 @@ class TcpConnection:
         self._sent_s: dict[Way, float] = {"up": -math.inf, "down": -math.inf}
 
     def carry_s(self, way: Way, size_bytes: int, truth: Conditions, now_s: float) -> float:
-        """Send so much; the seconds until all of it has arrived."""
+        """Send that many bytes; return the seconds until all of them have arrived."""
         rate_bps = truth.uplink_bps if way == "up" else truth.downlink_bps
         if now_s - self._sent_s[way] >= WINDOW_OPEN_S:
             self._window_bytes[way] = FIRST_WINDOW_BYTES
@@ -37,7 +37,7 @@ class TcpConnections:
         self._idle: list[TcpConnection] = []
 
     def take(self, now_s: float) -> TcpConnection | None:
-        """The connection used last, if one is free and not forgotten on the way."""
+        """The connection that was used last, if one is free and still known to routers on the way."""
         while self._idle:
             connection = self._idle.pop()
             if connection.idle_since_s > now_s - MAX_IDLE_S:
@@ -51,18 +51,18 @@ class TcpConnections:
             self._idle.append(connection)
 
     def broke(self) -> None:
-        """Where one connection breaks, all do."""
+        """If one connection breaks, all do."""
         self._idle.clear()
 
 
 def sending_s_of(size_bytes: int, rate_bps: float, rtt_s: float, window_bytes: int) -> float:
-    """From the first byte sent to the last: at the link's rate, and waiting while TCP opens its window."""
+    """The time from the first byte sent to the last: at the link's rate, plus the waits while TCP opens its window."""
     return 8 * size_bytes / rate_bps + slow_start_s(size_bytes, window_bytes, 8 / rate_bps, rtt_s)
 
 
 def lone_s(cut: CutEntry, truth: Conditions, rate_per_s: float) -> float:
-    """What TCP adds to a request for *cut* of a device that makes so many: it begins slowly after each pause, and
-    connections that nobody used for long have to be opened anew.
+    """The time that TCP adds to a request for *cut* of a device with that request rate: TCP begins slowly after each pause,
+    and connections that were unused for long must be opened again.
     """
     if cut.cloud is None or not truth.uplink_bps:
         return 0.0
@@ -72,5 +72,5 @@ def lone_s(cut: CutEntry, truth: Conditions, rate_per_s: float) -> float:
 
 
 def after_first_s(way_s: float, size_bytes: int, rate_bps: float, rtt_s: float) -> float:
-    """Of *way_s*, in which *size_bytes* arrive, what passes between the first packet and the last byte."""
+    """The part of *way_s*, in which *size_bytes* arrive, between the first packet and the last byte."""
     return way_s - rtt_s / 2 - 8 * min(size_bytes, PACKET_BYTES) / rate_bps

@@ -1,4 +1,4 @@
-"""Jobs, and the state of links and devices when they come: drawn once, so that all policies meet the same."""
+"""Jobs, and the state of links and devices when they arrive: drawn once, so that all policies get the same."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ _LONGEST_OFFSET_S = 1e4  # where in a trace a device begins
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
-    """One array element for each job, in order of time.
+    """The jobs, one array element each, in order of time.
 
     Attributes:
         device: numbers over all classes; `owner` gives the class of each job's device.
         slowdown: real over recorded time of the device in this job.
-        share: random, 0 to 1: what `splitc.bundle.price.personal` wants.
+        share: random, 0 to 1, for `splitc.bundle.price.personal`.
     """
 
     time_s: Array
@@ -43,7 +43,7 @@ class Workload:
         return Workload(*(getattr(self, item.name)[:count] for item in fields(self)))
 
     def conditions(self, cloud_slowdown: float) -> list[Conditions]:
-        """The truth of each job, but for queue and price."""
+        """The true conditions of each job, without queue and price."""
         columns = (self.uplink_bps, self.downlink_bps, self.rtt_s, self.slowdown)
         return [
             Conditions(up, down, rtt, device_slowdown=slowdown, cloud_slowdown=cloud_slowdown)
@@ -64,7 +64,7 @@ def draw(scenario: Scenario) -> Workload:
 
 
 def expected_jobs(fleet: Fleet) -> float:
-    """How many jobs come, on average."""
+    """The expected number of jobs."""
     busy_s = phases(fleet.phases, fleet.horizon_s)[1][-1]
     return float(busy_s * sum(item.count * item.rate_per_s for item in fleet.classes))
 
@@ -94,7 +94,7 @@ def _of_class(
 
 
 def _arrivals(fleet: Fleet, item: DeviceClass, source: np.random.Generator) -> Array:
-    """A Poisson process whose rate has steps: one of a steady rate, on a clock that runs *factor* times as fast."""
+    """A Poisson process whose rate has steps: a process of steady rate on a clock that runs *factor* times as fast."""
     ends_s, clock_s = phases(fleet.phases, fleet.horizon_s)
     count = source.poisson(item.count * item.rate_per_s * clock_s[-1])
     times_s: Array = np.interp(np.sort(source.random(count)) * clock_s[-1], clock_s, ends_s)
@@ -102,7 +102,7 @@ def _arrivals(fleet: Fleet, item: DeviceClass, source: np.random.Generator) -> A
 
 
 def phases(phases: Sequence[Phase], horizon_s: float) -> tuple[Array, Array]:
-    """Times at which the rate may change, from 0 to the horizon, and what that clock shows then."""
+    """Times at which the rate may change, from 0 to the horizon, and the times of that clock."""
     cuts = {0.0, horizon_s} | {time for phase in phases for time in (phase.from_s, phase.to_s)}
     ends_s = np.array(sorted(time for time in cuts if time <= horizon_s))
     factors = [
@@ -119,7 +119,7 @@ def _link_states(
     device: NDArray[np.int64],
     source: np.random.Generator,
 ) -> tuple[Array, Array, Array]:
-    """Rates up and down, and round trip, of each job; a device stays on its network."""
+    """Uplink and downlink rates, and round trip, of each job; a device stays on its network."""
     names = list(item.networks)
     shares = np.array([item.networks[name] for name in names])
     network = source.choice(len(names), size=item.count, p=shares / shares.sum())
@@ -137,7 +137,7 @@ def _link_states(
 
 
 def _moods(times_s: Array, device: NDArray[np.int64], noise: Array) -> Array:
-    """Each device's Ornstein-Uhlenbeck process at the times of its jobs: standard normal, forgetting with time."""
+    """Each device's Ornstein-Uhlenbeck process at the times of its jobs: standard normal, with fading memory."""
     last: dict[int, tuple[float, float]] = {}
     moods = np.empty(len(times_s))
     for index, (now_s, number, new) in enumerate(

@@ -1,14 +1,14 @@
-"""A device and a cloud on this machine, with a link between them that can be told how to be.
+"""A device and a cloud on this machine, with an emulated link of chosen rates and delay between them.
 
     with Bed(LinkSpec(Rate(10e6), Rate(50e6), rtt_s=0.04, queue_bytes=1_000_000)) as bed:
         server = bed.start("cloud", ["splitc", "serve", "bundle", "--host", bed.cloud_address])
         client = bed.start("device", ["splitc", "run", ...], slowdown=4.0)
         bed.black_hole()
 
-Each side is a network namespace, in which nothing but the other side can be reached. The process that makes the bed
-stays outside. Packets are real, and so is TCP: this kernel's, with its slow start; with the congestion control "cubic"
-of phones and most servers, whatever this machine uses, as long as its kernel has that. Everything ends with the bed,
-or with the process that made it: programs, interfaces, namespaces.
+Each side is a network namespace from which only the other side can be reached. The process that makes the bed stays
+outside. Packets and TCP are real: this kernel's TCP with its slow start, and with the congestion control "cubic" of
+phones and most servers, if the kernel has it. Programs, interfaces and namespaces end with the bed, or with the process
+that made it.
 """
 
 import json
@@ -37,18 +37,18 @@ _PATIENCE_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class LinkCounts:
-    """What became of the packets of both directions since the bed was made."""
+    """Counts of the packets of both directions since the bed was made."""
 
     up: PacketCounts
     down: PacketCounts
 
 
 class Bed:
-    """Two namespaces and a link; not for several threads at once.
+    """Two namespaces and a link; not safe for several threads.
 
     Attributes:
         device_address, cloud_address: the IPv4 address of each side.
-        congestion_control: of TCP over the link: "cubic", or this kernel's own where it has no cubic.
+        congestion_control: TCP's over the link: "cubic", or this kernel's default if it has no cubic.
     """
 
     device_address = DEVICE_ADDRESS
@@ -58,7 +58,7 @@ class Bed:
         """Make them.
 
         Raises:
-            TestBedError: this machine cannot, or does not let this user.
+            TestBedError: this machine does not support it, or does not allow it to this user.
         """
         self._programs: list[subprocess.Popen[bytes]] = []
         self._slowed: list[Slowed] = []
@@ -67,7 +67,7 @@ class Bed:
         self._talk, far = socket.socketpair()
         self._talk.settimeout(_PATIENCE_S)
         with far:
-            # A session of its own: Ctrl-C must not end what tidies up.
+            # A session of its own: Ctrl-C must not end the program that cleans up.
             self._forwarder = subprocess.Popen(
                 [sys.executable, "-m", "splitc.testbed.forwarder", str(os.getpid())],
                 stdin=far.fileno(),
@@ -96,12 +96,12 @@ class Bed:
         stdout: int | IO[Any] | None = None,
         stderr: int | IO[Any] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a program on one side; its environment and streams are this process's unless told otherwise.
+        """Start a program on one side, with this process's environment and streams unless others are given.
 
-        It is killed when the bed is closed. If it is to tidy up, end it before.
+        It is killed when the bed is closed. End it before, if it needs to clean up.
 
         Args:
-            slowdown: everything that it computes takes so many times as long; not what its children compute.
+            slowdown: the factor by which its computations take longer; its children are not slowed down.
 
         Raises:
             TestBedError: the slowdown is below 1.
@@ -118,15 +118,15 @@ class Bed:
         return program
 
     def change(self, spec: LinkSpec) -> None:
-        """Go on with another link; traces start anew. A black hole or cut stays."""
+        """Continue with another link; traces start again. A black hole or cut stays."""
         self._tell(f"change {to_json(spec)}")
 
     def black_hole(self) -> None:
-        """From now on nothing arrives, and nobody is told."""
+        """From now on no packet arrives, and no program is told."""
         self._tell("black_hole")
 
     def cut(self) -> None:
-        """Take the device's interface down: it has no network, and its programs are told so."""
+        """Take the device's interface down: it has no network, and its programs see that."""
         self._tell("cut")
 
     def restore(self) -> None:
@@ -134,12 +134,12 @@ class Bed:
         self._tell("restore")
 
     def counts(self) -> LinkCounts:
-        """What has become of the packets so far."""
+        """The counts of packets so far."""
         value = self._tell("counts")
         return LinkCounts(PacketCounts(**value["up"]), PacketCounts(**value["down"]))
 
     def close(self) -> None:
-        """End everything, at once; a closed bed may be closed again."""
+        """End everything at once; a closed bed may be closed again."""
         for slowed in self._slowed:
             slowed.close()
         with suppress(OSError):
@@ -151,7 +151,7 @@ class Bed:
         except subprocess.TimeoutExpired:
             self._forwarder.kill()
             self._forwarder.wait()
-        # It has ended all that ran, unless somebody killed it.
+        # It has ended all programs, unless it was killed.
         end_processes(self._namespaces.values())
         while self._namespaces:
             self._namespaces.popitem()[1].close()
@@ -183,7 +183,7 @@ class Bed:
 def _find_nsenter() -> str:
     if not sys.platform.startswith("linux"):
         raise TestBedError(
-            f"the test bed needs network namespaces, which {sys.platform} has not; run it on Linux"
+            f"the test bed needs network namespaces, which {sys.platform} does not have; run it on Linux"
         )
     found = shutil.which("nsenter")
     if found is None:

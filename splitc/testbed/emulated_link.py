@@ -1,10 +1,10 @@
-"""One direction of an emulated link: pure arithmetic, time comes in as an argument.
+"""One direction of an emulated link: pure arithmetic, with time as an argument.
 
 A packet waits in a queue, leaves it at the pace of the link, and arrives a fixed delay later:
 
     offered ─▶ waiting (bounded) ─pace─▶ under way ─delay─▶ arrived
 
-Times are on any clock that never goes back, in seconds.
+Times are in seconds of any monotonic clock.
 """
 
 import math
@@ -19,7 +19,7 @@ from splitc.testbed.spec import MTU_BYTES, LinkSpec, LinkTrace, Rate
 
 class _Pace(Protocol):
     def departure_s(self, size_bytes: int, start_s: float) -> float:
-        """When a packet that may start at *start_s* has left; calls come in the order of packets."""
+        """The time at which a packet that may start at *start_s* has left; call it in the order of packets."""
 
 
 class _Steady:
@@ -33,7 +33,7 @@ class _Steady:
 class _Recorded:
     """Each opportunity carries 1,500 bytes: several small packets, or parts of two.
 
-    What it could have carried is lost if nothing waits for it.
+    An opportunity is lost if no packet waits for it.
     """
 
     def __init__(self, trace: LinkTrace, begin_s: float) -> None:
@@ -78,7 +78,7 @@ class PacketCounts:
     Attributes:
         dropped: found the queue full.
         lost: at random, or in a black hole.
-        late_s: the longest that a packet was handed over after its time, because this machine was busy.
+        late_s: the longest delay with which a packet was handed over, because this machine was busy.
     """
 
     arrived: int
@@ -96,7 +96,7 @@ class LinkDirection:
         self._under_way: deque[tuple[float, bytes]] = deque()
         self._queued_bytes = 0
         self._free_s = -math.inf  # when the last packet left
-        self._leaves_s: float | None = None  # when the first one that waits leaves; None if not worked out
+        self._leaves_s: float | None = None  # when the first waiting packet leaves; None if not computed yet
         self._latest_s = -math.inf
         self._random = random.Random(0)  # noqa: S311 - the same packets are lost each time
         self._arrived = self._dropped = self._lost = 0
@@ -105,7 +105,7 @@ class LinkDirection:
         self.change(pace, spec, now_s)
 
     def change(self, pace: Rate | LinkTrace, spec: LinkSpec, now_s: float) -> None:
-        """Go on as another link; what waits, waits for the new one, and what is under way arrives as it would have."""
+        """Continue as another link; waiting packets wait for the new one, and packets under way arrive as before."""
         self._pace: _Pace = _Steady(pace) if isinstance(pace, Rate) else _Recorded(pace, now_s)
         self._delay_s = spec.rtt_s / 2
         self._limit_bytes = spec.queue_bytes
@@ -123,7 +123,7 @@ class LinkDirection:
         self._queued_bytes += size_bytes
 
     def arrivals(self, now_s: float) -> list[bytes]:
-        """Hand over the packets that have arrived by *now_s*, in the order in which they were offered."""
+        """Return the packets that have arrived by *now_s*, in the order in which they were offered."""
         self._settle(now_s)
         found = []
         while self._under_way and self._under_way[0][0] <= now_s:
@@ -134,17 +134,17 @@ class LinkDirection:
         return found
 
     def next_s(self) -> float:
-        """When to ask for arrivals again, unless something is offered earlier; inf if nothing is there."""
+        """The time to ask for arrivals again, unless a packet is offered earlier; inf if there are no packets."""
         if self._under_way:
             return self._under_way[0][0]
         return self._first_leaves_s() + self._delay_s if self._waiting else math.inf
 
     def counts(self) -> PacketCounts:
-        """What has become of the packets so far."""
+        """The counts of packets so far."""
         return PacketCounts(self._arrived, self._dropped, self._lost, self._late_s)
 
     def _settle(self, now_s: float) -> None:
-        """Let leave what leaves by *now_s*."""
+        """Let the packets leave that are due by *now_s*."""
         while self._waiting and (leaves_s := self._first_leaves_s()) <= now_s:
             _, size_bytes, packet = self._waiting.popleft()
             self._queued_bytes -= size_bytes

@@ -1,8 +1,8 @@
-"""The program that is the link: it makes the namespaces, carries packets between them, and ends what runs in them.
+"""The program behind the link: it makes the namespaces, carries packets between them, and ends their programs.
 
-The bed starts it, and talks with it over the socket that is its stdin: a line with a command, a line of JSON back.
-When that socket is closed or the bed's process ends, however it ends, every process in the namespaces is
-killed; with the last one, the kernel removes namespaces and interfaces.
+The bed starts it, and talks to it over the socket that is its stdin: a line with a command, a line of JSON back. When
+that socket is closed, or the bed's process ends for any reason, every process in the namespaces is killed. With the
+last one, the kernel removes namespaces and interfaces.
 """
 
 import gc
@@ -31,7 +31,7 @@ from splitc.testbed.spec import LinkSpec, from_json
 
 DEVICE_ADDRESS, CLOUD_ADDRESS = "10.77.0.1", "10.77.0.2"
 _END = "link"  # the interface in each of the two namespaces
-USUAL_CONGESTION_CONTROL = "cubic"  # of Linux where nobody chose another: phones and most servers
+USUAL_CONGESTION_CONTROL = "cubic"  # the default of Linux, on phones and most servers
 _LONGEST_NAME_BYTES = 16  # of a congestion control
 _LONGEST_S = 60.0
 _LEARN = 0.1
@@ -39,10 +39,10 @@ _EARLIEST_S = 0.0001
 
 
 class Side:
-    """A namespace, and the end of its wire here.
+    """A namespace, and this program's end of its wire.
 
     Attributes:
-        congestion_control: what TCP uses here on the link.
+        congestion_control: TCP's on the link.
     """
 
     def __init__(self, name: str, address: str, namespace: Namespace) -> None:
@@ -61,26 +61,26 @@ class Side:
             )
 
     def take_down(self) -> None:
-        """Let it have no network."""
+        """Take its network away."""
         with self.namespace.entered():
             interfaces.take_down(_END)
 
     def bring_back(self) -> None:
-        """Let it have its network again."""
+        """Give its network back."""
         with self.namespace.entered():
             interfaces.bring_back(_END)
             interfaces.use_congestion_control(_END, self._address, USUAL_CONGESTION_CONTROL)
 
 
 def _usual_congestion_control() -> str:
-    """That of connections which nothing else is said about, in this namespace."""
+    """The default of connections in this namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as some:
         name = some.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _LONGEST_NAME_BYTES)
     return name.rstrip(b"\0").decode()
 
 
 class ForwardedLink:
-    """Both sides, and a line each way.
+    """Both sides, and a direction each way.
 
     Attributes:
         own_user: whether the namespaces belong to a user namespace of their own.
@@ -105,7 +105,7 @@ class ForwardedLink:
         )
 
     def carry(self) -> float:
-        """Take what has come, hand over what is due; return how long nothing else will be due."""
+        """Take packets that have come, send those that are due; return the time until the next is due."""
         for near, line, far in self._ways:
             for came_s, packet in near.take():
                 line.offer(packet, len(packet) - ETHERNET_BYTES, came_s)
@@ -114,7 +114,7 @@ class ForwardedLink:
         return min(self.up.next_s(), self.down.next_s()) - time.monotonic()
 
     def obey(self, command: str) -> dict[str, object]:
-        """Do what a line from the bed says; return what goes back."""
+        """Carry out a command from the bed; return the answer."""
         word, _, rest = command.partition(" ")
         if word == "change":
             spec, now_s = from_json(rest), time.monotonic()
@@ -132,7 +132,7 @@ class ForwardedLink:
         return {}
 
     def facts(self) -> dict[str, object]:
-        """What the bed has to know to start programs in the namespaces."""
+        """What the bed must know to start programs in the namespaces."""
         return {
             "user": f"/proc/{os.getpid()}/ns/user" if self.own_user else None,
             "device": self.device.namespace.path,
@@ -141,7 +141,7 @@ class ForwardedLink:
         }
 
     def end(self) -> None:
-        """Kill all that runs on both sides."""
+        """Kill all processes on both sides."""
         end_processes([self.device.namespace, self.cloud.namespace])
 
 
@@ -155,7 +155,7 @@ def serve(link: ForwardedLink, bed: socket.socket, commands: TextIO, owner: int)
         began_s = time.monotonic()
         ready, _, _ = select.select(watched, [], [], sleep_s)
         if sleep_s and not ready:
-            # An idle machine wakes up a tenth of a millisecond too late: wake up so much earlier, then spin.
+            # An idle machine wakes up a tenth of a millisecond late: wake up that much earlier, then spin.
             late_s = time.monotonic() - began_s - sleep_s
             early_s = min(early_s + _LEARN * (late_s - early_s), _EARLIEST_S)
         if owner in ready:
@@ -173,7 +173,7 @@ def _say(bed: socket.socket, value: object) -> None:
 
 
 def main(owner_pid: int) -> int:
-    """Be the link of the bed in the process *owner_pid*; the exit status."""
+    """Be the link of the bed in the process *owner_pid*; return the exit status."""
     be_prompt()
     with (
         socket.socket(fileno=os.dup(sys.stdin.fileno())) as bed,
@@ -188,7 +188,7 @@ def main(owner_pid: int) -> int:
         except OSError as error:
             _say(bed, {"error": f"the test bed cannot be made on this machine: {error}"})
             return 1
-        # Nothing here makes cycles, and a collection would hold packets up.
+        # No cycles are made here, and a garbage collection would delay packets.
         gc.disable()
         try:
             _say(bed, link.facts())

@@ -1,6 +1,6 @@
-"""Make and set up network interfaces and routes by asking the kernel: no `ip` is needed.
+"""Make and configure network interfaces and routes through the kernel, without the program `ip`.
 
-All but the far end of a pair is in the network namespace of this process. See rtnetlink(7), netdevice(7), packet(7);
+Everything but the far end of a pair is in the network namespace of this process. See rtnetlink(7), netdevice(7), packet(7);
 numbers are from the kernel's headers.
 """
 
@@ -28,10 +28,10 @@ _SET_ADDRESS, _SET_NETMASK, _SET_HARDWARE = 0x8916, 0x891C, 0x8924
 _ETHTOOL = 0x8946
 _UP, _NO_ARP = 0x1, 0x80
 _ETHERNET = 1
-# Checksums and segments must be made before a packet leaves: nothing behind an interface of ours would make them.
+# Checksums and segments must be made before a packet leaves: no hardware behind our interfaces makes them.
 _OFFLOADS = 0x17, 0x1F, 0x24  # checksums, TCP's segments, any segments
 
-# Both ends have the same address and ask for none: nothing but IP crosses the link, and nothing to expire.
+# Both ends have the same hardware address and no ARP: only IP crosses the link, and no entry expires.
 _HARDWARE = bytes.fromhex("02005370 6c74")
 
 
@@ -56,13 +56,13 @@ def make_pair(name: str, far_name: str, far_namespace: int) -> None:
 
 
 def use_congestion_control(name: str, address: str, algorithm: str) -> bool:
-    """Let TCP use *algorithm* on connections over the interface with this *address*; whether the kernel has it.
+    """Let TCP use *algorithm* on connections over the interface with this *address*; return whether the kernel has it.
 
-    The setting of the namespace would say the same, but takes only what the machine's administrator allows to all
-    users. A route takes any. It is gone when the interface is taken down.
+    The namespace's setting would do the same, but accepts only what the administrator allows to all users. A route
+    accepts any. The route is gone when the interface is taken down.
 
     Raises:
-        TestBedError: the kernel takes no such route.
+        TestBedError: the kernel refuses the route.
     """
     network = socket.inet_aton(address)[: _ADDRESS_BITS // 8].ljust(4, b"\0")
     # struct rtmsg
@@ -75,7 +75,7 @@ def use_congestion_control(name: str, address: str, algorithm: str) -> bool:
     )
     number = _request(_NEWROUTE, _CREATE | _REPLACE, body)
     if number not in (0, errno.EINVAL):
-        raise TestBedError(f"the kernel takes no route over the emulated link ({os.strerror(number)})")
+        raise TestBedError(f"the kernel refuses a route over the emulated link ({os.strerror(number)})")
     return number == 0
 
 
@@ -92,7 +92,7 @@ def set_up(name: str, address: str | None = None) -> None:
 
 
 def take_down(name: str) -> None:
-    """Take an interface down: its routes are gone, nothing is reachable."""
+    """Take an interface down: its routes are gone, and no address is reachable."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kernel:
         _set_flags(kernel, name, off=_UP)
 
@@ -104,7 +104,7 @@ def bring_back(name: str) -> None:
 
 
 def _request(what: int, how: int, body: bytes) -> int:
-    """Ask for something by rtnetlink; the error number, or zero."""
+    """Send a request by rtnetlink; return the error number, or zero."""
     header = struct.pack("=IHHII", 16 + len(body), what, _REQUEST | _ACK | how, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
         kernel.sendto(header + body, (0, 0))

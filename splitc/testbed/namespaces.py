@@ -1,4 +1,4 @@
-"""Namespaces of Linux, made without privileges where the kernel lets everybody make them."""
+"""Namespaces of Linux, made without privileges if the kernel allows that to all users."""
 
 import ctypes
 import os
@@ -22,16 +22,16 @@ class Namespace:
     """A network namespace, kept alive by an open file of this process.
 
     Attributes:
-        path: what other programs may enter it by.
+        path: the path by which other programs can enter it.
     """
 
     def __init__(self, path: str = "/proc/self/ns/net") -> None:
-        """The network namespace at *path*: the one that this process is in now, unless told otherwise."""
+        """The network namespace at *path*; by default the one of this process."""
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.path = f"/proc/{os.getpid()}/fd/{self._file}"
 
     def close(self) -> None:
-        """Close the file; if nothing else keeps the namespace, it is gone, with the interfaces in it."""
+        """Close the file; if nothing else uses the namespace, it is removed with its interfaces."""
         os.close(self._file)
 
     @property
@@ -41,7 +41,7 @@ class Namespace:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Be in it while the block runs: what is opened there, stays there."""
+        """Be in the namespace during the block; sockets that are opened there stay there."""
         before = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             _call("setns", self._file, _NEW_NET)
@@ -53,7 +53,7 @@ class Namespace:
             os.close(before)
 
     def processes(self) -> list[int]:
-        """Those that are in it."""
+        """The processes in it."""
         own = os.fstat(self._file).st_ino
         found = []
         for entry in Path("/proc").iterdir():
@@ -64,7 +64,7 @@ class Namespace:
 
 
 def may_make_networks() -> bool:
-    """Whether this process may make network namespaces as it is; if so, it is now in one."""
+    """Try to make a network namespace without further privileges; return whether this process is now in one."""
     try:
         new_network().close()
     except TestBedError:
@@ -73,10 +73,10 @@ def may_make_networks() -> bool:
 
 
 def leave_user_namespace() -> None:
-    """Move this process to a new user namespace, where it may make network namespaces; its user stays the same.
+    """Move this process to a new user namespace, in which it may make network namespaces; its user stays the same.
 
     Raises:
-        TestBedError: this system does not let it.
+        TestBedError: this system does not allow it.
     """
     user, group = os.getuid(), os.getgid()
     try:
@@ -92,7 +92,7 @@ def new_network() -> Namespace:
     """Move this process to a new network namespace.
 
     Raises:
-        TestBedError: this system does not let it.
+        TestBedError: this system does not allow it.
     """
     try:
         _call("unshare", _NEW_NET)
@@ -102,7 +102,7 @@ def new_network() -> Namespace:
 
 
 def end_processes(namespaces: Collection[Namespace]) -> None:
-    """Kill every process in *namespaces*, also those that it starts meanwhile."""
+    """Kill every process in *namespaces*, including those that are started meanwhile."""
     until_s = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until_s:
         left = [pid for namespace in namespaces for pid in namespace.processes()]

@@ -1,7 +1,7 @@
 """Read and write the packets of a network interface.
 
-Packets come in a ring that the kernel fills: unlike the buffer of a socket, it may be large without privileges, so a
-burst waits in it while this machine is busy; and each bears the time at which it came, to the microsecond.
+Packets come in a ring buffer that the kernel fills. Unlike a socket's buffer, it may be large without privileges, so a
+burst can wait in it while this machine is busy. Each packet has the time at which it came, to the microsecond.
 See packet(7) and the kernel's Documentation/networking/packet_mmap.rst.
 """
 
@@ -23,7 +23,7 @@ _FRAME_BYTES = 2048
 _BLOCK_BYTES = 1 << 16
 _BLOCKS = 128
 _FRAMES = _BLOCK_BYTES // _FRAME_BYTES * _BLOCKS
-_BATCH = 64  # then what has become due is sent
+_BATCH = 64  # then the packets that are due are sent
 _HEADER = struct.Struct("=IIIHHII")  # status, length, captured, offset, ..., seconds, nanoseconds
 _STATUS = struct.Struct("=I")
 _OURS, _KERNELS = 1, 0
@@ -31,7 +31,7 @@ _TRUSTED_S = 0.1  # an age beyond it comes from a clock that was set
 
 
 class Port:
-    """An interface of this network namespace: what comes in, and a way out."""
+    """An interface of this network namespace, for receiving and sending packets."""
 
     def __init__(self, interface: str) -> None:
         """Listen on *interface*.
@@ -50,7 +50,7 @@ class Port:
             self._socket.bind((interface, _IPV4))
         except OSError as error:
             raise TestBedError(
-                f"the kernel gives no packets to this program ({error.strerror}); load its module `af_packet`"
+                f"the kernel does not let this program read packets ({error.strerror}); load its module `af_packet`"
             ) from error
         self._next = 0
 
@@ -59,7 +59,7 @@ class Port:
         return self._socket.fileno()
 
     def take(self) -> Iterator[tuple[float, bytes]]:
-        """Some of the packets that have come, with the time of each on the clock of `time.monotonic`."""
+        """Some of the packets that have come, each with its time on the clock of `time.monotonic`."""
         ahead_s = time.time() - time.monotonic()
         for _ in range(_BATCH):
             at = self._next * _FRAME_BYTES
@@ -74,6 +74,6 @@ class Port:
             yield (came_s if 0 <= now_s - came_s < _TRUSTED_S else now_s), packet
 
     def send(self, packet: bytes) -> None:
-        """Send *packet*; where the interface is down it is lost, as on any wire."""
+        """Send *packet*; if the interface is down, it is lost."""
         with suppress(OSError):
             self._socket.send(packet)

@@ -1,4 +1,4 @@
-"""Make this process keep its times."""
+"""Make this process wake up on time."""
 
 import ctypes
 import os
@@ -9,9 +9,9 @@ _LEAST_PRIORITY = 1  # of those in real time
 
 
 def be_prompt() -> None:
-    """Be woken when asked to: not up to 50 us later, and before others, where this user may ask for that.
+    """Wake up on time, not up to 50 us late, and before other processes, if this user may have that.
 
-    A process that is only nicer than others still waits for milliseconds until one that computes has had its turn.
+    A process with only a better nice value still waits for milliseconds until a computing process has had its turn.
     """
     ctypes.CDLL(None).prctl(_SET_TIMER_SLACK, 1, 0, 0, 0)
     with suppress(OSError):

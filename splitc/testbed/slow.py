@@ -1,10 +1,10 @@
-"""Slow a process down: stop it and let it go on, in turns of milliseconds.
+"""Slow a process down: stop and continue it in turns of milliseconds.
 
-What it computes takes a multiple of its time, with little jitter and without privileges. A quota of a control
-group does the same in turns of tens of milliseconds, and far less evenly.
+Its computations take a multiple of their time, with little jitter and without privileges. A quota of a control group
+works in turns of tens of milliseconds, and far less evenly.
 
-The turns are made by a program of its own, in two processes that watch each other: whichever ends, the
-slowed process goes on at full speed. They keep off the cores of the slowed process, if it leaves them any.
+A program of its own makes the turns, in two processes that watch each other: if either ends, the slowed process
+continues at full speed. They avoid the cores of the slowed process, if there are others.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ _PATIENCE_S = 5.0
 
 
 class Slowed:
-    """The process *pid*, with all its threads but not its children, takes *factor* times as long until this is closed."""
+    """Until this is closed, the process *pid* takes *factor* times as long, with all its threads but not its children."""
 
     def __init__(self, pid: int, factor: float) -> None:
         """Begin at once.
@@ -38,7 +38,7 @@ class Slowed:
             TestBedError: the factor is below 1, or there is no such process.
         """
         if not (1 <= factor < float("inf")):
-            raise TestBedError(f"a process can be made slower, by a factor from 1 on, not by {factor:g}")
+            raise TestBedError(f"a process can be slowed down by a factor of 1 or more, not {factor:g}")
         self._program = subprocess.Popen(
             [sys.executable, "-m", "splitc.testbed.slow", str(pid), repr(factor)],
             stdin=subprocess.PIPE,
@@ -49,10 +49,10 @@ class Slowed:
         assert self._program.stdout is not None
         if not self._program.stdout.read(1):  # it comes when the first turn begins
             self.close()
-            raise TestBedError(f"there is no process {pid} to slow down; did it end already?")
+            raise TestBedError(f"there is no process {pid} to slow down; it may have ended already")
 
     def close(self) -> None:
-        """Let the process go on at full speed."""
+        """Let the process continue at full speed."""
         assert self._program.stdin is not None
         assert self._program.stdout is not None
         with suppress(BrokenPipeError):
@@ -75,7 +75,7 @@ class Slowed:
 
 
 class Threads:
-    """Those of a process, as they come and go."""
+    """The threads of a process, as they come and go."""
 
     def __init__(self, pid: int) -> None:
         """Begin.
@@ -86,16 +86,16 @@ class Threads:
         self._pid = pid
         self._process = os.pidfd_open(pid)
         self._folder = os.open(f"/proc/{pid}/task", os.O_RDONLY)
-        self._tgkill = ctypes.CDLL(None).tgkill  # what Python has of it reaches its own threads only
+        self._tgkill = ctypes.CDLL(None).tgkill  # Python's own function reaches its own threads only
         self._own_cores = self._cores = os.sched_getaffinity(0)
 
     @property
     def process(self) -> int:
-        """A descriptor, ready to be read when the process has ended."""
+        """A descriptor that becomes readable when the process has ended."""
         return self._process
 
     def go_on(self) -> None:
-        """Let all go on.
+        """Continue all threads.
 
         Raises:
             OSError: the process has ended.
@@ -103,16 +103,16 @@ class Threads:
         signal.pidfd_send_signal(self._process, signal.SIGCONT)
 
     def stop(self) -> None:
-        """Stop all.
+        """Stop all threads.
 
-        A signal to the process alone is taken by any thread. One that waits for the network must first get the core
-        for that, and those that compute do so until it has it: for several turns, while it is told to go on again.
+        Any thread may take a signal to the process. A thread that waits for the network must first get a core for that,
+        and the others compute until then, for several turns. So each thread gets a signal of its own.
 
         Raises:
             OSError: the process has ended.
         """
         threads = os.listdir(self._folder)  # noqa: PTH208 - a descriptor stays with the process, a path need not
-        signal.pidfd_send_signal(self._process, 0)  # until this fails, the number is nobody else's
+        signal.pidfd_send_signal(self._process, 0)  # until this fails, no other process has this number
         for thread in threads:  # one that has ended meanwhile needs no signal
             self._tgkill(self._pid, int(thread), signal.SIGSTOP)
 
@@ -135,7 +135,7 @@ def take_turns(threads: Threads, factor: float, guard_pid: int) -> None:
         time.sleep(run_s)
         threads.stop()
         stopped_s = time.monotonic()
-        # What was slept too long is made up for, so that the shares are exact in the mean.
+        # Sleeping too long is compensated, so that the shares are exact on average.
         owed_s += (factor - 1) * (stopped_s - began_s)
         if owed_s > 0:
             time.sleep(owed_s)
@@ -143,7 +143,7 @@ def take_turns(threads: Threads, factor: float, guard_pid: int) -> None:
 
 
 def main(pid: int, factor: float) -> int:
-    """Slow the process *pid* down until stdin is written to or closed, or the process has ended; the exit status."""
+    """Slow the process *pid* down until stdin is written to or closed, or the process has ended; return the exit status."""
     be_prompt()
     try:
         threads = Threads(pid)

@@ -1,4 +1,4 @@
-"""What a link is told to be: rates, a recorded trace, a delay, a queue."""
+"""The description of an emulated link: rates or a recorded trace, a delay, a queue."""
 
 import json
 import math
@@ -16,7 +16,7 @@ _SEGMENT_BYTES = 1448  # TCP's payload in it: 20 bytes of IP, 20 of TCP, 12 of t
 class Rate:
     """A steady rate, in bits per second of TCP payload, as speed tests and manifests state it.
 
-    The line itself is 3.6 % faster: that is what the headers of full packets take.
+    The line itself is 3.6 % faster, because of the headers of full packets.
     """
 
     bps: float
@@ -25,7 +25,7 @@ class Rate:
         if not (0 < self.bps < math.inf):
             raise TestBedError(
                 f"the rate of a link must be above zero and finite, not {self.bps:g} bit/s; "
-                "for a dead one use black_hole() or cut()"
+                "for a dead link use black_hole() or cut()"
             )
 
     @property
@@ -38,7 +38,7 @@ class Rate:
 class LinkTrace:
     """A recorded link: at each of these milliseconds one IP packet of 1,500 bytes can leave.
 
-    The last one is also the length of the trace, which then starts anew.
+    The last one is also the length of the trace, which then repeats.
     """
 
     opportunities_ms: tuple[int, ...]
@@ -52,12 +52,12 @@ class LinkTrace:
 
     @property
     def length_s(self) -> float:
-        """How long it takes until it starts anew."""
+        """The time until it repeats."""
         return self.opportunities_ms[-1] / 1000
 
     @property
     def bps(self) -> float:
-        """Its mean, in bits per second of TCP payload."""
+        """The mean rate, in bits per second of TCP payload."""
         return len(self.opportunities_ms) * _SEGMENT_BYTES * 8 / self.length_s
 
 
@@ -66,9 +66,9 @@ class LinkSpec:
     """Both directions of a link between a device and a cloud.
 
     Attributes:
-        rtt_s: there and back for an empty packet; half of it each way.
-        queue_bytes: IP packets that wait for their turn, each direction; what finds the queue full is dropped.
-        loss: share of packets that never arrive, at random but the same ones each time.
+        rtt_s: round trip of an empty packet; half of it each way.
+        queue_bytes: size of each direction's queue of IP packets; a packet that finds it full is dropped.
+        loss: share of packets that are lost, at random but reproducibly.
     """
 
     uplink: Rate | LinkTrace

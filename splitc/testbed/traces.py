@@ -1,6 +1,6 @@
-"""Recorded links: read from files in the mahimahi format, or made up from percentiles.
+"""Recorded links: read from files in the mahimahi format, or synthesised from percentiles.
 
-A file has one line for each packet of 1,500 bytes that the link could deliver: its millisecond.
+A file has one line, a time in milliseconds, for each packet of 1,500 bytes that the link could deliver.
 """
 
 import math
@@ -13,9 +13,9 @@ from splitc.common.errors import TestBedError
 from splitc.testbed.spec import MTU_BYTES, LinkTrace, Rate
 
 _STEP_S = 0.1
-_MEMORY_S = 4.0  # how long good and bad spells last
+_MEMORY_S = 4.0  # how long good and bad periods last
 _DIGITS = 12
-_FADE = 20.0  # the worst moment is so many times below the low percentile
+_FADE = 20.0  # the factor by which the worst moment is below the low percentile
 
 
 def read_trace(path: Path) -> LinkTrace:
@@ -53,9 +53,9 @@ def read_trace(path: Path) -> LinkTrace:
 def synthetic_trace(
     low_bps: float, typical_bps: float, high_bps: float, seconds: float, seed: int
 ) -> LinkTrace:
-    """Make a trace up: the same one for the same arguments.
+    """Synthesise a trace; equal arguments give equal traces.
 
-    Its rate wanders as a mobile link's does, in spells of some seconds, with short fades far below the low rate.
+    Its rate varies as a mobile link's does, over seconds, with short fades far below the low rate.
 
     Args:
         low_bps, typical_bps, high_bps: a tenth, half and nine tenths of the time the link is slower than these,
@@ -76,15 +76,15 @@ def synthetic_trace(
 
 
 def _moods(count: int, seed: int) -> list[float]:
-    """A wandering series whose values, in any order, are spread evenly over 0 to 1.
+    """A random walk whose values are uniformly distributed over 0 to 1.
 
-    Ranks make the percentiles exact, whatever way the series went.
+    Ranks make the percentiles exact for every walk.
     """
     source = random.Random(seed)  # noqa: S311 - nothing secret
     keep = math.exp(-_STEP_S / _MEMORY_S)
     values = [0.0]
     while len(values) < count:
-        # Sums, not logarithms and sines: the same on every machine.
+        # Sums, not logarithms and sines: these give equal results on every machine.
         noise = sum(source.random() for _ in range(12)) - 6
         values.append(keep * values[-1] + math.sqrt(1 - keep * keep) * noise)
     ranks = sorted(range(count), key=values.__getitem__)
@@ -95,7 +95,7 @@ def _moods(count: int, seed: int) -> list[float]:
 
 
 def _quantile(mood: float, low_bps: float, typical_bps: float, high_bps: float) -> float:
-    """The rate that the link stays below for the share *mood* of the time; straight on a logarithmic scale."""
+    """The rate that the link stays below for the share *mood* of the time; linear on a logarithmic scale."""
     ceiling_bps = high_bps * math.sqrt(high_bps / typical_bps)
     points = ((0.0, low_bps / _FADE), (0.1, low_bps), (0.5, typical_bps), (0.9, high_bps), (1.0, ceiling_bps))
     (start, below), (end, above) = next(pair for pair in pairwise(points) if mood <= pair[1][0])

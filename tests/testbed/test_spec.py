@@ -22,7 +22,7 @@ def test_a_trace_knows_its_mean() -> None:
 
 @pytest.mark.parametrize("bps", [0.0, -1.0, math.inf, math.nan])
 def test_no_such_rate(bps: float) -> None:
-    with pytest.raises(TestBedError, match=r"above zero and finite, not .* bit/s; for a dead one use"):
+    with pytest.raises(TestBedError, match=r"above zero and finite, not .* bit/s; for a dead link use"):
         Rate(bps)
 
 

@@ -1,1 +1,1 @@
-"""What no scheduler can beat, and what a policy settles at."""
+"""Bounds that no scheduler can beat, and the steady state of a policy."""

@@ -1,22 +1,22 @@
-"""A fleet of any size at once: what a policy settles at, without events.
+"""The steady state of a policy for a fleet of any size, computed without events.
 
 Assumptions:
 
-- Steady state in every phase of the arrivals; nothing carries over. Machines that are down are missing for all of a
-  phase, in proportion to the part of it that they are down.
-- Jobs are a fluid. Each class on each network is 128 points, spread evenly (scrambled Sobol) over moods of the
-  link, slowdowns, jitters, and what `personal` makes of the price. Devices know the truth, and their own
-  processors are free when a job comes. Every transfer begins with TCP's first window.
-- Workers are loaded evenly, and whatever waits fits into one batch. With L = work that comes per worker and second,
-  requests run n at a time, n being what comes while n run: n = max(1, L x curve(n)). Some find a worker free, and
-  the others wait for the mean of what those wait (see `queueing.waiting`), at most for one batch where batches are
-  possible. Devices know which it will be.
-- Beyond what full batches can do, the queue is full, and the rest is refused.
-- The price is the lowest with which the work that is asked for fits into the share of time that machines shall be
-  busy: where `splitc.bundle.price` comes to rest.
+- Every phase of the arrivals is in steady state, independent of the other phases. A machine that is down for a part of
+  a phase is missing, for the whole phase, in that proportion.
+- Jobs are a fluid. Each class on each network is represented by 128 points, spread evenly (scrambled Sobol) over link
+  states, slowdowns, jitters, and the personal factors of the price (`personal`). Devices know the true conditions, and
+  their processors are idle when a job arrives. Every transfer begins with TCP's initial window.
+- Workers are loaded evenly, and all waiting requests fit into one batch. With L = arriving work per worker and second,
+  requests run n at a time, where n requests arrive while n run: n = max(1, L x curve(n)). Some requests find a free
+  worker; the others wait for the mean wait (see `queueing.waiting`), at most for one batch where batches are possible.
+  Devices know which of the two applies.
+- If more work arrives than full batches can do, the queue is full, and the rest is refused.
+- The price is the lowest at which the requested work fits into the utilisation that is asked for: the equilibrium of
+  `splitc.bundle.price`.
 
-Found by bisection: for each price the load at which what devices choose, seeing that load's wait, is that load;
-then the price. Where all change their minds at once, parts of them do one thing and the other.
+Both are found by bisection: for each price, the load that is consistent with the devices' choices at that load's wait;
+then the price. If all devices would change their choice at once, a share of them makes each choice.
 """
 
 import math
@@ -42,12 +42,12 @@ from splitc.simulate.workload import phases
 
 _POINTS_LOG2 = 7
 _STEPS = 12  # of each bisection
-_LATER_S = 3600.0  # within which a recorded link is looked at
+_LATER_S = 3600.0  # the part of a recorded link that is considered
 
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """Jobs that are alike: so many per second while nothing makes them more or fewer, *device_per_s* of each device."""
+    """Jobs that are alike: their rate without surges, and *device_per_s*, the rate of each device."""
 
     owner: int
     manifest: Manifest
@@ -60,7 +60,7 @@ class _Point:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """What a part of a point takes, with whatever it waits for."""
+    """Latency and load of a part of a point, including its waits."""
 
     point: _Point
     cut: CutEntry
@@ -69,12 +69,12 @@ class _Choice:
 
 
 def phase_count(fleet: Fleet) -> int:
-    """How many phases `plan` tells of."""
+    """The number of phases that `plan` reports."""
     return len(phases(fleet.phases, fleet.horizon_s)[0]) - 1
 
 
 def plan(scenario: Scenario, policy: Policy, told: Callable[[int], None]) -> Summary:
-    """The figures that `summarise` gives, as means; *told* hears of each phase that is done."""
+    """The same figures as `summarise`, as means; *told* is called after each phase."""
     fleet = scenario.fleet
     points = _points(scenario)
     ends_s, clock_s = phases(fleet.phases, fleet.horizon_s)
@@ -119,14 +119,14 @@ class _Equilibrium:
         self._curve = _common_curve(scenario)
 
     def settle(self) -> list[tuple[float, Load, list[_Choice]]]:
-        """What devices do, in parts of the whole whose weights are 1 together."""
+        """The choices of the devices, as parts whose weights add up to 1."""
         if not self._workers:
             return [(1.0, GONE, self._choose(0.0, GONE))]
         if self._asked(self._at(0.0)) <= self._cloud.utilisation:
             return self._at(0.0)
         low, high = 0.0, math.log1p(HIGHEST_PRICE)
         dearest = self._at(HIGHEST_PRICE)
-        if self._asked(dearest) > self._cloud.utilisation:  # whatever it costs
+        if self._asked(dearest) > self._cloud.utilisation:  # at any price
             return dearest
         for _ in range(_STEPS):
             middle = (low + high) / 2
@@ -135,7 +135,7 @@ class _Equilibrium:
         return self._at(math.expm1(high))
 
     def _at(self, price: float) -> list[tuple[float, Load, list[_Choice]]]:
-        """What devices do at a price: the load that they make is the load that they see."""
+        """The choices of the devices at a price: the load that they cause is the load that they see."""
         idle = self._choose(price, IDLE)
         run_s, low, high = self._run_s(idle), 0.0, self._work(idle)
         for _ in range(_STEPS):
@@ -149,7 +149,7 @@ class _Equilibrium:
         return [(share, load, eager), (1 - share, load, wary)]
 
     def _choose(self, price: float, load: Load) -> list[_Choice]:
-        """What each point takes, with a worker free and without."""
+        """The latency of each point, with a free worker and without one."""
         choices = [self._choice(point, price, 0.0, load, 1 - load.waits) for point in self._points]
         choices += [self._choice(point, price, load.queue_s, load, load.waits) for point in self._points]
         return [choice for choice in choices if choice.per_s]
@@ -169,12 +169,12 @@ class _Equilibrium:
         return _Choice(point, cut, decision.latency_s + more_s, point.per_s * share)
 
     def _work(self, choices: Sequence[_Choice]) -> float:
-        """Seconds of work, each request by itself, per second and worker."""
+        """Seconds of work per second and worker, if each request runs alone."""
         slowdown = self._cloud.slowdown
         return self._factor * slowdown * sum(c.per_s * c.cut.cloud_s for c in choices) / self._workers
 
     def _run_s(self, choices: Sequence[_Choice]) -> float:
-        """What a request takes by itself, on average."""
+        """The mean time of a request that runs alone."""
         jobs = self._factor * sum(c.per_s for c in choices if c.cut.cloud is not None)
         return self._work(choices) * self._workers / jobs if jobs else 0.0
 
@@ -182,13 +182,13 @@ class _Equilibrium:
         return load_of(work, run_s, curve=self._curve, workers=self._workers, max_queue=self._cloud.max_queue)
 
     def _asked(self, settled: Sequence[tuple[float, Load, list[_Choice]]]) -> float:
-        """Work in the best batches, as the price counts it."""
+        """The work in the best batches, as the price counts it."""
         least = least_work_s(self._curve)
         return sum(weight * self._work(choices) * least for weight, _, choices in settled)
 
 
 def _ends(choice: _Choice, load: Load, jobs: float) -> list[tuple[float, int, int, float]]:
-    """Latency, end, class and weight of the jobs of a point: those with a place, and those without."""
+    """Latency, end, class and weight of the jobs of a point: accepted ones, and refused ones."""
     point, cut = choice.point, choice.cut
     alone = next((item for item in point.manifest.cuts if item.kind == "all-head"), None)
     here_s = latency_s(alone, point.truth) if alone is not None else math.nan
@@ -207,7 +207,7 @@ def _ends(choice: _Choice, load: Load, jobs: float) -> list[tuple[float, int, in
 
 
 def _workers(cloud: CloudEntry, from_s: float, to_s: float) -> float:
-    """Workers that are up between two times, on average."""
+    """The mean number of workers that are up between two times."""
     return room_s(cloud, from_s, to_s) / (to_s - from_s)
 
 
@@ -253,6 +253,6 @@ def _of_network(
 
 
 def _common_curve(scenario: Scenario) -> Curve:
-    """The mean of what batches of all cuts cost, up to the smallest of the largest batches."""
+    """The mean batch cost of all cuts, up to the smallest of their largest batch sizes."""
     curves = [scenario.curve(m, cut) for m in scenario.manifests for cut in m.cuts if cut.cloud is not None]
     return tuple(sum(times) / len(times) for times in zip(*curves, strict=False)) or (1.0,)

@@ -1,7 +1,7 @@
-"""What a clairvoyant would need: lower bounds for any policy, by linear programming over the whole horizon.
+"""Lower bounds for any policy, by linear programming over the whole horizon.
 
-Both know every job, link and device ahead, and let nobody wait. What they may not do is compute more than the
-machines that are up can in the time that there is, each request costing its share of the best batch.
+Both bounds assume that every job, link and device is known in advance, and that no request waits. Their only limit is
+the computing time of the machines that are up; each request costs its share of the best batch.
 """
 
 import math
@@ -21,20 +21,20 @@ from splitc.simulate.links import Array
 from splitc.simulate.scenario import Scenario, least_work_s
 from splitc.simulate.workload import Workload
 
-_WINDOWS = 30  # of the horizon, in each of which the work must find room
-_TARGETS = 10.0  # a window is at least so many times as long as the longest target
+_WINDOWS = 30  # windows of the horizon: the work must fit into each
+_TARGETS = 10.0  # the least ratio of a window to the longest target
 _HALVINGS = 60
 _HIGHEST_PRICE = 1e6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reach:
-    """What each job could come to if it were alone.
+    """The outcome of each job if it were alone.
 
     Attributes:
         latency_s: (jobs, cuts); infinite where a bundle has fewer cuts.
-        work_s: likewise, of the cloud.
-        met: whether that meets the job's target; never, where it has none.
+        work_s: the same for cloud work.
+        met: whether that meets the job's target; false for a job without a target.
     """
 
     latency_s: Array
@@ -60,9 +60,9 @@ def reach(scenario: Scenario, workload: Workload) -> Reach:
 def least_busy_s(scenario: Scenario, workload: Workload, found: Reach, met: int) -> float:
     """The least cloud time with which *met* jobs can meet their targets.
 
-    Jobs of one class and window that the same cuts serve in time are alike. For each such group: how many take which
-    cut in time, the rest the cut with the least work. Work for jobs in time falls into their window, or after
-    it within the longest target.
+    Jobs of one class and window that the same cuts serve in time form a group. The variables are how many jobs of each
+    group take which cut in time; the rest take the cut with the least work. Work for jobs in time falls into their
+    window, or after it within the longest target.
     """
     rows = _Rows(scenario, workload, found)
     if not rows.costs:  # no cut is in time for any job
@@ -78,7 +78,7 @@ def least_busy_s(scenario: Scenario, workload: Workload, found: Reach, met: int)
 
 
 def most_met(scenario: Scenario, workload: Workload, found: Reach) -> int:
-    """How many jobs could meet their targets at once, at most."""
+    """The largest number of jobs that could meet their targets together."""
     rows = _Rows(scenario, workload, found)
     if not rows.costs:
         return 0
@@ -112,12 +112,12 @@ def least_mean_s(scenario: Scenario, found: Reach, until_s: float) -> float:
     for _ in range(_HALVINGS):
         middle = (low + high) / 2 if low or high < 1 else math.sqrt(high)
         low, high = (middle, high) if at(middle)[1] > 0 else (low, middle)
-    # Each is a bound, whatever the price; so this holds even where the best price lies between.
+    # The value at any price is a bound, so the bound holds even if the best price lies between.
     return max(at(price)[0] for price in (0.0, low, high)) / len(found.latency_s)
 
 
 class _Rows:
-    """The linear program: a column for each cut that serves a group in time."""
+    """The linear program, with a column for each cut that serves a group in time."""
 
     def __init__(self, scenario: Scenario, workload: Workload, found: Reach) -> None:
         fleet = scenario.fleet
@@ -171,7 +171,7 @@ def _work_s(scenario: Scenario, manifest: Manifest, cut: CutEntry) -> float:
 
 
 def room_s(cloud: CloudEntry, from_s: float, to_s: float) -> float:
-    """What all machines can compute between two times."""
+    """The computing time of all machines between two times."""
     total_s = cloud.machines * (to_s - from_s)
     for outage in cloud.down:
         machines = cloud.machines if outage.machines is None else outage.machines

@@ -1,4 +1,4 @@
-"""What a steady load does to workers that run whatever waits as one batch."""
+"""The effect of a steady load on workers that run all waiting requests as one batch."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from splitc.simulate.scenario import Curve
 
-_FEW = 2  # queues of which the shorter is taken: with so many, it is the shortest
+_FEW = 2  # up to so many workers, the shorter of two drawn queues is the shortest of all
 _POWERS = 12
 _FINE = 64  # steps from one batch size to the next
 
@@ -17,10 +17,10 @@ class Load:
     """The cloud under a load.
 
     Attributes:
-        waits: share of requests that do not find a worker free.
-        queue_s: mean wait of those; infinite where there is no worker.
-        longer: how long a run is, over that of one request alone.
-        accepted: share of requests for which there is a place.
+        waits: share of requests that do not find a free worker.
+        queue_s: their mean wait; infinite without workers.
+        longer: the time of a run divided by the time of one request alone.
+        accepted: share of requests that are accepted.
         busy: share of time in which a worker computes.
     """
 
@@ -36,7 +36,7 @@ GONE = Load(1.0, math.inf, 1.0, 0.0, 0.0)
 
 
 def load_of(work: float, run_s: float, *, curve: Curve, workers: float, max_queue: int) -> Load:
-    """The cloud where requests of *run_s* come, of which *work* seconds come per second and worker."""
+    """The cloud under requests of *run_s*, with *work* seconds of work arriving per second and worker."""
     best = len(curve) / curve[-1]
     if work > best:
         return Load(1.0, run_s * max_queue / best, curve[-1], best / work, 1.0)
@@ -48,11 +48,11 @@ def load_of(work: float, run_s: float, *, curve: Curve, workers: float, max_queu
 
 
 def waiting(work: float, workers: float) -> tuple[float, float]:
-    """The share of requests that wait, and the mean wait of those in runs, where all runs take as long.
+    """The share of requests that wait, and their mean wait in units of a run, if all runs take equally long.
 
-    Half of what exponential runs give: of one queue for all workers (Erlang's C formula), or of the shorter of two
-    queues among many (Mitzenmacher's limit: a request waits with probability load squared, on average for the sum of
-    load ** (2 ** i - 2) runs over i from 2 on); whichever is longer, since two workers are a single queue, nearly.
+    The wait is half of that with exponential runs. It is the longer one of two: of one queue for all workers (Erlang's C
+    formula), or of the shorter of two queues among many (Mitzenmacher's limit: a request waits with probability load
+    squared, on average for the sum of load ** (2 ** i - 2) runs over i >= 2). Two workers are nearly a single queue.
     """
     if work <= 0:
         return 0.0, 0.0
@@ -72,7 +72,7 @@ def waiting(work: float, workers: float) -> tuple[float, float]:
 
 
 def _batch(work: float, curve: Curve) -> float:
-    """How many requests come while so many run."""
+    """The batch size n at which n requests arrive while a batch of n runs."""
     if work <= 1:
         return 1.0
     sizes = np.linspace(1.0, len(curve), _FINE * len(curve))

@@ -1,1 +1,1 @@
-"""What a simulation came to, in figures and as a page."""
+"""The results of a simulation, as figures and as a page."""

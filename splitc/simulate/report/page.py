@@ -1,4 +1,4 @@
-"""The report of a simulation: how policies compare, for a person, as one self-contained HTML file."""
+"""The report of a simulation, which compares policies: one self-contained HTML file for people."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from splitc.simulate.scenario import Scenario
 
 
 def render(scenario: Scenario, summaries: Sequence[Summary], outcomes: Sequence[SimulationOutcome]) -> str:
-    """Return the report as HTML; without *outcomes*, as in a fluid plan, it has no plots."""
+    """Return the report as HTML; without *outcomes* (for a fluid plan), it has no plots."""
     environment = Environment(
         loader=PackageLoader("splitc", "simulate/report"),
         autoescape=True,

@@ -12,17 +12,17 @@ from splitc.simulate.engine import SimulationOutcome
 from splitc.simulate.job import End
 from splitc.simulate.links import Array
 
-# In the drawing's own units.
+# In units of the drawing.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 700.0, 12.0, 232.0
 _SHARES = 200  # points of a distribution
-_SHOWN = (0.005, 0.995)  # of each distribution: the rest would take most of the axis
+_SHOWN = (0.005, 0.995)  # of each distribution: the rest would take up most of the axis
 _STEPS = (1.0, 2.0, 5.0, 10.0)
 _TICKS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A round value on an axis, and where it is drawn."""
+    """A round value on an axis, and its position."""
 
     at: float
     text: str
@@ -53,7 +53,7 @@ class Plot:
 
 
 def latencies(outcomes: Sequence[SimulationOutcome]) -> Plot | None:
-    """The share of jobs that were ready after a time; None if no job was served."""
+    """The share of jobs that were finished after a time; None if no job was served."""
     quantiles = np.linspace(*_SHOWN, _SHARES)
     curves = [
         (number, np.quantile(served, quantiles))
@@ -78,7 +78,7 @@ def latencies(outcomes: Sequence[SimulationOutcome]) -> Plot | None:
 
 
 def loads(outcomes: Sequence[SimulationOutcome], horizon_s: float) -> Plot:
-    """The share of workers that compute, over time."""
+    """The share of busy workers over time."""
     return _over_time("Load of the cloud", [item.load for item in outcomes], outcomes, horizon_s, _percent)
 
 
@@ -121,7 +121,7 @@ def _line(
 def _linear(
     highest: float, text: Callable[[float], str]
 ) -> tuple[Callable[[float], float], tuple[Tick, ...]]:
-    """Where values from 0 to *highest* are drawn upwards, and round ones among them."""
+    """A vertical axis from 0 to *highest*, and its round values."""
 
     def place(value: float) -> float:
         return _BOTTOM - (_BOTTOM - _TOP) * value / highest

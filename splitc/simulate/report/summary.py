@@ -1,4 +1,4 @@
-"""What a policy came to, in the figures that people compare."""
+"""The results of a policy, in the figures that people compare."""
 
 import math
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Group:
 
     Attributes:
         mean_s, p50_s, p95_s, p99_s: latency of those that were not refused; None if all were.
-        met: share of jobs that met their target, of those that have one; None if none has.
+        met: share of the jobs with a target that met it; None if no job has a target.
         device, split, cloud, refused: shares of jobs by where they ended.
     """
 
@@ -41,12 +41,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of any policy, for the same jobs.
+    """Bounds for any policy, for the same jobs.
 
     Attributes:
         busy_s: the least cloud time with which as many jobs meet their targets; None without targets.
-        met: the highest share that could; None without targets.
-        mean_s: the least mean latency; None where jobs were refused.
+        met: the highest possible share; None without targets.
+        mean_s: the least mean latency; None if jobs were refused.
     """
 
     busy_s: float | None
@@ -59,10 +59,10 @@ class Summary:
     """One policy.
 
     Attributes:
-        busy_s: what machines computed, all together; `utilisation` is that over all their time.
-        turned_away: how often the cloud had no place; most of these jobs ended on the device.
-        spread: the highest 95th percentile of a class over the lowest; None where a class has none.
-        bounds: None where no events were simulated.
+        busy_s: computing time of all machines; `utilisation` is that divided by their total time.
+        turned_away: how often the cloud refused a request; most of these jobs ended on the device.
+        spread: the highest 95th percentile of a class divided by the lowest; None if a class has none.
+        bounds: None if no events were simulated.
     """
 
     policy: str
