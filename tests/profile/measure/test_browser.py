@@ -241,7 +241,10 @@ class TestBrowser:
         job = ProfileJob(
             load(save_same({"x": np.ones(3, np.float32)}, tmp_path / "model.onnx")), (feeds,), (1,)
         )
-        with pytest.raises(ProfileError, match="input 'x' is of bfloat16, which a browser"):
+        with pytest.raises(
+            ProfileError,
+            match="input 'x' has type bfloat16, which ONNX Runtime in a browser does not support",
+        ):
             profile_in_browser(job, print, host=HERE, cache_folder=cache)
 
     def test_a_page_that_is_closed_is_noticed(self, cache: Path, tmp_path: Path) -> None:

@@ -256,9 +256,17 @@ def fake_ssh(job: ProfileJob, folder: Path, said: str, code: int) -> str:
 @pytest.mark.parametrize(
     ("said", "code", "sentence"),
     [
-        ("Received disconnect: Too many authentication failures", 255, "too many keys; name the right one"),
-        ("ssh: connect to host board port 22: No route to host", 255, "check that it is on, and on this"),
-        ("ssh: connect to host board port 22: Network is unreachable", 255, "this machine is on its network"),
+        ("Received disconnect: Too many authentication failures", 255, "too many keys; select the right one"),
+        (
+            "ssh: connect to host board port 22: No route to host",
+            255,
+            "check that it is switched on and connected to this",
+        ),
+        (
+            "ssh: connect to host board port 22: Network is unreachable",
+            255,
+            "this machine is connected to its network",
+        ),
         ("~/.ssh/config: line 3: Bad configuration option: x", 255, "failed: ~/.ssh/config: line 3: Bad"),
         (
             "This account is currently not available.",
