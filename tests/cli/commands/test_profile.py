@@ -419,7 +419,7 @@ def test_what_cannot_calibrate(
     run(capsys, "profile", model, "--target", "pixel7", "--latency", "3ms", "-o", tmp_path / "p.json")
     document = json.loads((tmp_path / "p.json").read_bytes())
     for change, words in (
-        ({"units": None}, "pass it through `splitc profile MODEL --target pixel7 --import"),
+        ({"units": None}, "add it with `splitc profile MODEL --target pixel7 --import"),
         ({"runtime": "onnxruntime-web"}, "was recorded with onnxruntime-web"),
         ({"splitc_profile": 7}, "expected version 1, found 7"),
     ):
