@@ -101,9 +101,11 @@ def compile_bundle(
         progress("Solving")
         box = box_for(networks if options.networks else (), device.whole)
         costs = costs_of(unrolled, device.whole, cloud.whole, energy)
-        most, regret = options.max_cuts, options.regret
-        cut_set = solve(costs, box, limits, directions=directions, max_cuts=most, regret=regret)
-        cut_set = with_handovers(cut_set, ends(unrolled), costs, limits, directions=directions, max_cuts=most)
+        max_cuts, regret = options.max_cuts, options.regret
+        cut_set = solve(costs, box, limits, directions=directions, max_cuts=max_cuts, regret=regret)
+        cut_set = with_handovers(
+            cut_set, ends(unrolled), costs, limits, directions=directions, max_cuts=max_cuts
+        )
         progress("Writing heads and tails")
         written, files = emit(found, unrolled, cut_set, staging)
         cuts = cut_entries(found, unrolled, written, device, cloud)

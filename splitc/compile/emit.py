@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -44,8 +45,8 @@ def emit(
         for number, cut in enumerate(cut_set.cuts):
             first = shares(unrolled, cut.head)
             second = shares(unrolled, [unit for unit in everything if unit not in cut.head])
-            head = tuple(writer.stage(share, f"head-c{number}", cut) for share in first)
-            tail = tuple(writer.stage(share, f"tail-c{number}", cut) for share in second)
+            head = tuple(writer.stage(share, "head", number, cut) for share in first)
+            tail = tuple(writer.stage(share, "tail", number, cut) for share in second)
             written.append(Written(f"c{number}", cut, head or None, tail or None, first, second))
     files = writer.models + sorted(set(writer.arrays.values()))
     files += [WEIGHTS] if (folder / WEIGHTS).exists() else []
@@ -74,12 +75,15 @@ class _Writer:
     arrays: dict[tuple[int, str], str] = field(default_factory=dict)
     emitters: dict[int, Emitter] = field(default_factory=dict)
 
-    def stage(self, share: Share, prefix: str, cut: Cut) -> StageEntry:
-        """The share of a stage that a part runs; its file is called *prefix*-<stage>, or *prefix* if there is one stage."""
-        stage = self.found.pipeline.stages[share.stage]
+    def stage(self, share: Share, side: Literal["head", "tail"], number: int, cut: Cut) -> StageEntry:
+        """The share of a stage that one part of the cut *number* runs.
+
+        A piece of a stage is a file called <side>-c<number>-<stage>, or <side>-c<number> if there is one stage only.
+        """
+        stage, prefix = self.found.pipeline.stages[share.stage], f"{side}-c{number}"
         if self.found.pipeline.only is not None:
             emitter = self._emitter(0)
-            part = head_part(emitter, cut) if prefix.startswith("head") else tail_part(emitter, cut)
+            part = head_part(emitter, cut) if side == "head" else tail_part(emitter, cut)
             return StageEntry(stage.name, (self._piece(share.stage, emitter, part, prefix),))
         if share.units is not None:
             if share not in self.pieces:
@@ -87,8 +91,8 @@ class _Writer:
                 self.pieces[share] = self._piece(share.stage, emitter, part, f"{prefix}-{stage.name}")
             return StageEntry(stage.name, (self.pieces[share],))
         calls = tuple(
-            self._whole_call(stage, call, number)
-            for call, number in zip(stage.calls, self.found.calls[share.stage], strict=True)
+            self._whole_call(stage, call, analysis)
+            for call, analysis in zip(stage.calls, self.found.calls[share.stage], strict=True)
         )
         loop = None
         if stage.loop is not None:

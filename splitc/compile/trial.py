@@ -69,7 +69,10 @@ def _tolerance(found: PipelineAnalysis) -> float:
 
 
 def _identity(found: PipelineAnalysis, unrolled: Unrolled, cut: Cut) -> tuple[object, ...]:
-    """What tells a cut from others, in words that outlive a change in how nodes are grouped."""
+    """What tells a cut from all others, in words that outlive a change in how nodes are grouped.
+
+    A pipeline is more than its models: the same ones may run more often, or on other values.
+    """
     names = []
     for unit in cut.head:
         place = unrolled.places[unit]
@@ -80,4 +83,5 @@ def _identity(found: PipelineAnalysis, unrolled: Unrolled, cut: Cut) -> tuple[ob
         prefix = f"{found.pipeline.stages[place.stage].name}/" if found.pipeline.only is None else ""
         nodes = analysis.partition.graph.units[place.unit].nodes
         names += [f"{prefix}{analysis.sources.nodes[index].name or ''}" for index in nodes]
-    return cut.direction, [item.model.sha256 for item in found.analyses], sorted(names)
+    pipeline = found.pipeline.sha256 if found.pipeline.only is None else None
+    return cut.direction, pipeline, [item.model.sha256 for item in found.analyses], sorted(names)

@@ -31,7 +31,7 @@ class Device:
         self.processor = Processor(events)
 
     def believed(self, truth: Conditions, share: float, now_s: float) -> Conditions:
-        """The conditions that it decides by; *truth* is what a probe would find. There is no link while it avoids the cloud."""
+        """The conditions on which it bases its decision; *truth* is what a probe would find. There is no link while it avoids the cloud."""
         if not self.learns:
             return replace(truth, price=personal(truth.price, share))
         found = self.server_state.conditions(now_s)

@@ -66,7 +66,7 @@ class LinkSpec:
     """Both directions of a link between a device and a cloud.
 
     Attributes:
-        rtt_s: round trip of an empty packet; half of it each way.
+        rtt_s: round trip of an empty packet; each direction takes half of it.
         queue_bytes: size of each direction's queue of IP packets; a packet that finds it full is dropped.
         loss: share of packets that are lost, at random but reproducibly.
     """

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from splitc.bundle.manifest import Manifest
 from splitc.compile.compile import Compiled
-from tests.compile.pipeline.making import compiled, write_long
+from tests.compile.pipeline.making import DIFFUSION, compiled, write_diffusion, write_long
 from tests.running import tree
 
 
@@ -56,3 +57,20 @@ def test_only_what_runs_here_is_timed(made: Compiled) -> None:
 def test_times_are_kept_with_the_profiles_that_they_belong_to(made: Compiled, path: Path) -> None:
     compiled(path, path.parent / "again", cloud="local", cache=path.parent / "cache")
     assert tree(path.parent / "again") == tree(made.folder)
+
+
+def test_a_pipeline_of_the_same_models_that_repeats_them_more_often_is_timed_anew(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+
+    def kept() -> int:
+        return len(list((cache / "timings").glob("*.json")))
+
+    first = compiled(write_diffusion(tmp_path / "a"), tmp_path / "three", cloud="local", cache=cache)
+    assert kept() == len(first.manifest.cuts)
+    more = write_diffusion(tmp_path / "b", DIFFUSION.replace("times = 3", "times = 6"))
+    np.save(more.with_name("time.npy"), np.tile(np.load(more.with_name("time.npy")), (2, 1)))
+    np.savez(more.with_name("scales.npz"), keep=np.tile(np.load(more.with_name("scales.npz"))["keep"], 2))
+    second = compiled(more, tmp_path / "six", cloud="local", cache=cache)
+    targets = first.manifest.targets.cloud, second.manifest.targets.cloud
+    assert targets[0].profile_sha256 == targets[1].profile_sha256, "the models' own times are the same"
+    assert kept() == len(first.manifest.cuts) + len(second.manifest.cuts)
