@@ -12,6 +12,8 @@ from splitc.bundle.folder import MANIFEST, listed_files
 from splitc.common.errors import BundleError
 
 _PREFIX = ".splitc-"
+# Where bundles are written if no other folder is named.
+ARTIFACTS = Path("artifacts")
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def new_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
     _refuse_to_overwrite(folder)
     made = _make_parents(folder.parent)
     try:
-        _remove_leftovers(folder.parent)
+        remove_leftovers(folder.parent)
         with _work_folder(folder.parent) as work:
             staging, scratch = work / "bundle", work / "scratch"
             staging.mkdir()
@@ -100,7 +102,7 @@ def _make_parents(parent: Path) -> list[Path]:
     return missing
 
 
-def _remove_leftovers(parent: Path) -> None:
+def remove_leftovers(parent: Path) -> None:
     """Remove working folders of processes that were killed: these folders are no longer locked."""
     for path in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):  # locked, or gone already

@@ -11,7 +11,7 @@ from typing import Any, Never, cast
 
 import click
 
-from splitc.cli.options import examples
+from splitc.cli.options import OWN_PROCESS, examples
 from splitc.common.errors import SplitcError
 from splitc.common.records import did_you_mean
 
@@ -126,7 +126,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # set by nohup, or for a shell's background job
             signal.signal(number, _stop)
-    group(prog_name="splitc")
+    group(prog_name="splitc", obj=OWN_PROCESS)
 
 
 def _stop(number: int, _frame: FrameType | None) -> Never:

@@ -8,11 +8,15 @@ from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 import click
 
+from splitc.cli.apart import Limits, run_apart
 from splitc.cli.extras import needs_extra
-from splitc.cli.values import ANY_PATH, DIM, DURATION, FILE, FOLDER
+from splitc.cli.values import ANY_PATH, BYTES, DIM, DURATION, FILE, FOLDER
 from splitc.common.cache import default_cache_folder
 
 T = TypeVar("T")
+
+# The object of click's context where the command line is the whole process.
+OWN_PROCESS = object()
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 dim_option = click.option(
@@ -37,6 +41,19 @@ cache_option = click.option(
 )
 sla_option = click.option(
     "--sla", type=DURATION, help="Target latency: use the least cloud work that meets it (100ms)."
+)
+build_timeout_option = click.option(
+    "--build-timeout",
+    type=DURATION,
+    default="1h",
+    show_default=True,
+    help="How long the work on the model may take on this machine (10min).",
+)
+build_memory_option = click.option(
+    "--build-memory",
+    type=BYTES,
+    help="Maximum memory for running the model on this machine (8GB); splitc itself takes up to 1 GB more.  "
+    "[default: what is free]",
 )
 bundles_argument = click.argument("bundles", nargs=-1, required=True, type=ANY_PATH, metavar="BUNDLE...")
 
@@ -75,12 +92,23 @@ def takes(
     return declare
 
 
-def do(name: str, arguments: object) -> None:
+def do(name: str, arguments: object, within: Limits | None = None) -> None:
     """Import the module that does the work of the command *name*, and run it with the record *arguments*.
 
     A static import would make a circle: the module imports the record's class.
+
+    Args:
+        within: the limits of a process of its own, if the work needs one; other code that runs the command in its
+            own process has own limits.
     """
-    import_module(f"splitc.cli.commands.{name}").run(arguments)
+
+    def work() -> None:
+        import_module(f"splitc.cli.commands.{name}").run(arguments)
+
+    if within is not None and click.get_current_context().find_root().obj is OWN_PROCESS:
+        run_apart(work, within)
+    else:
+        work()
 
 
 def _differences(fields: Mapping[str, object], parameters: Mapping[str, click.Parameter]) -> list[str]:

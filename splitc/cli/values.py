@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from splitc.common.errors import InputError
 from splitc.profile.targets.description import network_names, target_names
 
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _JOULES = {"mj": 1e-3, "j": 1.0}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from splitc.bundle.folder import file_entry, write_manifest
 from splitc.bundle.manifest import Manifest
-from splitc.bundle.staging import new_folder
+from splitc.bundle.staging import ARTIFACTS, new_folder
 from splitc.common.cache import Cache
 from splitc.common.errors import TargetError
 from splitc.common.kinds import Direction
@@ -87,7 +87,7 @@ def compile_bundle(
     progress("Loading")
     pipeline = load_pipeline(path)
     directions = options.directions or _directions(pipeline)
-    folder = out or Path("artifacts") / f"{pipeline.name}-{device_target.name}"
+    folder = out or ARTIFACTS / f"{pipeline.name}-{device_target.name}"
     with new_folder(folder) as (staging, scratch):
         found = analyse_pipeline(pipeline, options.analysis, scratch, cache, progress)
         unrolled = unroll(found)

@@ -65,6 +65,8 @@ def load(path: Path, name: str | None = None) -> Model:
         ir.external_data.set_base_dir(model.graph, path.parent.absolute())
         normalize(model)
         infos = infer(model, {})
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file may raise any type of exception
         reason = onnx_file.first_line(error)
         raise ModelError(f"{path}: not a valid ONNX model ({reason}); export it again") from error

@@ -78,6 +78,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _parse(path: Path) -> onnx.ModelProto:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ModelError(f"{path}: is a pipe or a device, not a file; save the model to a file first")
     try:
         proto = onnx.load_model(path, format="protobuf", load_external_data=False)
     except FileNotFoundError as error:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
+from splitc.common.memory import at_most
 from splitc.common.values import FREE_DIM
 
 # Smaller constants are kept: shape inference reads target shapes and axes, but no weights.
 _INFERENCE_BYTES = 1024
+# What shape inference may take to follow values through the graph.
+_VALUES_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,8 @@ def infer(model: ir.Model, dims: Mapping[str, int]) -> dict[str, TensorInfo]:
     proto = _without_weights(model, dims)
     symbols = {dim.dim_param for info in proto.graph.input for dim in info.type.tensor_type.shape.dim}
     try:
-        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        proto = _inferred(proto)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, MemoryError):
         # The declared shapes contradict each other: only a run can tell the shapes of inner tensors.
         symbols.clear()
     infos = {value: TensorInfo(None, None) for value in _value_names(model)}
@@ -42,6 +45,18 @@ def infer(model: ir.Model, dims: Mapping[str, int]) -> dict[str, TensorInfo]:
         if info.name in infos and info.type.HasField("tensor_type"):
             infos[info.name] = _tensor_info(info.type.tensor_type, symbols)
     return infos
+
+
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Infer shapes, from the values of small constants where that takes little memory.
+
+    Values of a Range or Expand may be as many as a file asks for.
+    """
+    try:
+        with at_most(_VALUES_BYTES + 4 * proto.ByteSize()):
+            return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except MemoryError:
+        return onnx.shape_inference.infer_shapes(proto)
 
 
 def _without_weights(model: ir.Model, dims: Mapping[str, int]) -> onnx.ModelProto:

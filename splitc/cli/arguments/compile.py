@@ -6,7 +6,11 @@ from typing import Literal
 
 import click
 
+from splitc.bundle.staging import ARTIFACTS
+from splitc.cli.apart import Limits
 from splitc.cli.options import (
+    build_memory_option,
+    build_timeout_option,
     cache_option,
     dim_option,
     do,
@@ -47,6 +51,7 @@ class CompileArguments:
     simplify: bool
     verify: bool
     build_memory: int | None
+    build_timeout: float
     cache_dir: Path
     no_cache: bool
     as_json: bool
@@ -132,11 +137,8 @@ class CompileArguments:
     default=True,
     help="Run every cut and compare it with the whole model.  [default: verify]",
 )
-@click.option(
-    "--build-memory",
-    type=BYTES,
-    help="Maximum memory for running the model on this machine (8GB).  [default: what is free]",
-)
+@build_memory_option
+@build_timeout_option
 @cache_option
 @click.option(
     "--no-cache", is_flag=True, help="Ignore cached files, measure everything again, and cache nothing."
@@ -148,4 +150,9 @@ def compile_command(arguments: CompileArguments) -> None:
     MODEL is an ONNX file, or a .toml file that describes a pipeline of models. A bundle is a folder with heads, tails,
     their weights, a manifest and a report.
     """
-    do("compile", arguments)
+    output = arguments.output if arguments.output is not None else ARTIFACTS / arguments.model.stem
+    do(
+        "compile",
+        arguments,
+        Limits(arguments.model, arguments.build_timeout, arguments.build_memory, writes=output),
+    )

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import click
 
+from splitc.cli.apart import Limits
 from splitc.cli.options import (
+    build_memory_option,
+    build_timeout_option,
     cache_option,
     dim_option,
     do,
@@ -26,6 +29,8 @@ class InspectArguments:
     dims: tuple[tuple[str, int], ...]
     samples: tuple[Path, ...]
     simplify: bool
+    build_memory: int | None
+    build_timeout: float
     cache_dir: Path
     tensors: bool
     as_json: bool
@@ -43,6 +48,8 @@ class InspectArguments:
 @dim_option
 @samples_option
 @simplify_option
+@build_memory_option
+@build_timeout_option
 @cache_option
 @click.option(
     "--tensors",
@@ -55,4 +62,4 @@ def inspect_command(arguments: InspectArguments) -> None:
 
     MODEL is an ONNX file, or a .toml file that describes a pipeline of models.
     """
-    do("inspect", arguments)
+    do("inspect", arguments, Limits(arguments.path, arguments.build_timeout, arguments.build_memory))

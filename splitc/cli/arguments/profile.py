@@ -5,8 +5,12 @@ from pathlib import Path
 
 import click
 
+from splitc.cli.apart import Limits
 from splitc.cli.options import cache_option, do, examples, json_option, simplify_option, takes
 from splitc.cli.values import COUNTS, DIMS, DURATION, FILE, TARGET
+
+# After a signal, a profile ends programs and removes files on other machines.
+_GRACE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,4 +103,4 @@ def profile_command(arguments: ProfileArguments) -> None:
     The model is simplified first, as `splitc compile` does. One profile is kept for each number of threads and each size
     of the inputs; a new profile replaces the old one.
     """
-    do("profile", arguments)
+    do("profile", arguments, Limits(arguments.model, grace_s=_GRACE_S))

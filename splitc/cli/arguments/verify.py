@@ -5,7 +5,16 @@ from pathlib import Path
 
 import click
 
-from splitc.cli.options import do, examples, json_option, samples_option, takes
+from splitc.cli.apart import Limits
+from splitc.cli.options import (
+    build_memory_option,
+    build_timeout_option,
+    do,
+    examples,
+    json_option,
+    samples_option,
+    takes,
+)
 from splitc.cli.values import ANY_PATH, FILE
 
 
@@ -16,6 +25,8 @@ class VerifyArguments:
     bundle: Path
     model: Path | None
     samples: tuple[Path, ...]
+    build_memory: int | None
+    build_timeout: float
     as_json: bool
 
 
@@ -33,7 +44,9 @@ class VerifyArguments:
     help="Compare with this model or pipeline (.toml).  [default: the bundle's all-head or all-tail cut]",
 )
 @samples_option
+@build_memory_option
+@build_timeout_option
 @json_option
 def verify_command(arguments: VerifyArguments) -> None:
     """Check a bundle's files, and every cut against the whole model."""
-    do("verify", arguments)
+    do("verify", arguments, Limits(arguments.bundle, arguments.build_timeout, arguments.build_memory))

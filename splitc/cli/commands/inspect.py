@@ -36,7 +36,9 @@ def run(arguments: InspectArguments) -> None:
         else:
             show_bundle(manifest, results())
         return
-    options = AnalysisOptions(dict(arguments.dims), arguments.samples, arguments.simplify)
+    options = AnalysisOptions(
+        dict(arguments.dims), arguments.samples, arguments.simplify, arguments.build_memory
+    )
     cache = Cache(arguments.cache_dir)
     with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
         progress("Loading")
