@@ -1,5 +1,6 @@
 """Manifests made up for tests of what reads them."""
 
+import hashlib
 from collections.abc import Sequence
 
 from splitc.bundle.manifest import (
@@ -162,5 +163,6 @@ def manifest(
         regret=RegretEntry(0.01, 0.001, len(cuts), len(cuts)),
         cuts=tuple(cuts),
         files=tuple(FileEntry(path, 1, SHA) for path in ["weights.bin", *parts]),
+        computes={path: hashlib.sha256(path.encode()).hexdigest() for path in parts},
         notes=("made up",),
     )

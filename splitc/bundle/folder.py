@@ -4,9 +4,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from splitc.bundle.manifest import VERSION, FileEntry, Manifest
+from splitc.bundle.pairing import pairing
 from splitc.common.digests import json_sha256
 from splitc.common.errors import BundleError
 from splitc.common.records import RecordError, decode, encode
@@ -27,9 +27,8 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the facts that both sides must share: a bundle and its packed sides have the same digest."""
-        facts: Any = encode(self.manifest)
-        return json_sha256({key: facts[key] for key in facts if key not in ("files", "side")})
+        """SHA-256 of what its cuts compute: a bundle and its packed sides have the same digest."""
+        return json_sha256([pairing(self.manifest, cut) for cut in self.manifest.cuts])
 
 
 def read_bundle(folder: Path) -> Bundle:

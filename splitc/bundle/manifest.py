@@ -331,6 +331,8 @@ class Manifest:
 
     Attributes:
         direction: what the splits among the cuts are.
+        computes: digests of what the files of both sides compute, by name: equal ones do the same, wherever their
+            weights lie. From these, device and cloud tell whether they belong together; see `splitc.bundle.pairing`.
         side: whose files are there; one side's only in what was packed for it. Every cut is described all the same.
     """
 
@@ -343,6 +345,7 @@ class Manifest:
     regret: RegretEntry
     cuts: Annotated[tuple[CutEntry, ...], NOT_EMPTY]
     files: tuple[FileEntry, ...]
+    computes: dict[str, Sha256]
     notes: tuple[str, ...] = ()
     side: Literal["both", "device", "cloud"] = "both"
 
@@ -354,6 +357,12 @@ class Manifest:
         missing = sorted({file for part in parts if part is not None for file in part_files(part)} - listed)
         if missing:
             raise ValueError(f"cuts refer to {missing[0]}, which is not among the files")
+        named = {
+            file for cut in self.cuts for part in (cut.head, cut.tail) if part for file in part_files(part)
+        }
+        if named != self.computes.keys():
+            wrong = min(named ^ self.computes.keys())
+            raise ValueError(f"{wrong} is not in both the cuts and what files compute")
         if self.direction != direction_of(self.cuts):
             raise ValueError(
                 f"direction is {self.direction}, but that of the cuts is {direction_of(self.cuts)}"

@@ -1,7 +1,7 @@
 """Handle ONNX files with weights in a separate file: find the bytes they use, and copy them into one shared file."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,25 @@ def spans(proto: onnx.ModelProto) -> set[Span]:
     for tensor in _external(proto.graph):
         _refer(tensor, note)
     return found
+
+
+def contents_sha256(path: Path, weights: Mapping[int, bytes]) -> str:
+    """SHA-256 of what the ONNX file at *path* computes: the same wherever its weights lie, whoever wrote it.
+
+    Args:
+        weights: the digests of the weights that it refers to, by offset.
+
+    Raises:
+        ModelError: see `load`.
+    """
+    proto = load(path)
+    for field_name in ("producer_name", "producer_version", "doc_string", "metadata_props"):
+        proto.ClearField(field_name)
+    for tensor in _external(proto.graph):
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        del tensor.external_data[:]
+        tensor.external_data.add(key="sha256", value=weights[int(entries["offset"])].hex())
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
 
 
 def covers(used: set[Span], size_bytes: int) -> bool:
@@ -118,6 +137,10 @@ class WeightPool:
 
     out: BinaryIO
     placed: dict[bytes, int] = field(default_factory=dict)
+
+    def digests(self) -> dict[int, bytes]:
+        """The digests of what was placed so far, by offset."""
+        return {offset: digest for digest, offset in self.placed.items()}
 
     def place(self, chunks: Iterable[bytes | memoryview]) -> int:
         """Return the offset of the bytes *chunks*; they are written if they are new.

@@ -107,8 +107,8 @@ def compile_bundle(
             cut_set, ends(unrolled), costs, limits, directions=directions, max_cuts=max_cuts
         )
         progress("Writing heads and tails")
-        written, files = emit(found, unrolled, cut_set, staging)
-        cuts = cut_entries(found, unrolled, written, device, cloud)
+        emitted = emit(found, unrolled, cut_set, staging)
+        cuts = cut_entries(found, unrolled, emitted.cuts, device, cloud)
         notes = (
             *caveats((device_target, device.whole), (cloud_target, cloud.whole)),
             *found.notes,
@@ -117,10 +117,10 @@ def compile_bundle(
         tried: tuple[str, ...] = ("cuts were not verified: --no-verify",)
         if options.verify:
             cuts, tried = try_cuts(
-                found, unrolled, written, cuts, staging, device.whole, cloud.whole, cache, progress
+                found, unrolled, emitted.cuts, cuts, staging, device.whole, cloud.whole, cache, progress
             )
         progress("Writing the report")
-        manifest = describe(found, device.whole, cloud.whole, box, cut_set, cuts, files, (*notes, *tried))
+        manifest = describe(found, device.whole, cloud.whole, box, cut_set, cuts, emitted, (*notes, *tried))
         verdicts = judge(manifest, networks, options.sla_s)
         (staging / REPORT).write_text(report.render(manifest, verdicts, networks), encoding="utf-8")
         manifest = replace(manifest, files=(*manifest.files, file_entry(staging, REPORT)))

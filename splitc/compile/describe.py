@@ -9,7 +9,6 @@ from splitc.bundle.manifest import (
     BoundaryEntry,
     BoxEntry,
     CutEntry,
-    FileEntry,
     Manifest,
     ModelEntry,
     PartEntry,
@@ -21,7 +20,7 @@ from splitc.bundle.manifest import (
     direction_of,
 )
 from splitc.common.ort import RUNTIME_VERSION
-from splitc.compile.emit import Written
+from splitc.compile.emit import Emitted, Written
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.times import PipelineTimes
 from splitc.compile.pipeline.unrolled import Share, Unrolled
@@ -51,7 +50,7 @@ def describe(
     box: Box,
     cut_set: CutSet,
     cuts: tuple[CutEntry, ...],
-    files: Iterable[FileEntry],
+    emitted: Emitted,
     notes: tuple[str, ...],
 ) -> Manifest:
     """Fill in the manifest."""
@@ -64,7 +63,8 @@ def describe(
         box=BoxEntry(**asdict(box)),
         regret=RegretEntry(cut_set.regret_limit, cut_set.regret, len(cut_set.frontier), len(cut_set.cuts)),
         cuts=cuts,
-        files=tuple(sorted(files, key=lambda entry: entry.path)),
+        files=tuple(sorted(emitted.files, key=lambda entry: entry.path)),
+        computes=emitted.computes,
         notes=notes,
     )
 

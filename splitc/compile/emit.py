@@ -10,13 +10,26 @@ import numpy as np
 
 from splitc.bundle.folder import file_entry
 from splitc.bundle.manifest import CallEntry, FileEntry, LoopEntry, StageEntry
-from splitc.bundle.weights import WEIGHTS, WeightPool, weight_pool
+from splitc.bundle.weights import WEIGHTS, WeightPool, contents_sha256, weight_pool
 from splitc.compile.parts import Emitter, PartGraph, head_part, prepare, tail_part, write_part
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.stages import Loop, ModelCall, Stage
 from splitc.compile.pipeline.unrolled import Share, Unrolled, shares
 from splitc.solve.costs import Costs
 from splitc.solve.cuts import Cut, CutSet, make_cut
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """What was written of all cuts.
+
+    Attributes:
+        computes: see `Manifest`.
+    """
+
+    cuts: tuple["Written", ...]
+    files: tuple[FileEntry, ...]
+    computes: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +44,7 @@ class Written:
     tail_shares: tuple[Share, ...]
 
 
-def emit(
-    found: PipelineAnalysis, unrolled: Unrolled, cut_set: CutSet, folder: Path
-) -> tuple[tuple[Written, ...], tuple[FileEntry, ...]]:
+def emit(found: PipelineAnalysis, unrolled: Unrolled, cut_set: CutSet, folder: Path) -> Emitted:
     """Write every part of the cuts into *folder*; c0, c1, ... in the order of *cut_set*.
 
     Equal weights are written once, whichever models and parts they are of.
@@ -48,9 +59,13 @@ def emit(
             head = tuple(writer.stage(share, "head", number, cut) for share in first)
             tail = tuple(writer.stage(share, "tail", number, cut) for share in second)
             written.append(Written(f"c{number}", cut, head or None, tail or None, first, second))
-    files = writer.models + sorted(set(writer.arrays.values()))
-    files += [WEIGHTS] if (folder / WEIGHTS).exists() else []
-    return tuple(written), tuple(file_entry(folder, name) for name in files)
+    arrays = sorted(set(writer.arrays.values()))
+    weights = [WEIGHTS] if (folder / WEIGHTS).exists() else []
+    files = {name: file_entry(folder, name) for name in (*writer.models, *arrays, *weights)}
+    placed = pool.digests()
+    computes = {name: contents_sha256(folder / name, placed) for name in writer.models}
+    computes |= {name: files[name].sha256 for name in arrays}
+    return Emitted(tuple(written), tuple(files.values()), dict(sorted(computes.items())))
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from splitc.bundle.folder import MANIFEST, Bundle, file_entry, listed_files, read_bundle, write_manifest
+from splitc.bundle.folder import MANIFEST, file_entry, listed_files, read_bundle, write_manifest
 from splitc.bundle.manifest import Manifest
 from splitc.common.errors import BundleError
 from splitc.common.records import decode, encode
@@ -150,15 +150,6 @@ def test_file_entry(tmp_path: Path) -> None:
     entry = file_entry(tmp_path, "a")
     assert (entry.path, entry.bytes) == ("a", 0)
     assert entry.sha256.startswith("e3b0c44298fc1c149afbf4c8996fb924")
-
-
-def test_the_digest_is_of_what_both_sides_must_agree_on() -> None:
-    """It is the same for what was packed for one side, and another one for other cuts or times."""
-    whole = manifests.manifest()
-    for_device = replace(whole, side="device", files=tuple(f for f in whole.files if "tail" not in f.path))
-    other = replace(whole, cuts=(replace(whole.cuts[0], uplink_bytes=1), *whole.cuts[1:]))
-    assert Bundle(Path("a"), whole).digest == Bundle(Path("b"), for_device).digest
-    assert Bundle(Path("a"), whole).digest != Bundle(Path("a"), other).digest
 
 
 @pytest.mark.parametrize("side", ["device", "cloud"])

@@ -128,6 +128,7 @@ def sample(*cuts: CutEntry) -> Manifest:
         regret=RegretEntry(0.01, 0.0074, 52, len(cuts)),
         cuts=cuts,
         files=tuple(FileEntry(path, 12_345, "cd" * 32) for path in (*sorted(files), "weights.bin")),
+        computes=dict.fromkeys(files, "ef" * 32),
         notes=("sized at N=1", "the graph is cut as it is"),
     )
 

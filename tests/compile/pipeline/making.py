@@ -206,7 +206,7 @@ def shipped(made: Made, cuts: Sequence[Cut]) -> tuple[CutEntry, ...]:
     bundle = made.folder / "bundle"
     bundle.mkdir()
     cut_set = CutSet(tuple(cuts), tuple(cuts), 0.0, 0.01)
-    written, _ = emit(made.found, made.unrolled, cut_set, bundle)
+    written = emit(made.found, made.unrolled, cut_set, bundle).cuts
     times = made_up_times(made.found, made.unrolled)
     entries = cut_entries(made.found, made.unrolled, written, times, times)
     sides = times.whole, times.whole
