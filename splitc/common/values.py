@@ -77,6 +77,27 @@ def concrete_shape(shape: Iterable[int | str], dims: Mapping[str, int]) -> tuple
     return tuple(dims[dim] if isinstance(dim, str) else dim for dim in shape)
 
 
+def fits_shape(shape: tuple[int, ...], wanted: tuple[int | str, ...], sizes: dict[str, int]) -> bool:
+    """Return whether *shape* is as *wanted*.
+
+    Args:
+        sizes: the symbolic sizes of one request, by name. The first tensor that has a symbol adds its size.
+    """
+    return shape == wanted or (
+        len(shape) == len(wanted)
+        and all(
+            dim == FREE_DIM or size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
+            for size, dim in zip(shape, wanted, strict=True)
+        )
+    )
+
+
+def shown_sizes(shape: Iterable[int | str], sizes: Mapping[str, int]) -> str:
+    """Say which symbolic dimensions of *shape* have a size already: " with batch = 2"; empty if none has."""
+    known = [f"{dim} = {sizes[dim]}" for dim in shape if isinstance(dim, str) and dim in sizes]
+    return f" with {', '.join(dict.fromkeys(known))}" if known else ""
+
+
 def value_bytes(value: Value) -> int:
     """Bytes of a value on the wire: raw elements; strings and map keys with a 4-byte length each."""
     if isinstance(value, dict):

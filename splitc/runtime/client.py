@@ -16,7 +16,7 @@ from splitc.protocol import messages
 from splitc.runtime.estimate.estimator import ObservedExchange
 from splitc.runtime.estimate.probing import BARE_BYTES, DOWN_BYTES, UP_BYTES
 from splitc.runtime.http.transport import Reply, Transport
-from splitc.runtime.tensor_checks import check_outputs
+from splitc.runtime.tensor_checks import check_outputs, symbol_sizes
 
 _OK, _NOT_FOUND, _BAD_METHOD = 200, 404, 405
 _SHOWN_CHARACTERS = 200
@@ -38,6 +38,7 @@ class Client:
         self._paths = {
             cut.id: f"/v2/models/{quote(f'{model}.{cut.id}', safe='')}/infer" for cut in bundle.manifest.cuts
         }
+        self._inputs = bundle.manifest.model.inputs
         self._digest = bundle.digest
         self._transport = transport
 
@@ -72,7 +73,7 @@ class Client:
         outputs = messages.decode_response(
             reply.body, messages.json_size(reply.headers.get(messages.JSON_SIZE.lower()))
         )
-        check_outputs(wanted, outputs)
+        check_outputs(wanted, outputs, symbol_sizes((*self._inputs, *cut.sent), values))
         return Answer(outputs, _exchange(reply, message.nbytes, cut.cloud_s))
 
     def probe(self, *, deadline_s: float) -> Iterator[ObservedExchange]:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from splitc.bundle.manifest import TensorEntry
+from splitc.bundle.manifest import BoundaryEntry, TensorEntry
 from splitc.common.errors import InputError, ProtocolError
-from splitc.common.values import FREE_DIM, Value, dtype_name
+from splitc.common.values import FREE_DIM, Value, dtype_name, fits_shape, shown_sizes
 
 # Strings, sequences and maps are not checked here: ONNX Runtime reports what is wrong with them.
 _UNCHECKED = "object"
@@ -29,8 +29,27 @@ def checked_inputs(entries: Iterable[TensorEntry], inputs: Mapping[str, Value]) 
     return {name: _checked_input(entry, inputs[name], dims) for name, entry in wanted.items()}
 
 
-def check_outputs(entries: Iterable[TensorEntry], outputs: Mapping[str, Value]) -> None:
+def symbol_sizes(
+    entries: Iterable[TensorEntry | BoundaryEntry], values: Mapping[str, Value]
+) -> dict[str, int]:
+    """Return the sizes of the symbolic dimensions in one request, by name; the first of *entries* that has one decides."""
+    sizes: dict[str, int] = {}
+    for entry in entries:
+        value = values.get(entry.name)
+        if isinstance(value, np.ndarray) and value.ndim == len(entry.shape):
+            for dim, size in zip(entry.shape, value.shape, strict=True):
+                if isinstance(dim, str) and dim != FREE_DIM:
+                    sizes.setdefault(dim, size)
+    return sizes
+
+
+def check_outputs(
+    entries: Iterable[TensorEntry], outputs: Mapping[str, Value], sizes: Mapping[str, int]
+) -> None:
     """Check the outputs that a server sent.
+
+    Args:
+        sizes: symbolic sizes of the request. Those that it does not determine must be the same in all outputs.
 
     Raises:
         ProtocolError: an output is missing or unknown, or has a wrong type or shape.
@@ -38,8 +57,12 @@ def check_outputs(entries: Iterable[TensorEntry], outputs: Mapping[str, Value]) 
     wanted = {entry.name: entry for entry in entries}
     if outputs.keys() != wanted.keys():
         raise ProtocolError(f"the server answered {_listed(outputs)} instead of {_listed(wanted)}")
+    known = dict(sizes)
     for name, entry in wanted.items():
-        wrong = _mismatch(entry, outputs[name])
+        value = outputs[name]
+        wrong = _mismatch(entry, value)
+        if wrong is None and entry.dtype != _UNCHECKED and not fits_shape(value.shape, entry.shape, known):
+            wrong = _wrong_shape(entry, value) + shown_sizes(entry.shape, known)
         if wrong is not None:
             raise ProtocolError(f"the server's output '{name}' {wrong}")
 
@@ -73,7 +96,11 @@ def _mismatch(entry: TensorEntry, value: Value) -> str | None:
     fits = value.ndim == len(entry.shape) and all(
         isinstance(dim, str) or dim == size for dim, size in zip(entry.shape, value.shape, strict=True)
     )
-    return None if fits else f"must have the shape {_shown(entry.shape)}, found {_shown(value.shape)}"
+    return None if fits else _wrong_shape(entry, value)
+
+
+def _wrong_shape(entry: TensorEntry, value: Value) -> str:
+    return f"must have the shape {_shown(entry.shape)}, found {_shown(value.shape)}"
 
 
 def _shown(shape: Iterable[int | str]) -> str:

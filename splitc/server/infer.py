@@ -15,7 +15,7 @@ from splitc.server.jobs import Ran, ServerJob
 from splitc.server.metrics import Metrics
 from splitc.server.options import ServerOptions
 from splitc.server.pricing import Meter
-from splitc.server.request_limits import SizeLimits, check_inputs, size_limits, wanted_outputs
+from splitc.server.request_limits import SizeLimits, check_inputs, check_made, size_limits, wanted_outputs
 from splitc.server.tails.part import ServedPart
 
 # JSON larger than this is read and written in another thread, so that it does not block the event loop.
@@ -77,8 +77,9 @@ class Inference:
         self._hold(held_bytes)
         try:
             request = await self._request(exchange, json_bytes, limit_bytes)
-            check_inputs(part, request.inputs)
+            sizes = check_inputs(part, request.inputs)
             ran = await self._run(exchange, part, request)
+            _check_outputs(part, ran, sizes)
         finally:
             self._held_bytes -= held_bytes
         if _text_numbers(ran, request) <= _QUICK_JSON_BYTES // _NUMBER_BYTES:
@@ -142,6 +143,14 @@ class Inference:
     def _withdraw(self, job: ServerJob, reason: Callable[[], Exception]) -> None:
         if not job.future.done() and self._batcher.withdraw(job):
             job.future.set_result(reason())
+
+
+def _check_outputs(part: ServedPart, ran: Ran, sizes: dict[str, int]) -> None:
+    """Check what the model made: a wrong shape is the fault of the model, not of the request."""
+    try:
+        check_made(part, ran.outputs, sizes)
+    except ModelError as error:
+        raise Refusal(500, "failed", str(error)) from error
 
 
 def _check_bundle(exchange: Exchange, part: ServedPart) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from splitc.bundle.manifest import TensorEntry
-from splitc.common.errors import InputError
+from splitc.common.errors import InputError, ModelError
 from splitc.common.records import did_you_mean
-from splitc.common.values import Array
+from splitc.common.values import Array, fits_shape, shown_sizes
 from splitc.protocol.tensors import datatype, datatype_of
 from splitc.server.tails.part import File, ServedPart
 
@@ -25,7 +25,6 @@ _MAX_TEXT_BYTES = 32 << 20  # more is not parsed
 _SYMBOLIC_FACTOR = 64
 _SYMBOLIC_BYTES = 1 << 20  # at least: a small tensor may grow by more
 _UNKNOWN_BYTES = 64 << 20
-_UNNAMED = "?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,8 @@ def _raw_bytes(entry: TensorEntry) -> int:
     return entry.bytes
 
 
-def check_inputs(part: ServedPart, inputs: Mapping[str, Array]) -> None:
-    """Check that *inputs* are valid for *part*.
+def check_inputs(part: ServedPart, inputs: Mapping[str, Array]) -> dict[str, int]:
+    """Check that *inputs* are valid for *part*, and return the sizes of its symbolic dimensions in this request.
 
     Raises:
         InputError: one is missing, unknown, or of another datatype or shape; names what is wanted.
@@ -78,10 +77,29 @@ def check_inputs(part: ServedPart, inputs: Mapping[str, Array]) -> None:
         if entry.name not in inputs:
             raise InputError(f"input '{entry.name}' of model '{part.name}' is missing; give {_wanted(part)}")
         array = inputs[entry.name]
-        if not _has_datatype(array.dtype, entry.dtype) or not _fits(array.shape, entry.shape, sizes):
+        if not _has_datatype(array.dtype, entry.dtype) or not fits_shape(array.shape, entry.shape, sizes):
             raise InputError(
                 f"input '{entry.name}' of model '{part.name}' is {datatype_of(array)} {list(array.shape)}, "
-                f"but {_described(entry)} is wanted{_sizes(entry, sizes)}"
+                f"but {_described(entry)} is wanted{shown_sizes(entry.shape, sizes)}"
+            )
+    return sizes
+
+
+def check_made(part: ServedPart, outputs: Mapping[str, Array], sizes: dict[str, int]) -> None:
+    """Check that the *outputs* that *part* made have the shapes that it declares.
+
+    Args:
+        sizes: symbolic sizes of the request, see `check_inputs`. An output adds those that no input has.
+
+    Raises:
+        ModelError: an output has another shape.
+    """
+    for entry in part.outputs:
+        array = outputs.get(entry.name)
+        if array is not None and not fits_shape(array.shape, entry.shape, sizes):
+            raise ModelError(
+                f"model '{part.name}' made '{entry.name}' of shape {list(array.shape)}, but it declares "
+                f"{_described(entry)}{shown_sizes(entry.shape, sizes)}"
             )
 
 
@@ -90,29 +108,12 @@ def _has_datatype(dtype: np.dtype[Any], name: str) -> bool:
     return datatype_of(np.empty(0, dtype)) == datatype(name)
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...], sizes: dict[str, int]) -> bool:
-    """Whether *shape* is as *wanted*; *sizes* gathers what symbolic dimensions are in one request."""
-    return shape == wanted or (
-        len(shape) == len(wanted)
-        and all(
-            dim == _UNNAMED or size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
-            for size, dim in zip(shape, wanted, strict=True)
-        )
-    )
-
-
 def _wanted(part: ServedPart) -> str:
     return ", ".join(f"'{entry.name}' {_described(entry)}" for entry in part.inputs)
 
 
 def _described(entry: TensorEntry) -> str:
     return f"{datatype(entry.dtype)} [{', '.join(map(str, entry.shape))}]"
-
-
-def _sizes(entry: TensorEntry, sizes: Mapping[str, int]) -> str:
-    """The sizes of its symbolic dimensions that another input has already set."""
-    known = [f"{dim} = {sizes[dim]}" for dim in entry.shape if isinstance(dim, str) and dim in sizes]
-    return f" with {', '.join(known)}" if known else ""
 
 
 def wanted_outputs(part: ServedPart, names: tuple[str, ...] | None) -> tuple[str, ...]:

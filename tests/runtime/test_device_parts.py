@@ -16,7 +16,7 @@ from splitc.common import ort
 from splitc.common.errors import InputError, ModelError, ProtocolError
 from splitc.common.values import difference
 from splitc.runtime.device_parts import DeviceParts
-from splitc.runtime.tensor_checks import check_outputs, checked_inputs
+from splitc.runtime.tensor_checks import check_outputs, checked_inputs, symbol_sizes
 from tests.conftest import Tiny
 from tests.runtime import servers
 
@@ -147,6 +147,46 @@ def test_strings_and_sequences_are_left_to_the_runtime() -> None:
     "outputs", [{}, {"x": X}, {"x": X, "z": X}, {"x": X, "z": Z, "more": X}, {"x": X.T, "z": Z}]
 )
 def test_outputs_that_are_not_those_promised(outputs: dict[str, object]) -> None:
-    check_outputs(ENTRIES, {"x": X, "z": Z})
+    check_outputs(ENTRIES, {"x": X, "z": Z}, {})
     with pytest.raises(ProtocolError, match="the server"):
-        check_outputs(ENTRIES, outputs)
+        check_outputs(ENTRIES, outputs, {})
+
+
+FREE = TensorEntry("w", "float32", ("made", "?"), None)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "outputs", "says"),
+    [
+        (
+            {"batch": 1},
+            {"x": X, "w": X},
+            r"'x' must have the shape \[batch, 3\], found \[2, 3\] with batch = 1",
+        ),
+        ({"batch": 2}, {"x": X[:0], "w": X}, r"found \[0, 3\] with batch = 2"),
+        (
+            {"made": 3},
+            {"x": X, "w": X},
+            r"'w' must have the shape \[made, \?\], found \[2, 3\] with made = 3",
+        ),
+    ],
+)
+def test_symbolic_sizes_of_outputs_are_those_of_the_request(
+    sizes: dict[str, int], outputs: dict[str, object], says: str
+) -> None:
+    check_outputs([ENTRIES[0], FREE], {"x": X, "w": X}, {"batch": 2})
+    with pytest.raises(ProtocolError, match=says):
+        check_outputs([ENTRIES[0], FREE], outputs, sizes)
+
+
+def test_a_symbolic_size_that_no_input_has_is_the_same_in_all_outputs() -> None:
+    check_outputs(ENTRIES, {"x": X, "z": Z}, {})
+    with pytest.raises(
+        ProtocolError, match=r"'z' must have the shape \[batch, \?\], found \[1, 5\] with batch = 2"
+    ):
+        check_outputs(ENTRIES, {"x": X, "z": Z[:1]}, {})
+
+
+def test_the_first_tensor_that_has_a_symbol_says_its_size() -> None:
+    text = TensorEntry("s", "object", ("batch",), None)
+    assert symbol_sizes([text, *ENTRIES], {"s": ["a", "b", "c"], "x": X, "z": Z}) == {"batch": 2}

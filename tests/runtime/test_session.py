@@ -216,6 +216,8 @@ def wrong(change: str) -> servers.Change:
         "name": {"other": np.zeros((1, 10), np.float32)},
         "dtype": {"logits": np.zeros((1, 10), np.float64)},
         "shape": {"logits": np.zeros((1, 11), np.float32)},
+        "more rows": {"logits": np.zeros((2, 10), np.float32)},
+        "no rows": {"logits": np.zeros((0, 10), np.float32)},
         "none": {},
     }
 
@@ -252,6 +254,8 @@ CHANGED_ANSWERS: dict[str, servers.Change] = {
     "wrong name": wrong("name"),
     "wrong dtype": wrong("dtype"),
     "wrong shape": wrong("shape"),
+    "more rows than were asked for": wrong("more rows"),
+    "no rows": wrong("no rows"),
     "no outputs": wrong("none"),
     **{f"status {status}": refusing(status) for status in (302, 400, 401, 403, 404, 412, 500, 503, 504)},
     "status 503, later": refusing(503, {"Retry-After": "2"}),

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,6 @@ from tests import manifests
 LIMIT_S = 60.0  # nothing takes that long, unless something hangs
 DIGEST = "ab" * 32
 X = TensorEntry("x", "float32", ("batch", 3), 12)
-Y = TensorEntry("y", "float32", ("batch", 3), 12)
 
 
 def double(inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -39,11 +38,13 @@ def make_part(
     run: Run = double,
     *,
     inputs: tuple[TensorEntry, ...] = (X,),
-    outputs: tuple[TensorEntry, ...] = (Y,),
+    outputs: tuple[TensorEntry, ...] | None = None,
     max_batch: int = 8,
     cut: CutEntry = manifests.CUTS[1],
 ) -> ServedPart:
-    return ServedPart(name, DIGEST, cut, inputs, outputs, File(name, max_batch, run))
+    """A part of one file; its output is like its first input, unless others are given."""
+    made = (replace(inputs[0], name="y"),) if outputs is None else outputs
+    return ServedPart(name, DIGEST, cut, inputs, made, File(name, max_batch, run))
 
 
 @dataclass

@@ -381,3 +381,26 @@ def test_an_unmodified_public_client(tiny: Tiny) -> None:
         assert triton.infer(part.name, asked).as_numpy(part.outputs[0].name) is not None
         with pytest.raises(client.InferenceServerException, match="there is no such model here"):
             triton.infer("nothing", asked)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_a_model_that_makes_another_batch_than_it_was_given(rows: int) -> None:
+    def wrong(_: object, __: object) -> dict[str, Array]:
+        return {"y": np.zeros((rows, 3), np.float32)}
+
+    with running(make_part(run=wrong)) as server:
+        answer = infer_once(server, "made.c1", ones(2))
+    assert answer.status == 500
+    assert f"made 'y' of shape [{rows}, 3], but it declares FP32 [batch, 3] with batch = 2" in answer.error
+
+
+def test_each_request_of_a_batch_has_its_own_sizes() -> None:
+    gated, asking = Gated(), Asking()
+    with running(make_part(run=gated)) as server:
+        for rows in (1, 2, 3):
+            asking.start(server, "made.c1", ones(rows))
+        until(lambda: bool(gated.rows) and server.queued() == 2, "two wait for the first")
+        gated.gate.set()
+        made = [answer.outputs()["y"] for answer in asking.finish()]
+    assert [len(array) for array in made] == [1, 2, 3]
+    assert len(gated.rows) == 2

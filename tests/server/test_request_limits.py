@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from splitc.bundle.manifest import TensorEntry
-from splitc.common.errors import InputError
+from splitc.common.errors import InputError, ModelError
 from splitc.common.values import Array
-from splitc.server.request_limits import check_inputs, rows, size_limits, wanted_outputs
+from splitc.server.request_limits import check_inputs, check_made, rows, size_limits, wanted_outputs
 from splitc.server.tails.part import File
 from tests.server.serving import double, make_part
 
@@ -84,3 +84,14 @@ def test_what_cannot_be_batched_takes_a_whole_batch() -> None:
     assert rows(file, zeros(x=(), mask=(2, 4))) == 8
     assert rows(file, {}) == 8
     assert rows(File("made", 1, double), zeros(x=(2, 3))) == 1
+
+
+def test_sizes_that_no_input_has_are_the_same_in_all_outputs() -> None:
+    outputs = tuple(TensorEntry(name, "float32", ("n", "?"), None) for name in ("y", "z"))
+    part = make_part(inputs=(FIXED,), outputs=outputs)
+    check_made(part, zeros(y=(2, 3), z=(2, 5)), {})
+    check_made(part, zeros(z=(7, 1)), {})
+    with pytest.raises(
+        ModelError, match=r"made 'z' of shape \[1, 5\], but it declares FP32 \[n, \?\] with n = 2"
+    ):
+        check_made(part, zeros(y=(2, 3), z=(1, 5)), {})

@@ -1,6 +1,7 @@
 """The tensors in requests for a cut and in their answers."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import onnx
 
@@ -19,7 +20,7 @@ class NotOffered(Exception):  # noqa: N818 - the reason is told, and others are 
 
 
 def declared(bundle: Bundle, cut: CutEntry, file: str) -> tuple[Tensors, Tensors]:
-    """Inputs and outputs as *file*, all that the cloud runs of *cut*, declares them.
+    """Inputs as *file*, all that the cloud runs of *cut*, declares them; outputs with the shapes in the manifest.
 
     Raises:
         NotOffered: the protocol cannot carry one.
@@ -27,11 +28,16 @@ def declared(bundle: Bundle, cut: CutEntry, file: str) -> tuple[Tensors, Tensors
     graph = load(bundle.path(file)).graph
     known = (*bundle.manifest.model.outputs, *cut.boundary, *(cut.downloads or ()), *cut.sent)
     sizes = {entry.name: entry.bytes for entry in known}
+    shapes = {entry.name: entry.shape for entry in known}
     given = {entry.name for entry in cut.sent}
-    inputs = [port for port in graph.input if port.name in given]
-    return _checked(_entry(port, sizes) for port in inputs), _checked(
-        _entry(port, sizes) for port in graph.output
-    )
+    inputs = [_entry(port, sizes) for port in graph.input if port.name in given]
+    # Models may declare other shapes of outputs than they make, and ONNX Runtime only warns of that. The shapes in the
+    # manifest were found without these declarations.
+    outputs = [
+        replace(entry, shape=shapes.get(entry.name, entry.shape))
+        for entry in (_entry(port, sizes) for port in graph.output)
+    ]
+    return _checked(inputs), _checked(outputs)
 
 
 def recorded(bundle: Bundle, cut: CutEntry, made: Iterable[str]) -> tuple[Tensors, Tensors]:
