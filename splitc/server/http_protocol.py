@@ -15,6 +15,8 @@ from uvicorn.server import ServerState
 
 from splitc.protocol.tensors import Buffer
 from splitc.server.exchange import BODY, GONE, VIEWS, Exchange, Receive, Scope, Send
+from splitc.server.http_flow import AnswerWriter, PipelineFlow, PlacedBody
+from splitc.server.http_head import Unacceptable, check_framing, without_upgrade
 from splitc.server.options import ListenOptions
 from splitc.server.request_limits import MAX_HEAD_BYTES
 
@@ -23,7 +25,6 @@ _TOLD = 64
 _LINGER_S = 2.0
 # The size of the buffer for heads and small bodies; larger bodies are received in their final place.
 _PIECE_BYTES = 16 << 10
-_INTERIM = b"HTTP/1.1 1"
 
 Complaint = Callable[[str, str], None]
 
@@ -35,73 +36,13 @@ async def busy(scope: Scope, receive: Receive, send: Send) -> None:
     await exchange.answer_json(503, {"error": "this server has too many connections; try again"}, headers)
 
 
-class _Together:
-    """A transport that collects an answer and sends it with one system call, so that head and body arrive together."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._parts: list[Buffer] = []
-        self.is_closing = transport.is_closing
-
-    def write(self, data: Buffer) -> None:
-        """Keep *data* until `flush`; an interim answer, such as 100 Continue, is sent at once."""
-        is_first = not self._parts
-        self._parts.append(data)
-        if is_first and data[: len(_INTERIM)] == _INTERIM:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what was written."""
-        parts, self._parts = self._parts, []
-        if parts:
-            self._transport.writelines(parts)
-
-    def close(self) -> None:
-        """Send what was written, then close the connection."""
-        self.flush()
-        self._transport.close()
-
-
-class _Body:
-    """The body of a request, which is received directly into *target*.
-
-    Attributes:
-        came: number of bytes received so far; bytes beyond *target* are counted but not kept.
-        whole: a future that is done when all of the body has arrived; None if nobody waits for it.
-    """
-
-    def __init__(self, target: memoryview) -> None:
-        self._target = target
-        self.whole: asyncio.Future[None] | None = None
-        self.came = 0
-
-    @property
-    def left(self) -> memoryview:
-        """The part of *target* that is still to be filled."""
-        return self._target[self.came :]
-
-    def add(self, piece: Buffer) -> None:
-        """Append the received *piece*."""
-        before, self.came = self.came, self.came + len(piece)
-        if self.came <= len(self._target):
-            self._target[before : self.came] = piece
-
-    def end(self, error: Exception | None = None) -> None:
-        """Record that the body is complete, or that it failed with *error*."""
-        if self.whole is not None and not self.whole.done():
-            if error is None:
-                self.whole.set_result(None)
-            else:
-                self.whole.set_exception(error)
-
-
 class Receiver(asyncio.BufferedProtocol):
     """Receives for *protocol*: the system writes large bodies directly to their final place, without a copy."""
 
     def __init__(self, protocol: "Protocol") -> None:
         self._protocol = protocol
         self._piece = memoryview(bytearray(_PIECE_BYTES))
-        self._body: _Body | None = None
+        self._body: PlacedBody | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -154,15 +95,18 @@ class Protocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._refused = False
+        self._refusal: tuple[int, str] | None = None
+        self._plain_head = b""
         self._gone: Callable[[], None] | None = None
-        self.body: _Body | None = None
+        self.body: PlacedBody | None = None
 
     # --- what asyncio calls ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)
-        self._answers = _Together(transport)
+        self.flow = PipelineFlow(transport, self.pipeline)
+        self._answers = AnswerWriter(transport)
         if len(self.connections) > self._listen.max_connections + _TOLD:
             transport.abort()
         elif len(self.connections) > self._listen.max_connections:
@@ -184,17 +128,51 @@ class Protocol(HttpToolsProtocol):
         """Parse what came."""
         if self._refused:
             return
-        super().data_received(data)  # type: ignore[arg-type]
-        if self._refused:
+        before = self.cycle
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as error:
+            why = error.__context__
+            if isinstance(why, Unacceptable):
+                self._refuse(why.status, str(why))
+            else:
+                self._refuse(400, "Invalid HTTP request received.")
             return
-        if self._in_head:
+        if self._in_head or self.cycle.more_body:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, f"the headers are larger than {MAX_HEAD_BYTES} bytes")
-        elif self.cycle.more_body and self.body is None and not self.cycle.response_complete:
-            self.flow.pause_reading()  # until the application says where to put the rest of the body
+                return
+        if not self._in_head and self.body is None:
+            self._pause(is_new=self.cycle is not before)
 
-    def body_received(self, body: _Body, count: int) -> None:
+    def _pause(self, *, is_new: bool) -> None:
+        """Read no more of a body until the application says where to put it, or takes what has come.
+
+        A piece without any of the body, such as the size of a chunk, does not wake an application that waits.
+        """
+        cycle = self.cycle
+        if cycle.more_body and not cycle.response_complete and (is_new or cycle.body):
+            self.flow.pause_reading()
+
+    def _parse(self, data: Buffer) -> None:
+        """Parse *data*. After the head of a request that wishes another protocol, the parser takes the rest for that
+        protocol; so a new parser gets the head without the wish, and the rest.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as pause:
+                data = memoryview(data)[pause.args[0] :]
+            else:
+                return
+            self._replace_parser()
+            self.parser.feed_data(self._plain_head)
+            if not data:
+                return
+
+    def body_received(self, body: PlacedBody, count: int) -> None:
         """Record that *count* bytes of *body* were received in place."""
         body.came += count
         if not body.left and body is self.body:
@@ -221,14 +199,28 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its head has come."""
+        version = self.parser.get_http_version()
+        if self.parser.should_upgrade():
+            self._plain_head = without_upgrade(self.parser.get_method(), self.url, version, self.headers)
+            return
+        check_framing(version, self.headers)
         super().on_headers_complete()
         self.cycle.transport = self._answers  # type: ignore[assignment]
-        self._in_head = False
+        self._in_head, self._head_bytes = False, 0
         self._expect_within(self._listen.request_s)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header has come, or one after the last chunk of a body, which says nothing that the server needs."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_chunk_complete(self) -> None:
+        """A chunk of a body has come, so what comes next may be as long as headers again."""
+        self._head_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body. The first part is passed on as it is; uvicorn would copy it twice."""
-        cycle = self.cycle
+        cycle, self._head_bytes = self.cycle, 0
         if not cycle.body and not cycle.response_complete:
             cycle.body = body  # type: ignore[assignment]
             cycle.message_event.set()
@@ -239,6 +231,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """All of it has come."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self._due_s = math.inf
         if self.body is not None:
@@ -250,11 +244,11 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """All of an answer was written."""
         self._answers.flush()
+        was_last = not self.pipeline
         super().on_response_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP."""
-        self._refuse(400, msg)
+        self.flow.resume_reading()  # uvicorn does so before it takes the next request from the pipeline
+        if was_last and self._refusal is not None:
+            self._tell_refusal(*self._refusal)
 
     # --- what the application calls ---
 
@@ -263,7 +257,7 @@ class Protocol(HttpToolsProtocol):
         cycle = self.cycle
         if self.pipeline or cycle.waiting_for_100_continue:
             return None  # the cycle belongs to another request, or the client waits for 100 Continue
-        body = _Body(target)
+        body = PlacedBody(target)
         body.add(cycle.body)
         cycle.body = bytearray()
         if not cycle.more_body:
@@ -277,7 +271,7 @@ class Protocol(HttpToolsProtocol):
             self._begin_anew()
         return body.came
 
-    def _take(self, body: _Body) -> None:
+    def _take(self, body: PlacedBody) -> None:
         """Read at once what has arrived in the socket's buffer: that is faster than a turn of the event loop.
 
         If nothing has arrived, or the connection is lost, the event loop will find that out later.
@@ -286,7 +280,7 @@ class Protocol(HttpToolsProtocol):
             with suppress(OSError):
                 body.came += os.readv(self.transport.get_extra_info("socket").fileno(), [body.left])
 
-    async def _rest(self, body: _Body, within_s: float) -> None:
+    async def _rest(self, body: PlacedBody, within_s: float) -> None:
         body.whole = self.loop.create_future()
         self.flow.resume_reading()
         self._expect_within(within_s)
@@ -300,9 +294,12 @@ class Protocol(HttpToolsProtocol):
 
     def _begin_anew(self) -> None:
         """Replace the parser, which did not see the body, by a new one that expects the next request."""
+        self._replace_parser()
+        self.on_message_complete()
+
+    def _replace_parser(self) -> None:
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
-        self.on_message_complete()
 
     def _watch(self, gone: Callable[[], None] | None) -> None:
         self._gone = gone
@@ -345,12 +342,33 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _refuse(self, status: int, sentence: str) -> None:
-        """Answer a request that the application cannot be given, and end the connection.
-
-        Reading goes on for a moment: closing at once would reset the connection, and the answer would be lost.
-        """
+        """Answer a request that the application cannot be given, after the requests before it, and end the connection."""
         self._complain(self._peer, sentence)
-        self._refused = True
+        self._refused, self._due_s = True, math.inf
+        cycle, is_last = self.cycle, not self.pipeline
+        if self._in_head:
+            is_next = is_last and (cycle is None or cycle.response_complete)
+        elif (
+            is_last
+        ):  # the body of a request that runs is damaged: its answer is this one, if it has none yet
+            if cycle.response_started:
+                self.transport.close()
+                return
+            cycle.disconnected = is_next = True
+            cycle.message_event.set()
+        else:
+            self.pipeline.popleft()
+            is_next = False
+        if is_next:
+            self._tell_refusal(status, sentence)
+        else:
+            self._refusal = status, sentence
+
+    def _tell_refusal(self, status: int, sentence: str) -> None:
+        """Answer. Reading goes on for a moment: closing at once would reset the connection, and the answer would be lost."""
+        if self.transport.is_closing():
+            return
+        self._refusal = None
         body = b'{"error": "%s"}' % sentence.encode()
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"

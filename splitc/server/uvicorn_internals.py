@@ -18,10 +18,11 @@ INTERNALS: Mapping[str, frozenset[str]] = {
             "connection_made",
             "connections",
             "cycle",
-            "data_received",
             "flow",
+            "headers",
             "loop",
             "on_body",
+            "on_header",
             "on_headers_complete",
             "on_message_begin",
             "on_message_complete",
@@ -32,17 +33,19 @@ INTERNALS: Mapping[str, frozenset[str]] = {
             "resume_writing",
             "scheme",
             "scope",
-            "send_400_response",
             "transport",
+            "url",
         }
     ),
     "uvicorn.protocols.http.httptools_impl:RequestResponseCycle": frozenset(
         {
             "body",
+            "disconnected",
             "keep_alive",
             "message_event",
             "more_body",
             "response_complete",
+            "response_started",
             "transport",
             "waiting_for_100_continue",
         }

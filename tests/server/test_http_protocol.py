@@ -4,9 +4,11 @@ import logging
 import re
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -302,3 +304,120 @@ def test_an_upgrade_is_not_made() -> None:
     with running(make_part()) as server:
         answer = once(server, "GET", "/v2/health/live", Connection="Upgrade", Upgrade="websocket")
         assert answer.status == 200
+
+
+H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
+
+
+def test_a_wish_for_another_protocol_is_ignored() -> None:
+    with running(make_part()) as server, server.dial() as sock:
+        sock.sendall(asked(*H2C) + asked(*H2C) + head("GET", "/v2/health/live", *H2C))
+        sock.sendall(asked("Connection: close", *H2C))
+        answers = receive_all(sock)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answers) == [b"200"] * 4
+    assert answers.count((2 * ones()["x"]).tobytes()) == 3
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 53", "Transfer-Encoding: chunked"])
+def test_the_body_of_a_request_that_wishes_another_protocol_is_no_request(framing: str) -> None:
+    hidden = head("GET", "/v2/health/live")
+    hidden += b" " * (53 - len(hidden))
+    body = b"35\r\n" + hidden + b"\r\n0\r\n\r\n" if "chunked" in framing else hidden
+    with running(make_part()) as server, server.dial() as sock:
+        sock.sendall(head("POST", INFER, *H2C, framing))
+        until(lambda: server.app.in_flight == 1, "its head has come")
+        sock.sendall(body + head("GET", "/v2/health/ready", "Connection: close"))
+        answers = receive_all(sock)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answers) == [b"400", b"200"]
+    assert b'"ready"' in answers
+    assert b'"live"' not in answers
+
+
+@pytest.mark.parametrize(
+    ("lines", "statuses"),
+    [
+        (["Transfer-Encoding: gzip, chunked"], [b"501"]),
+        (["Transfer-Encoding: gzip", "Transfer-Encoding: chunked"], [b"501"]),
+        (["Transfer-Encoding: chunked, identity, chunked"], [b"400"]),
+        (["Transfer-Encoding: chunked", *H2C], [b"400", b"200"]),
+    ],
+)
+def test_other_transfer_codings_are_refused(lines: list[str], statuses: list[bytes]) -> None:
+    with running(make_part()) as server, server.dial() as sock:
+        sock.sendall(
+            head("POST", INFER, *lines) + b"2\r\n{}\r\n0\r\n\r\n" + head("GET", "/v2", "Connection: close")
+        )
+        assert re.findall(rb"HTTP/1.1 (\d+) ", receive_all(sock)) == statuses
+
+
+def test_http_1_0_has_no_transfer_coding() -> None:
+    with running(make_part()) as server, server.dial() as sock:
+        sock.sendall(b"POST /v2 HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+        assert receive_all(sock).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("data", "statuses"),
+    [
+        (head("GET", "/v2/health/live") + b"\x16\x03\x01\r\n\r\n", [b"200", b"400"]),
+        (head("GET", "/v2") + head("GET", "/v2/health/live") + b"GET \xff", [b"401", b"200", b"400"]),
+        (head("POST", "/v2", "Transfer-Encoding: chunked") + b"zz\r\n", [b"400"]),
+        (
+            head("GET", "/v2") + head("POST", "/v2", "Transfer-Encoding: chunked") + b"zz\r\n",
+            [b"401", b"400"],
+        ),
+        (
+            head("GET", "/v2/health/live") + head("POST", "/v2", "Transfer-Encoding: gzip, chunked"),
+            [b"200", b"501"],
+        ),
+    ],
+    ids=range(5),
+)
+def test_what_is_not_http_is_answered_in_its_turn(
+    caplog: pytest.LogCaptureFixture, data: bytes, statuses: list[bytes]
+) -> None:
+    with running(make_part(), options=ServerOptions(token="t")) as server:
+        with server.dial() as sock:
+            sock.sendall(data)
+            assert re.findall(rb"HTTP/1.1 (\d+) ", receive_all(sock)) == statuses
+        until(lambda: server.app.in_flight == 0, "nothing is left")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_headers_after_the_last_chunk_are_limited_and_say_nothing() -> None:
+    first = head("POST", "/splitc/probe?bytes=1", "Transfer-Encoding: chunked") + b"1\r\na\r\n0\r\n"
+    with running(make_part(), options=ServerOptions(token="t")) as server:
+        with server.dial() as sock:
+            sock.sendall(first + b"Authorization: Bearer t\r\n\r\n" + head("GET", "/v2", "Connection: close"))
+            assert re.findall(rb"HTTP/1.1 (\d+) ", receive_all(sock)) == [b"401", b"401"]
+        with server.dial() as sock:
+            sock.sendall(first.replace(b"Host:", b"Authorization: Bearer t\r\nHost:"))
+            with suppress(OSError):
+                for number in range(1000):
+                    sock.sendall(f"X-{number}: {'x' * 1000}\r\n".encode())
+            assert b"HTTP/1.1 431 " in receive_all(sock)
+
+
+def test_requests_that_wait_for_answers_are_limited() -> None:
+    """A client that sends requests without end, and reads no faster than they are answered."""
+    many = head("GET", "/v2/health/live") * 20_000
+    with running(make_part()) as server, server.dial() as sock:
+        sender = threading.Thread(target=lambda: sock.sendall(many))
+        sender.start()
+        longest = answers = 0
+        while answers < 20_000:
+            answers += sock.recv(1 << 16).count(b"HTTP/1.1 200 OK")
+            connections: Any = server.server.server_state.connections
+            longest = max(longest, *(len(kept.pipeline) for kept in connections))
+        sender.join(LIMIT_S)
+    assert longest < 1000
+
+
+def test_the_size_of_a_chunk_may_come_alone() -> None:
+    with running(make_part(), options=ServerOptions(receive_s=5.0)) as server, server.dial() as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(head("POST", "/splitc/probe?bytes=1", "Connection: close", "Transfer-Encoding: chunked"))
+        for piece in (b"1\r\n", b"a", b"\r\n", b"2;note=x\r\n", b"bc\r\n", b"0\r\n", b"X: y\r\n", b"\r\n"):
+            time.sleep(0.05)  # for the server to see it alone
+            sock.sendall(piece)
+        assert receive_all(sock).startswith(b"HTTP/1.1 200 ")

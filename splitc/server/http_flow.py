@@ -1,0 +1,83 @@
+"""What passes over a connection: answers that go out, bodies that come in, and when to read on."""
+
+import asyncio
+from collections.abc import Sized
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from splitc.protocol.tensors import Buffer
+
+_INTERIM = b"HTTP/1.1 1"
+
+
+class AnswerWriter:
+    """A transport that collects an answer and sends it with one system call, so that head and body arrive together."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._parts: list[Buffer] = []
+        self.is_closing = transport.is_closing
+
+    def write(self, data: Buffer) -> None:
+        """Keep *data* until `flush`; an interim answer, such as 100 Continue, is sent at once."""
+        is_first = not self._parts
+        self._parts.append(data)
+        if is_first and data[: len(_INTERIM)] == _INTERIM:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was written."""
+        parts, self._parts = self._parts, []
+        if parts:
+            self._transport.writelines(parts)
+
+    def close(self) -> None:
+        """Send what was written, then close the connection."""
+        self.flush()
+        self._transport.close()
+
+
+class PlacedBody:
+    """The body of a request, which is received directly into *target*.
+
+    Attributes:
+        came: number of bytes received so far; bytes beyond *target* are counted but not kept.
+        whole: a future that is done when all of the body has arrived; None if nobody waits for it.
+    """
+
+    def __init__(self, target: memoryview) -> None:
+        self._target = target
+        self.whole: asyncio.Future[None] | None = None
+        self.came = 0
+
+    @property
+    def left(self) -> memoryview:
+        """The part of *target* that is still to be filled."""
+        return self._target[self.came :]
+
+    def add(self, piece: Buffer) -> None:
+        """Append the received *piece*."""
+        before, self.came = self.came, self.came + len(piece)
+        if self.came <= len(self._target):
+            self._target[before : self.came] = piece
+
+    def end(self, error: Exception | None = None) -> None:
+        """Record that the body is complete, or that it failed with *error*."""
+        if self.whole is not None and not self.whole.done():
+            if error is None:
+                self.whole.set_result(None)
+            else:
+                self.whole.set_exception(error)
+
+
+class PipelineFlow(FlowControl):
+    """Does not read on while requests wait for the answers before theirs, so that these cannot become too many."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        """Read on if no request waits."""
+        if not self._pipeline:
+            super().resume_reading()
