@@ -3,10 +3,11 @@
 import json
 import logging
 import sys
+import threading
 
 import pytest
 
-from splitc.server.logs import JsonLines, Once, log_to_stderr
+from splitc.server.logs import JsonLines, LogWriter, Once, log_to_stderr
 
 
 def test_a_record_is_one_line() -> None:
@@ -32,6 +33,7 @@ def test_stderr_gets_what_others_find_worth_an_error_as_well(capsys: pytest.Capt
         for logger, *_ in before:
             logger.warning("loud")
             logger.error("wrong")
+        before[0][0].handlers[0].flush()
     finally:
         for logger, handlers, level, propagate in before:
             logger.handlers, logger.propagate = handlers, propagate
@@ -65,3 +67,43 @@ def test_memory_is_bounded() -> None:
         assert once.first(peer)
     assert once.first("a")
     assert not once.first("c")
+
+
+def test_lines_that_nobody_reads_are_dropped_and_counted() -> None:
+    written: list[str] = []
+    begun, reads = threading.Event(), threading.Event()
+
+    def write(line: str) -> None:
+        begun.set()
+        assert reads.wait(60)
+        written.append(line)
+
+    writer = LogWriter(write, max_waiting=3)
+    writer.handle(_record("first"))
+    assert begun.wait(60)
+    for number in range(10):
+        writer.handle(_record(f"line {number}"))
+    reads.set()
+    writer.flush()
+    lines = [json.loads(line) for line in written]
+    assert [line["event"] for line in lines] == ["first", "dropped", "line 0", "line 1", "line 2"]
+    assert lines[1]["lines"] == 7
+
+
+def _record(event: str) -> logging.LogRecord:
+    return logging.LogRecord("splitc.server", logging.WARNING, "", 0, event, None, None)
+
+
+def test_the_same_error_of_others_is_written_once(capfd: pytest.CaptureFixture[str]) -> None:
+    names = ("splitc.server", "uvicorn.error", "asyncio")
+    before = [(logging.getLogger(name), *_state(logging.getLogger(name))) for name in names]
+    try:
+        log_to_stderr()
+        for _ in range(3):
+            logging.getLogger("uvicorn.error").error("failed", exc_info=RuntimeError("x"))
+        logging.getLogger("asyncio").handlers[0].flush()
+    finally:
+        for logger, handlers, level, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+    assert len(capfd.readouterr().err.splitlines()) == 1

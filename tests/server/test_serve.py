@@ -222,3 +222,26 @@ def test_two_servers_in_one_process() -> None:
         assert once(other, "GET", "/v2/models/made.c2").status == 200
         assert one.value("splitc_requests_total", model="", status="404") == 1
         assert other.value("splitc_requests_total", model="", status="404") == 0
+
+
+def test_a_server_whose_log_nobody_reads_goes_on() -> None:
+    """Its stderr is a pipe that is full."""
+    with started() as server:
+        assert server.process.stderr is not None
+        with Path(f"/proc/{server.process.pid}/fd/2").open("wb", buffering=0) as pipe:
+            os.set_blocking(pipe.fileno(), False)
+            with contextlib.suppress(BlockingIOError):
+                while pipe.write(bytes(1 << 12)):
+                    pass
+            with contextlib.suppress(BlockingIOError):
+                while pipe.write(b" "):
+                    pass
+        for number in range(20):
+            with socket.create_connection(server.address, timeout=LIMIT_S) as sock:
+                sock.sendall(b"GET /v2 HTTP/1.1\r\nBad Header %d: a\r\n\r\n" % number)
+                assert sock.recv(1 << 16).startswith(b"HTTP/1.1 400 ")
+            connection = http.client.HTTPConnection(*server.address, timeout=LIMIT_S)
+            assert ask(connection, "GET", "/v2/models/none").status == 404
+            connection.close()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(LIMIT_S) == 0
