@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 
 from splitc.protocol.tensors import Buffer
+from splitc.server.body_memory import HeldBody, NoRoom
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Watch = Callable[[Callable[[], None] | None], None]
-Fill = Callable[[memoryview, float], Awaitable[int | None]]
+Fill = Callable[[memoryview, float, HeldBody | None], Awaitable[int | None]]
 """Fill memory with the body within the given seconds; return the bytes received, or None to use `receive` instead.
 
 Raises:
+    NoRoom: the body's memory is given up.
     TimeoutError: it took longer.
     ConnectionError: the connection ended before the body did.
 """
@@ -108,11 +110,17 @@ class Exchange:
             raise Refusal(400, "malformed", "Content-Length is not a number of bytes")
         return int(value)
 
-    async def body(self, *, limit_bytes: int, within_s: float, aligned_at: int = 0) -> memoryview:
+    async def body(
+        self, *, limit_bytes: int, within_s: float, aligned_at: int = 0, held: HeldBody | None = None
+    ) -> memoryview:
         """Receive the whole body into one buffer, in which the byte *aligned_at* lies at a multiple of 64.
 
+        Args:
+            held: the memory that it takes, which grows as the body arrives; None if that is not counted.
+
         Raises:
-            Refusal: it is larger than *limit_bytes*, known before the first byte where it says so, or too slow.
+            Refusal: it is larger than *limit_bytes*, known before the first byte where it says so, or too slow, or
+                there is no memory for it.
             ClientGone: the connection ended before the body did.
         """
         declared = self.declared_bytes()
@@ -120,49 +128,56 @@ class Exchange:
             raise too_large(limit_bytes)
         try:
             if declared is None:
-                return await self._receive_unknown(limit_bytes, within_s)
+                return await self._receive_unknown(limit_bytes, within_s, held)
             target = _aligned(declared, aligned_at)
-            came = None if self._fill is None else await self._fill(target, within_s)
+            came = None if self._fill is None else await self._fill(target, within_s, held)
             if came is None:
-                await self._receive_into(target, within_s)
+                await self._receive_into(target, within_s, held)
             else:
                 self.received_bytes = came
         except ConnectionError as error:
             raise ClientGone from error
-        except TimeoutError as error:
-            raise Refusal(
-                408, "slow", f"the body did not arrive within {within_s:g} s", closes=True
-            ) from error
+        except (TimeoutError, NoRoom) as error:
+            if isinstance(error, NoRoom) or (held is not None and held.is_given_up):
+                raise no_room(closes=True) from error
+            sentence = f"the body did not arrive within {within_s:g} s"
+            raise Refusal(408, "slow", sentence, closes=True) from error
         finally:
+            if held is not None:
+                held.arrived()
             self.receive_s = time.monotonic() - self.began_s
         if self.received_bytes != declared:
             than = "longer" if self.received_bytes > declared else "shorter"
             raise Refusal(400, "malformed", f"the body is {than} than Content-Length says", closes=True)
         return target
 
-    async def _receive_into(self, target: memoryview, within_s: float) -> None:
+    async def _receive_into(self, target: memoryview, within_s: float, held: HeldBody | None) -> None:
         more = True
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(within_s) as limit:
+            _end_when_given_up(limit, held)
             while more and self.received_bytes <= len(target):
-                chunk, more = self._chunk(await self._receive())
+                chunk, more = self._chunk(await self._receive(), held)
                 if self.received_bytes <= len(target):
                     target[self.received_bytes - len(chunk) : self.received_bytes] = chunk
 
-    async def _receive_unknown(self, limit_bytes: int, within_s: float) -> memoryview:
+    async def _receive_unknown(self, limit_bytes: int, within_s: float, held: HeldBody | None) -> memoryview:
         body, more = bytearray(), True
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(within_s) as limit:
+            _end_when_given_up(limit, held)
             while more:
-                chunk, more = self._chunk(await self._receive())
+                chunk, more = self._chunk(await self._receive(), held)
                 if self.received_bytes > limit_bytes:
                     raise too_large(limit_bytes)
                 body += chunk
         return memoryview(body)
 
-    def _chunk(self, message: Message) -> tuple[bytes, bool]:
+    def _chunk(self, message: Message, held: HeldBody | None) -> tuple[bytes, bool]:
         if message["type"] != "http.request":
             raise ClientGone
         chunk: bytes = message.get("body", b"")
         self.received_bytes += len(chunk)
+        if held is not None:
+            held.grow(len(chunk))
         return chunk, message.get("more_body", False)
 
     def watch(self, gone: Callable[[], None] | None) -> None:
@@ -208,6 +223,18 @@ class Exchange:
 def too_large(limit_bytes: int) -> Refusal:
     """The answer to a body of more than *limit_bytes*."""
     return Refusal(413, "size", f"the body is larger than the {limit_bytes} bytes that are allowed")
+
+
+def no_room(*, closes: bool = False) -> Refusal:
+    """The answer to a body for which there is no memory."""
+    sentence = "too many requests are being received; try again"
+    return Refusal(503, "memory", sentence, closes=closes, retry_after=1)
+
+
+def _end_when_given_up(limit: asyncio.Timeout, held: HeldBody | None) -> None:
+    if held is not None:
+        loop = asyncio.get_running_loop()
+        held.on_give_up = lambda: limit.reschedule(loop.time())
 
 
 def _path(scope: Scope) -> bytes:

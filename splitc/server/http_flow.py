@@ -6,6 +6,7 @@ from collections.abc import Sized
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from splitc.protocol.tensors import Buffer
+from splitc.server.body_memory import HeldBody
 
 _INTERIM = b"HTTP/1.1 1"
 
@@ -45,8 +46,9 @@ class PlacedBody:
         whole: a future that is done when all of the body has arrived; None if nobody waits for it.
     """
 
-    def __init__(self, target: memoryview) -> None:
+    def __init__(self, target: memoryview, held: HeldBody | None) -> None:
         self._target = target
+        self._held = held
         self.whole: asyncio.Future[None] | None = None
         self.came = 0
 
@@ -56,10 +58,21 @@ class PlacedBody:
         return self._target[self.came :]
 
     def add(self, piece: Buffer) -> None:
-        """Append the received *piece*."""
-        before, self.came = self.came, self.came + len(piece)
+        """Append the received *piece*; see `grow` for errors."""
+        before = self.came
+        self.grow(len(piece))
         if self.came <= len(self._target):
             self._target[before : self.came] = piece
+
+    def grow(self, count: int) -> None:
+        """Record that *count* bytes more lie in *target*.
+
+        Raises:
+            NoRoom: its memory is given up.
+        """
+        self.came += count
+        if self._held is not None:
+            self._held.grow(count)
 
     def end(self, error: Exception | None = None) -> None:
         """Record that the body is complete, or that it failed with *error*."""

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from splitc.protocol.tensors import Buffer
+from splitc.server.body_memory import HeldBody, NoRoom
 from splitc.server.exchange import BODY, GONE, VIEWS, Exchange, Receive, Scope, Send
 from splitc.server.http_flow import AnswerWriter, PipelineFlow, PlacedBody
 from splitc.server.http_head import Unacceptable, check_framing, without_upgrade
@@ -174,7 +175,10 @@ class Protocol(HttpToolsProtocol):
 
     def body_received(self, body: PlacedBody, count: int) -> None:
         """Record that *count* bytes of *body* were received in place."""
-        body.came += count
+        try:
+            body.grow(count)
+        except NoRoom as error:
+            body.end(error)
         if not body.left and body is self.body:
             self._begin_anew()
 
@@ -252,12 +256,12 @@ class Protocol(HttpToolsProtocol):
 
     # --- what the application calls ---
 
-    async def _fill(self, target: memoryview, within_s: float) -> int | None:
+    async def _fill(self, target: memoryview, within_s: float, held: HeldBody | None) -> int | None:
         """Put the body of the request that runs into *target*, see `exchange.Fill`."""
         cycle = self.cycle
         if self.pipeline or cycle.waiting_for_100_continue:
             return None  # the cycle belongs to another request, or the client waits for 100 Continue
-        body = PlacedBody(target)
+        body = PlacedBody(target, held)
         body.add(cycle.body)
         cycle.body = bytearray()
         if not cycle.more_body:
@@ -266,6 +270,8 @@ class Protocol(HttpToolsProtocol):
             raise ConnectionResetError
         self._take(body)
         if body.left:
+            if held is not None:
+                held.on_give_up = lambda: body.end(NoRoom())
             await self._rest(body, within_s)
         else:
             self._begin_anew()
@@ -278,7 +284,7 @@ class Protocol(HttpToolsProtocol):
         """
         if self.scheme == "http" and self.flow.read_paused:
             with suppress(OSError):
-                body.came += os.readv(self.transport.get_extra_info("socket").fileno(), [body.left])
+                body.grow(os.readv(self.transport.get_extra_info("socket").fileno(), [body.left]))
 
     async def _rest(self, body: PlacedBody, within_s: float) -> None:
         body.whole = self.loop.create_future()

@@ -10,7 +10,8 @@ from typing import ParamSpec, TypeVar
 from splitc.common.errors import DeadlineExceeded, InputError, ModelError, ProtocolError
 from splitc.protocol.messages import InferRequest, decode_request, encode_response, json_size
 from splitc.server.batching import Batcher, QueueFull, too_late
-from splitc.server.exchange import ClientGone, Exchange, Refusal
+from splitc.server.body_memory import BodyMemory, HeldBody, NoRoom
+from splitc.server.exchange import ClientGone, Exchange, Refusal, no_room
 from splitc.server.jobs import Ran, ServerJob
 from splitc.server.metrics import Metrics
 from splitc.server.options import ServerOptions
@@ -54,7 +55,7 @@ class Inference:
         self._batcher = batcher
         self._metrics = metrics
         self._meter = meter
-        self._held_bytes = 0
+        self._memory = BodyMemory(options.max_held_bytes)
         # Long JSON is parsed one text at a time, because that takes many times its size in memory.
         self._long_json = asyncio.Lock()
 
@@ -73,15 +74,14 @@ class Inference:
         json_bytes = json_size(exchange.header("inference-header-content-length"))
         limit_bytes = served.limits.body_bytes(json_bytes)
         declared = exchange.declared_bytes()
-        held_bytes = limit_bytes if declared is None else min(declared, limit_bytes)
-        self._hold(held_bytes)
+        held = self._hold(min(declared or 0, limit_bytes))
         try:
-            request = await self._request(exchange, json_bytes, limit_bytes)
+            request = await self._request(exchange, json_bytes, limit_bytes, held)
             sizes = check_inputs(part, request.inputs)
             ran = await self._run(exchange, part, request)
             _check_outputs(part, ran, sizes)
         finally:
-            self._held_bytes -= held_bytes
+            held.release()
         if _text_numbers(ran, request) <= _QUICK_JSON_BYTES // _NUMBER_BYTES:
             message = encode_response(part.name, ran.outputs, request)
         else:
@@ -94,20 +94,26 @@ class Inference:
         )
         self._metrics.served(part.name, receive_s=exchange.receive_s, queue_s=ran.queue_s)
 
-    async def _request(self, exchange: Exchange, json_bytes: int | None, limit_bytes: int) -> InferRequest:
+    async def _request(
+        self, exchange: Exchange, json_bytes: int | None, limit_bytes: int, held: HeldBody
+    ) -> InferRequest:
         if exchange.header("content-encoding") not in (None, "identity"):
             raise Refusal(415, "malformed", "compressed bodies are not supported; send the body uncompressed")
         body = await exchange.body(
-            limit_bytes=limit_bytes, within_s=self._options.receive_s, aligned_at=json_bytes or 0
+            limit_bytes=limit_bytes,
+            within_s=self._options.receive_s,
+            aligned_at=json_bytes or 0,
+            held=held,
         )
         if (len(body) if json_bytes is None else json_bytes) <= _QUICK_JSON_BYTES:
             return decode_request(body, json_bytes)
         return await self._beside(decode_request, body, json_bytes)
 
-    def _hold(self, size_bytes: int) -> None:
-        if self._held_bytes + size_bytes > self._options.max_held_bytes:
-            raise Refusal(503, "memory", "too many requests are being received; try again", retry_after=1)
-        self._held_bytes += size_bytes
+    def _hold(self, announced_bytes: int) -> HeldBody:
+        try:
+            return self._memory.hold(announced_bytes)
+        except NoRoom as error:
+            raise no_room() from error
 
     async def _beside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Read or write long JSON in another thread."""

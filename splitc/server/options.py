@@ -14,7 +14,7 @@ class ServerOptions:
         token: what clients must know; None to serve anyone.
         max_queue: how many requests may wait for the compute thread to begin with them.
         max_request_bytes: a limit on bodies besides those that follow from the manifests.
-        max_held_bytes: how much the bodies of all requests may take together.
+        max_held_bytes: how much the bodies of all requests may take together, as far as they have arrived.
         receive_s: how long a body may take to arrive.
         utilisation: the share of its time that the compute thread shall be busy, to which the price brings it; None
             for no price.

@@ -311,7 +311,7 @@ def test_a_thousand_requests_leave_nothing_behind() -> None:
                 connection.close()
         until(lambda: not server.server.server_state.connections, "closed connections")
         assert count() == before
-        assert server.queued() == server.app.in_flight == server.app._inference._held_bytes == 0
+        assert server.queued() == server.app.in_flight == server.app._inference._memory.held_bytes == 0
 
 
 def _tasks(server: Running) -> int:

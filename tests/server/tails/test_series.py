@@ -117,7 +117,7 @@ def test_who_leaves_ends_it_at_the_next_run(bundle: Bundle) -> None:
         until(lambda: server.value("splitc_refusals_total", reason="gone") == 1, "its end")
         recorded.gate.set()
         check(bundle, 2, infer_once(server, "steps.c3", request(2)))
-        assert server.app._inference._held_bytes == 0
+        assert server.app._inference._memory.held_bytes == 0
     assert recorded.count(STEP) == 1 + TIMES
     assert recorded.count(LAST) == 1
 
