@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Container
-from typing import Any
+from typing import Any, NoReturn
 
 from splitc.common.errors import ProtocolError
 
@@ -36,13 +36,18 @@ def parse(text: bytes) -> Object:
         ProtocolError: *text* is not a JSON object.
     """
     try:
-        content = json.loads(str(text, "utf-8"))
+        content = json.loads(str(text, "utf-8"), parse_constant=_refuse_constant)
     except (
         ValueError,
         RecursionError,
     ) as error:  # wrong UTF-8 or JSON, or too large numbers or too deep nesting
         raise ProtocolError("the message does not begin with JSON that can be read") from error
     return _object("the message", content)
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    """Refuse NaN and the infinities, which Python reads although JSON has no words for them."""
+    raise ValueError(word)
 
 
 def entries(kind: str, message: Object) -> list[Object] | None:

@@ -38,7 +38,7 @@ _US_PER_S = 1_000_000
 _MAX_SIZE_BYTES = 2**53
 _KEPT = 64  # the number of cached texts
 _WORD_BYTES = 8
-_JSON = json.JSONEncoder(separators=(",", ":"))
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def encode_response(model: str, outputs: Mapping[str, Array], request: InferRequ
     """Answer *request* with *outputs*, each as raw bytes or JSON, as requested.
 
     Raises:
-        ProtocolError: the protocol lacks the dtype of an output.
+        ProtocolError: the protocol lacks the dtype of an output, or JSON its numbers.
     """
     described, buffers = _describe("output", outputs, request.binary)
     holds_data = len(buffers) < len(outputs)  # such text is not worth caching

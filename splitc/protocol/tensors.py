@@ -34,6 +34,7 @@ _DTYPES = {datatype: name for name, datatype in _DATATYPES.items()} | {"BYTES": 
 # The Python types that JSON elements may have, by the kind of dtype; numbers and booleans are not interchangeable.
 _ELEMENTS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "O": {str}}
 _NUMBERS: set[type] = {int, float}
+_FLOAT_KINDS = "fV"  # V: of ml_dtypes
 _NATIVE_KINDS = "biuf"  # kinds that Python can view as bytes without numpy
 _LENGTH = struct.Struct("<I")
 # Limits the dimensions of tensors without elements too, because these have no bytes that limit them.
@@ -173,10 +174,12 @@ def to_list(where: str, array: Array) -> list[Any]:
     """Return the elements in row-major order, as values that JSON supports.
 
     Raises:
-        ProtocolError: it holds objects that are not text, or text that UTF-8 cannot hold.
+        ProtocolError: it holds objects that are not text, text that UTF-8 cannot hold, or numbers that are not finite.
     """
     if array.dtype.kind in "OU":
         return [utf8(where, text).decode() for text in array.ravel()]
+    if array.dtype.kind in _FLOAT_KINDS and not np.isfinite(array).all():
+        raise ProtocolError(f"{where} holds NaN or infinity, which JSON cannot; ask for it as binary data")
     numbers: list[Any] = array.ravel().tolist()
     return numbers if array.dtype.kind != "V" else [float(number) for number in numbers]
 
@@ -223,7 +226,7 @@ def _floats(tensor: Declared, elements: list[float]) -> Array:
         exact = np.array(elements, np.float64)
         with np.errstate(over="ignore"):
             array: Array = exact.astype(tensor.dtype)
-        fits = np.array_equal(np.isfinite(exact), np.isfinite(array))
+        fits = bool(np.isfinite(array).all())
     except OverflowError:  # an integer beyond all floats
         fits = False
     if not fits:

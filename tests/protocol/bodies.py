@@ -71,6 +71,11 @@ def equal(left: Array, right: Array) -> bool:
     )
 
 
+def finite(array: Array) -> bool:
+    """Whether JSON can hold all of it."""
+    return array.dtype.kind not in "fV" or bool(np.isfinite(array.astype(np.float64)).all())
+
+
 def all_same(left: Mapping[str, Array], right: Mapping[str, Array]) -> bool:
     """Whether both hold the same tensors."""
     return left.keys() == right.keys() and all(same(left[name], right[name]) for name in left)

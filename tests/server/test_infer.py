@@ -404,3 +404,17 @@ def test_each_request_of_a_batch_has_its_own_sizes() -> None:
         made = [answer.outputs()["y"] for answer in asking.finish()]
     assert [len(array) for array in made] == [1, 2, 3]
     assert len(gated.rows) == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_json_cannot_hold_is_answered_as_binary_data_only(value: float) -> None:
+    def run(_: object, __: object) -> dict[str, Array]:
+        return {"y": np.full((1, 3), value, np.float32)}
+
+    content = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1.5] * 3}]}
+    with running(make_part(run=run)) as server:
+        answer = once(server, "POST", "/v2/models/made.c1/infer", json.dumps(content).encode())
+        binary = infer_once(server, "made.c1", ones())
+    assert answer.status == 400
+    assert answer.error == "output 'y' holds NaN or infinity, which JSON cannot; ask for it as binary data"
+    np.testing.assert_array_equal(binary.outputs()["y"], np.full((1, 3), value, np.float32))
