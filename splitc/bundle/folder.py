@@ -1,25 +1,34 @@
 """Read, check and write a bundle on disk. Devices use this module, so it needs only the standard library."""
 
-import hashlib
 import json
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from splitc.bundle.manifest import VERSION, FileEntry, Manifest
 from splitc.bundle.pairing import pairing
+from splitc.bundle.plain import Stamp, open_plain, sha256_of
 from splitc.common.digests import json_sha256
 from splitc.common.errors import BundleError
 from splitc.common.records import RecordError, decode, encode
 
 MANIFEST = "manifest.json"
+WEIGHTS = "weights.bin"
+_MAX_MANIFEST_BYTES = 1 << 27
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A folder and the manifest in it."""
+    """A folder and the manifest in it.
+
+    Attributes:
+        stamps: the files whose contents were checked, by their names; empty if none was.
+    """
 
     folder: Path
     manifest: Manifest
+    stamps: Mapping[str, Stamp] = field(default_factory=dict, repr=False, compare=False)
 
     def path(self, file: str) -> Path:
         """Return the path of *file*, as the manifest names it."""
@@ -35,20 +44,18 @@ def read_bundle(folder: Path) -> Bundle:
     """Read the manifest in *folder* and check every file's size and digest.
 
     Raises:
-        BundleError: no manifest, another version, a file missing, changed or outside the folder.
+        BundleError: no manifest, another version, a file missing, changed, a link or outside the folder.
     """
-    manifest = _read_manifest(folder / MANIFEST)
-    for entry in manifest.files:
-        _check_file(folder, entry)
-    return Bundle(folder, manifest)
+    manifest = _read_manifest(folder)
+    return Bundle(folder, manifest, {entry.path: _checked(folder, entry) for entry in manifest.files})
 
 
 def listed_files(folder: Path) -> set[str] | None:
     """Return the names of the files that the manifest in *folder* lists, in any version; None without a manifest."""
     try:
-        value = json.loads((folder / MANIFEST).read_bytes())
+        value = json.loads(_manifest_bytes(folder))
         listed = {PurePosixPath(entry["path"]).parts[0] for entry in value["files"]}
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+    except (BundleError, OSError, ValueError, RecursionError, LookupError, TypeError):
         return None
     return listed if "splitc_manifest" in value else None
 
@@ -61,15 +68,23 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def file_entry(folder: Path, path: str) -> FileEntry:
     """Describe the file at *path* inside *folder*."""
-    target = folder / path
-    return FileEntry(path, target.stat().st_size, _sha256(target))
+    with (folder / path).open("rb") as stream:
+        return FileEntry(path, os.fstat(stream.fileno()).st_size, sha256_of(stream))
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _manifest_bytes(folder: Path) -> bytes:
+    with open_plain(folder, MANIFEST) as stream:
+        if os.fstat(stream.fileno()).st_size > _MAX_MANIFEST_BYTES:
+            raise BundleError(f"{folder / MANIFEST}: is too large for a manifest; compile the bundle again")
+        return stream.read()
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    if not os.path.lexists(path):
+        raise BundleError(f"{folder}: not a bundle, there is no {MANIFEST} in it")
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BundleError(f"{path.parent}: not a bundle, there is no {MANIFEST} in it") from error
+        value = json.loads(_manifest_bytes(folder))
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # JSON or UTF-8
@@ -85,32 +100,21 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(str(error)) from error
 
 
-def _check_file(folder: Path, entry: FileEntry) -> None:
-    target = folder / entry.path
-    if not _is_inside(folder, entry.path):
-        raise BundleError(f"{folder}: the manifest names a file outside the bundle: '{entry.path}'")
-    if not target.is_file():
-        raise BundleError(f"{folder}: '{entry.path}' is missing; copy or compile the bundle again")
-    if target.stat().st_size != entry.bytes:
-        raise BundleError(
-            f"{folder}: '{entry.path}' has {target.stat().st_size} bytes instead of {entry.bytes}; "
-            "copy or compile the bundle again"
-        )
-    if _sha256(target) != entry.sha256:
+def _checked(folder: Path, entry: FileEntry) -> Stamp:
+    """Return the stamp of a file that is as the manifest says."""
+    with open_plain(folder, entry.path) as stream:
+        found = os.fstat(stream.fileno())
+        if found.st_size != entry.bytes:
+            raise BundleError(
+                f"{folder}: '{entry.path}' has {found.st_size} bytes instead of {entry.bytes}; "
+                "copy or compile the bundle again"
+            )
+        try:
+            is_same = sha256_of(stream) == entry.sha256
+        except OSError as error:
+            raise BundleError(f"{folder / entry.path}: cannot be read: {error.strerror}") from error
+    if not is_same:
         raise BundleError(
             f"{folder}: '{entry.path}' was changed (SHA-256 differs); copy or compile the bundle again"
         )
-
-
-def _is_inside(folder: Path, path: str) -> bool:
-    parts = PurePosixPath(path)
-    try:
-        target = (folder / path).resolve()
-    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that no file can have
-        return False
-    return not parts.is_absolute() and ".." not in parts.parts and target.is_relative_to(folder.resolve())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return Stamp.of(found)

@@ -13,10 +13,11 @@ from typing import Literal
 
 from splitc.bundle.folder import Bundle, file_entry, read_bundle, write_manifest
 from splitc.bundle.manifest import CutEntry, PartEntry, part_files
+from splitc.bundle.plain import open_plain
 from splitc.bundle.stacking import has_batch, separates, trial
 from splitc.bundle.staging import new_folder
 from splitc.bundle.triton import config
-from splitc.bundle.weights import Span, collect, covers, load, spans
+from splitc.bundle.weights import Span, collect, covers, load, load_part, spans
 from splitc.common import ort
 from splitc.common.errors import BundleError, ModelError
 
@@ -104,15 +105,20 @@ def _fill(bundle: Bundle, side: Side, folder: Path) -> None:
     needed = {file for part in parts if part is not None for file in part_files(part)}
     models = {file: bundle.path(file) for file in sorted(needed) if file.endswith(_MODEL)}
     for file in needed - models.keys():
-        shutil.copyfile(bundle.path(file), folder / file)
-    used = {span for path in models.values() for span in spans(load(path))}
+        _copy(bundle, file, folder)
+    used = {span for file in models for span in spans(load_part(bundle, file))}
     if _use_all(bundle, used):
         for file in {*models, *(span.location for span in used)}:
-            shutil.copyfile(bundle.path(file), folder / file)
+            _copy(bundle, file, folder)
     else:
         collect(models.items(), folder)
     files = tuple(file_entry(folder, path.name) for path in sorted(folder.iterdir()))
     write_manifest(folder, replace(bundle.manifest, side=side, files=files))
+
+
+def _copy(bundle: Bundle, file: str, folder: Path) -> None:
+    with open_plain(bundle.folder, file) as source, (folder / file).open("xb") as target:
+        shutil.copyfileobj(source, target)
 
 
 def _use_all(bundle: Bundle, used: set[Span]) -> bool:

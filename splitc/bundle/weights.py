@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,9 +13,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from splitc.common.errors import ModelError
+from splitc.bundle.folder import WEIGHTS, Bundle
+from splitc.common.errors import BundleError, ModelError
 
-WEIGHTS = "weights.bin"
 # ONNX Runtime maps external data into memory by pages.
 _PAGE_BYTES = 4096
 
@@ -47,6 +48,29 @@ def load(path: Path) -> onnx.ModelProto:
     return proto
 
 
+def load_part(bundle: Bundle, file: str) -> onnx.ModelProto:
+    """Read an ONNX file of *bundle* without its weights, which must be in files that the manifest lists.
+
+    Raises:
+        ModelError: see `load`.
+        BundleError: it refers to a file that the manifest does not list, or to bytes beyond the end of one.
+    """
+    proto = load(bundle.path(file))
+    sizes = {entry.path: entry.bytes for entry in bundle.manifest.files}
+    for span in sorted(spans(proto), key=lambda span: (span.location, span.offset)):
+        if span.location not in sizes:
+            raise BundleError(
+                f"{bundle.folder}: '{file}' has weights in '{span.location}', which the manifest does not list; "
+                "copy or compile the bundle again"
+            )
+        if min(span.offset, span.bytes) < 0 or span.offset + span.bytes > sizes[span.location]:
+            raise BundleError(
+                f"{bundle.folder}: '{file}' has weights beyond the end of '{span.location}'; "
+                "copy or compile the bundle again"
+            )
+    return proto
+
+
 def spans(proto: onnx.ModelProto) -> set[Span]:
     """Return the bytes in other files that *proto* refers to."""
     found = set()
@@ -55,7 +79,7 @@ def spans(proto: onnx.ModelProto) -> set[Span]:
         found.add(span)
         return span.offset
 
-    for tensor in _external(proto.graph):
+    for tensor in _external(proto):
         _refer(tensor, note)
     return found
 
@@ -111,7 +135,7 @@ def _move_weights(proto: onnx.ModelProto, folder: Path, pool: "WeightPool") -> N
             mapped[span.location] = np.memmap(folder / span.location, np.uint8, "r")
         return pool.place([mapped[span.location][span.offset : span.offset + span.bytes].data])
 
-    for tensor in _external(proto.graph):
+    for tensor in _external(proto):
         _refer(tensor, place)
         next(entry for entry in tensor.external_data if entry.key == "location").value = WEIGHTS
 
@@ -161,18 +185,26 @@ class WeightPool:
         return known
 
 
-def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield the initializers, including those of subgraphs, that are stored in other files.
+def _external(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield the tensors that are stored in other files, wherever they are in *proto*."""
+    found = chain(_tensors(proto.graph), *(_attributes(body.node) for body in proto.functions))
+    return (tensor for tensor in found if tensor.data_location == onnx.TensorProto.EXTERNAL)
 
-    Neither splitc nor ONNX Runtime stores other tensors there.
-    """
-    for tensor in graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            yield tensor
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _external(body)
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _attributes(graph.node)
+
+
+def _attributes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for attribute in chain.from_iterable(node.attribute for node in nodes):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            yield from _tensors(body)
 
 
 def _refer(tensor: onnx.TensorProto, place: Callable[[Span], int]) -> None:

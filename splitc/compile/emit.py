@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from splitc.bundle.folder import file_entry
+from splitc.bundle.folder import WEIGHTS, file_entry
 from splitc.bundle.manifest import CallEntry, FileEntry, LoopEntry, StageEntry
-from splitc.bundle.weights import WEIGHTS, WeightPool, contents_sha256, weight_pool
+from splitc.bundle.weights import WeightPool, contents_sha256, weight_pool
 from splitc.compile.parts import Emitter, PartGraph, head_part, prepare, tail_part, write_part
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.stages import Loop, ModelCall, Stage

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from splitc.bundle.weights import WEIGHTS, WeightPool
+from splitc.bundle.folder import WEIGHTS
+from splitc.bundle.weights import WeightPool
 from splitc.common.values import FREE_DIM
 from splitc.model.graph import Graph
 from splitc.model.model import Model

@@ -1,5 +1,6 @@
 """A bundle is read only if it is whole, unchanged, and stays in its folder."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -77,7 +78,39 @@ def test_refuses_paths_that_leave(folder: Path, path: str) -> None:
 def test_refuses_a_link_that_leaves(folder: Path, tmp_path: Path) -> None:
     shutil.move(folder / "weights.bin", tmp_path / "elsewhere")
     (folder / "weights.bin").symlink_to(tmp_path / "elsewhere")
-    assert "names a file outside the bundle: 'weights.bin'" in refusal(folder)
+    assert "'weights.bin' is a link" in refusal(folder)
+
+
+def test_refuses_a_link_that_stays(folder: Path) -> None:
+    (folder / "weights.bin").rename(folder / "other.bin")
+    (folder / "weights.bin").symlink_to("other.bin")
+    assert "'weights.bin' is a link" in refusal(folder)
+
+
+def test_refuses_a_folder_that_is_a_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secret").write_bytes(b"")
+    (folder / "sub").symlink_to(tmp_path / "elsewhere")
+    edit(
+        folder,
+        lambda value: value["files"].append(
+            {"path": "sub/secret", "bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+        ),
+    )
+    assert "'sub' is a link" in refusal(folder)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_refuses_a_manifest_that_is_no_regular_file(folder: Path, make: Callable[[Path], object]) -> None:
+    (folder / MANIFEST).unlink()
+    make(folder / MANIFEST)
+    refusal(folder)
+    assert listed_files(folder) is None
+
+
+def test_a_folder_may_be_reached_through_a_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "current").symlink_to(folder)
+    assert read_bundle(tmp_path / "current").manifest == read_bundle(folder).manifest
 
 
 def test_refuses_links_in_a_circle(folder: Path) -> None:
@@ -89,7 +122,7 @@ def test_refuses_links_in_a_circle(folder: Path) -> None:
 def test_refuses_what_is_no_file(folder: Path) -> None:
     (folder / "weights.bin").unlink()
     os.mkfifo(folder / "weights.bin")
-    assert "'weights.bin' is missing" in refusal(folder)
+    assert "'weights.bin' is not a regular file" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "head-c0.onnx", "report.html"])

@@ -1,14 +1,17 @@
 """A pack holds what one side needs, is read as a bundle, and is the same each time."""
 
 import os
+import shutil
 import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.folder import Bundle, file_entry, read_bundle, write_manifest
 from splitc.bundle.manifest import part_files
 from splitc.bundle.pack import Side, pack, pack_triton
 from splitc.bundle.weights import load, spans
@@ -74,6 +77,26 @@ def test_weights_of_the_other_side_stay_behind(side: Side, inner: Bundle, tmp_pa
         onnx.checker.check_model(packed.path(name))
         got, want = results(packed.path(name), feeds), results(inner.path(name), feeds)
         assert all(np.array_equal(got[key], want[key]) for key in want)
+
+
+@pytest.mark.parametrize("packer", [lambda folder, out: pack(folder, "cloud", out), pack_triton])
+def test_a_link_beside_the_files_of_a_bundle_is_not_read(
+    packer: Callable[[Path, Path], None], bundle: Bundle, tmp_path: Path
+) -> None:
+    copy, secret = tmp_path / "bundle", tmp_path / "secret"
+    shutil.copytree(bundle.folder, copy)
+    secret.write_bytes(b"secret" * 1000)
+    (copy / "more.bin").symlink_to(secret)
+    name = next(file for file in names(bundle, "cloud") if spans(load(copy / file)))
+    proto = load(copy / name)
+    tensor = next(item for item in proto.graph.initializer if item.external_data)
+    next(item for item in tensor.external_data if item.key == "location").value = "more.bin"
+    (copy / name).write_bytes(proto.SerializeToString())
+    entries = (file_entry(copy, entry.path) for entry in bundle.manifest.files)
+    write_manifest(copy, replace(bundle.manifest, files=tuple(entries)))
+    with pytest.raises(BundleError, match=r"has weights in 'more\.bin', which the manifest does not list"):
+        packer(copy, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "secret"}
 
 
 @pytest.mark.parametrize("side", SIDES)

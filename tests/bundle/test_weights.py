@@ -1,5 +1,6 @@
 """Copies of ONNX files share one file of weights, and mean the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitc.bundle.weights import WEIGHTS, Span, collect, covers, load, spans
-from splitc.common.errors import ModelError
-from tests import models
+from splitc.bundle.folder import WEIGHTS, Bundle
+from splitc.bundle.manifest import FileEntry
+from splitc.bundle.weights import Span, collect, covers, load, load_part, spans
+from splitc.common.errors import BundleError, ModelError
+from tests import manifests, models
 from tests.bundles import results
 
 
@@ -79,6 +82,51 @@ def test_weights_elsewhere_are_not_read(location: str, tmp_path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError, match="not beside it"):
         load(path)
+
+
+def constant(**where: str) -> onnx.ModelProto:
+    """A model whose only external tensor is the value of a Constant in a function."""
+    value = onnx.helper.make_tensor("v", onnx.TensorProto.FLOAT, [1], [0.0])
+    value.ClearField("float_data")
+    value.data_location = onnx.TensorProto.EXTERNAL
+    for key, text in where.items():
+        value.external_data.add(key=key, value=text)
+    node = onnx.helper.make_node("Constant", [], ["c"], value=value)
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    built = models.diamond()
+    built.functions.append(onnx.helper.make_function("own", "f", [], ["c"], [node], opsets))
+    return built
+
+
+def test_tensors_of_functions_and_attributes_are_found() -> None:
+    found = spans(constant(location="w", offset="0", length="4"))
+    assert found == {Span("w", 0, 4)}
+
+
+def listing(folder: Path, *sizes: tuple[str, int]) -> Bundle:
+    made = manifests.manifest()
+    files = tuple(FileEntry(path, size, manifests.SHA) for path, size in sizes)
+    return Bundle(folder, replace(made, files=(*made.files, *files)))
+
+
+def test_a_part_uses_only_files_that_are_listed(tmp_path: Path) -> None:
+    path = save(models.diamond(), tmp_path / "a")
+    size = (path.parent / "w.data").stat().st_size
+    load_part(listing(path.parent, ("w.data", size)), path.name)
+    with pytest.raises(BundleError, match=r"has weights in 'w\.data', which the manifest does not list"):
+        load_part(listing(path.parent), path.name)
+    with pytest.raises(BundleError, match=r"has weights beyond the end of 'w\.data'"):
+        load_part(listing(path.parent, ("w.data", size - 1)), path.name)
+
+
+@pytest.mark.parametrize(("key", "value"), [("offset", "-8"), ("length", "-1"), ("length", str(1 << 62))])
+def test_bytes_that_the_file_does_not_have_are_refused(key: str, value: str, tmp_path: Path) -> None:
+    path = save(models.diamond(), tmp_path / "a")
+    proto = load(path)
+    next(item for item in proto.graph.initializer[0].external_data if item.key == key).value = value
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(BundleError, match="beyond the end"):
+        load_part(listing(path.parent, ("w.data", 1 << 20)), path.name)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xff\xff", b"hello, this is text"], ids=["bytes", "text"])

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from splitc.bundle.weights import WEIGHTS
+from splitc.bundle.folder import WEIGHTS
 from splitc.common.kinds import Direction
 from splitc.model.model import fix_dims, load
 from tests import models, splitting

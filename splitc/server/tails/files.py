@@ -8,7 +8,7 @@ import onnx
 from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import CutEntry, StageEntry
 from splitc.bundle.stacking import TOLERANCE, made_up_for, sent_inputs
-from splitc.bundle.weights import load
+from splitc.bundle.weights import load_part
 from splitc.common.values import FREE_DIM, Feeds, Input
 
 Shape = tuple[int | str, ...]
@@ -42,7 +42,8 @@ def cloud_files(bundle: Bundle) -> tuple[CloudFile, ...]:
     """All of them, in the order of the cuts and of what these do.
 
     Raises:
-        ModelError: a file that is a stage is damaged.
+        ModelError: a file is damaged.
+        BundleError: a file refers to weights that the manifest does not list.
     """
     found: dict[str, CloudFile] = {}
     for cut in bundle.manifest.cuts:
@@ -54,11 +55,11 @@ def cloud_files(bundle: Bundle) -> tuple[CloudFile, ...]:
 
 
 def _cloud_file(bundle: Bundle, cut: CutEntry, stage: StageEntry, file: str) -> CloudFile:
+    graph = load_part(bundle, file).graph
     tolerance = cut.check.tolerance if cut.check is not None else TOLERANCE
     dims = bundle.manifest.model.dims
     if cut.cloud is not None and cut.cloud.file == file:
         return CloudFile(file, sent_inputs(cut, dims), dims, tolerance)
-    graph = load(bundle.path(file)).graph
     weights = {tensor.name for tensor in graph.initializer}
     inputs = tuple(_input(port) for port in graph.input if port.name not in weights)
     return CloudFile(file, inputs, _named_in(stage, inputs, dims), tolerance)

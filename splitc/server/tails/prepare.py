@@ -30,7 +30,7 @@ from splitc.common import ort
 
 # isort: split
 
-from splitc.bundle.folder import Bundle, file_entry
+from splitc.bundle.folder import WEIGHTS, Bundle, file_entry
 from splitc.bundle.manifest import FileEntry
 from splitc.bundle.stacking import (
     Trial,
@@ -42,7 +42,7 @@ from splitc.bundle.stacking import (
     time_batches,
     trial_for,
 )
-from splitc.bundle.weights import WEIGHTS, collect, load
+from splitc.bundle.weights import collect, load
 from splitc.common.errors import ModelError
 from splitc.common.records import RecordError, decode, encode
 from splitc.server.tails.files import CloudFile, cloud_files

@@ -7,7 +7,7 @@ import onnx
 
 from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import BoundaryEntry, CutEntry, TensorEntry
-from splitc.bundle.weights import load
+from splitc.bundle.weights import load_part
 from splitc.common.errors import ProtocolError
 from splitc.protocol.tensors import datatype
 from splitc.server.tails.files import shape_of
@@ -25,7 +25,7 @@ def declared(bundle: Bundle, cut: CutEntry, file: str) -> tuple[Tensors, Tensors
     Raises:
         NotOffered: the protocol cannot carry one.
     """
-    graph = load(bundle.path(file)).graph
+    graph = load_part(bundle, file).graph
     known = (*bundle.manifest.model.outputs, *cut.boundary, *(cut.downloads or ()), *cut.sent)
     sizes = {entry.name: entry.bytes for entry in known}
     shapes = {entry.name: entry.shape for entry in known}

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitc.bundle.folder import Bundle
+from splitc.bundle.folder import WEIGHTS, Bundle
 from splitc.bundle.manifest import CutEntry
 from splitc.bundle.stacking import stack
-from splitc.bundle.weights import WEIGHTS, load, spans
+from splitc.bundle.weights import load, spans
 from splitc.common import ort
 from splitc.common.values import difference
 from splitc.server.tails.prepare import Prepared, Settings, batch_times, prepare
