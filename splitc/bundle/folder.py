@@ -50,6 +50,28 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder, manifest, {entry.path: _checked(folder, entry) for entry in manifest.files})
 
 
+def check_unchanged(bundle: Bundle) -> None:
+    """See that the files of *bundle* are still those that `read_bundle` checked.
+
+    Raises:
+        BundleError: one was changed, replaced or removed.
+    """
+    for entry in bundle.manifest.files:
+        known = bundle.stamps.get(entry.path)
+        if known is None:
+            continue
+        try:
+            with open_plain(bundle.folder, entry.path) as stream:
+                if Stamp.of(os.fstat(stream.fileno())) == known:
+                    continue
+            _checked(bundle.folder, entry)
+        except BundleError as error:
+            raise BundleError(
+                f"{bundle.folder}: the bundle was rebuilt or changed while it was being read ('{entry.path}' differs); "
+                "try again"
+            ) from error
+
+
 def listed_files(folder: Path) -> set[str] | None:
     """Return the names of the files that the manifest in *folder* lists, in any version; None without a manifest."""
     try:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
@@ -57,6 +58,11 @@ def open_plain(folder: Path, path: str) -> BufferedReader:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     raise BundleError(f"{folder}: '{path}' is not a regular file; copy or compile the bundle again")
+
+
+def stamps(folder: Path, paths: Iterable[str]) -> dict[str, Stamp]:
+    """Return the stamps that files in *folder* have now."""
+    return {path: Stamp.of((folder / path).lstat()) for path in paths}
 
 
 def sha256_of(stream: BufferedReader) -> str:

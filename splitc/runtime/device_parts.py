@@ -10,16 +10,18 @@ from threading import Lock
 
 from onnxruntime import InferenceSession
 
-from splitc.bundle.folder import Bundle
+from splitc.bundle.folder import WEIGHTS, Bundle
+from splitc.bundle.held import HeldFiles
 from splitc.bundle.manifest import CutEntry, PartEntry, part_files
 from splitc.bundle.program import Call, Program, part_program, read_array, run_program
 from splitc.common import ort
-from splitc.common.errors import ModelError
+from splitc.common.errors import BundleError, ModelError
 from splitc.common.ort import Interrupt
 from splitc.common.values import Array, Value
 from splitc.runtime.workers import beside
 
 _ARRAY = ".npy"
+_ADVICE = "open a new Session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class _Slot:
 class DeviceParts:
     """Runs the device's parts of the cuts of *bundle*; may be used from several threads, and after a fork.
 
+    Every part is of the bundle that was read, see `HeldFiles`: no part of a bundle that was built later is opened.
+
     Args:
         threads: number of threads of each session; None: as in the manifest, at most the number of usable cores.
     """
@@ -58,6 +62,7 @@ class DeviceParts:
         self._arrays: dict[str, Array] = {}
         # Keyed by process as well: the threads of a session do not survive a fork, and a child must not close it.
         self._slots: dict[tuple[int, str], _Slot] = {}
+        self._held: dict[int, HeldFiles] = {}
 
     def run(
         self, cut: CutEntry, values: Mapping[str, Value], interrupt: Interrupt | None = None
@@ -69,7 +74,7 @@ class DeviceParts:
 
         Raises:
             ModelError: ONNX Runtime cannot open the part or cannot run it on *values*, or *interrupt* was set.
-            BundleError: a file of constant values is damaged.
+            BundleError: a file of constant values is damaged, or a file was changed after the bundle was read.
         """
         opened = {file: self._open(file) for file in self._files[cut.id]}
 
@@ -78,6 +83,7 @@ class DeviceParts:
             feeds = {name: wanted.feeds[name] for name in one.inputs if name in wanted.feeds}
             return ort.run(one.session, feeds, wanted.outputs, interrupt)
 
+        self._held_here().check(*opened, WEIGHTS)
         began_s = time.monotonic()
         made = run_program(self._programs[cut.id], values, call, self._array)
         return made, time.monotonic() - began_s
@@ -93,9 +99,13 @@ class DeviceParts:
         if wanted:
             beside(partial(self._load, wanted))
 
+    def close(self) -> None:
+        """Keep no file open."""
+        self._held_here().close()
+
     def _load(self, files: Iterable[str]) -> None:
         for file in files:
-            with suppress(ModelError):
+            with suppress(ModelError, BundleError):
                 self._open(file)
 
     def _slot(self, file: str) -> _Slot:
@@ -106,14 +116,21 @@ class DeviceParts:
         slot = self._slot(file)
         with slot.lock:
             if slot.opened is None:
-                session = ort.session(self._bundle.path(file), threads=self._threads)
+                with self._held_here().opening(file, WEIGHTS):
+                    session = ort.session(self._bundle.path(file), threads=self._threads)
                 slot.opened = _Opened(session, tuple(item.name for item in session.get_inputs()))
             return slot.opened
 
     def _array(self, file: str) -> Array:
         if file not in self._arrays:
-            self._arrays[file] = read_array(self._bundle, file)
+            with self._held_here().opening(file):
+                self._arrays[file] = read_array(self._bundle, file)
         return self._arrays[file]
+
+    def _held_here(self) -> HeldFiles:
+        """Return the files that this process holds: a lock of the parent may never be released in a child."""
+        process = os.getpid()
+        return self._held.get(process) or self._held.setdefault(process, HeldFiles.of(self._bundle, _ADVICE))
 
 
 def _program(bundle: Bundle, cut: CutEntry, part: PartEntry) -> Program:

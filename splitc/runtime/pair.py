@@ -11,7 +11,7 @@ from typing import Any
 from splitc.bundle.decide import Decision
 from splitc.bundle.manifest import CutEntry, TensorEntry
 from splitc.bundle.program import made_by
-from splitc.common.errors import DeadlineExceeded, RuntimeFailure
+from splitc.common.errors import BundleError, DeadlineExceeded, ModelError, RuntimeFailure
 from splitc.common.ort import Interrupt
 from splitc.common.values import Value
 from splitc.runtime.client import Answer
@@ -25,6 +25,15 @@ from splitc.runtime.workers import beside
 _AFTERWARDS_S = 0.5
 
 Values = dict[str, Value]
+
+
+class HeadFailed(Exception):  # noqa: N818 - the session goes on with another cut
+    """The device's part of *cut* cannot be opened or run, because of *error*."""
+
+    def __init__(self, cut: CutEntry, error: ModelError | BundleError) -> None:
+        super().__init__(f"the device's part of {cut.id} failed: {error}")
+        self.cut = cut
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,7 @@ class Pair:
 
     Attributes:
         process: id of the process that may use this object; a forked process calls `inherit`.
+        excluded: why the device's part of a cut is no longer tried, by the id of the cut.
     """
 
     def __init__(
@@ -82,13 +92,24 @@ class Pair:
         self.process = os.getpid()
         self.parts = parts
         self.cloud = cloud
-        self._all_head = all_head
+        self.excluded: dict[str, str] = {}
+        self._given_all_head = all_head
         self._outputs = tuple(outputs)
         self._hedges = hedges
 
     def inherit(self) -> "Pair":
         """Make an object for a forked process, with the same estimates."""
-        return Pair(self.parts, self.cloud.inherit(), self._all_head, self._outputs, hedges=self._hedges)
+        made = Pair(
+            self.parts, self.cloud.inherit(), self._given_all_head, self._outputs, hedges=self._hedges
+        )
+        made.excluded.update(self.excluded)
+        return made
+
+    @property
+    def all_head(self) -> CutEntry | None:
+        """The cut with which the device can do without the cloud, if there is one that works."""
+        given = self._given_all_head
+        return None if given is None or given.id in self.excluded else given
 
     def run(self, decision: Decision, inputs: Values, deadline_s: float | None) -> Done:
         """Run the chosen cut on *inputs*.
@@ -98,9 +119,9 @@ class Pair:
 
         Raises:
             RuntimeFailure: the cloud did not run its part, and the bundle has no all-head cut.
-            ModelError: ONNX Runtime cannot run the device's part on these inputs.
+            HeadFailed: the device's part of the cut, or of the all-head cut, cannot be opened or run on these inputs.
         """
-        cut, alone = decision.cut, self._all_head
+        cut, alone = decision.cut, self.all_head
         if cut.cloud is None:
             return Done(*self._on_device(cut, inputs))
         if not decision.conditions.uplink_bps and alone is not None:
@@ -129,9 +150,18 @@ class Pair:
         self, cut: CutEntry, values: Values, interrupt: Interrupt | None = None
     ) -> tuple[Values, float]:
         """Run the device's part of *cut*; return *values* with its results added, and the seconds that it took."""
-        made, took_s = self.parts.run(cut, values, interrupt)
+        try:
+            made, took_s = self.parts.run(cut, values, interrupt)
+        except (ModelError, BundleError) as error:
+            raise self._failed(cut, error) from error
         self.cloud.device_ran(cut.device_s, took_s)
         return values | made, took_s
+
+    def _failed(self, cut: CutEntry, error: ModelError | BundleError) -> HeadFailed:
+        failed = HeadFailed(cut, error)
+        if isinstance(error, BundleError) or not self.parts.is_ready(cut):  # whatever the inputs are
+            self.excluded[cut.id] = str(failed)
+        return failed
 
     def _in_cloud(
         self, decision: Decision, inputs: Values, values: Values, deadline_s: float | None
@@ -148,12 +178,13 @@ class Pair:
             # If the exchange is given up at the moment when the device begins, its failure may arrive first.
             if _has_ended(offload, limits.alone_s) and not isinstance(offload.exception(), DeadlineExceeded):
                 return offload.result()
-            if self._all_head is None:
+            alone = self.all_head
+            if alone is None:
                 self.cloud.leave_behind(offload)
                 raise DeadlineExceeded(
                     "the server did not answer in time, and the bundle has no all-head cut to fall back on"
                 )
-            return self._first(offload, self._all_head, inputs, limits.late_s)
+            return self._first(offload, alone, inputs, limits.late_s)
         finally:
             # The future's error refers to this frame: the cycle would keep tensors until the next garbage collection.
             del offload
@@ -186,7 +217,7 @@ class Pair:
             if offload.done() and offload.exception() is None:
                 interrupt.set()
                 return offload.result()
-            if local.done():
+            if local.done() and local.exception() is None:
                 break
         if offload.done() and (failure := offload.exception()) is not None:
             return _Alone(local.result()[0], str(failure))
@@ -195,20 +226,20 @@ class Pair:
         return _Alone(local.result()[0], "the server was late" if is_late else "the device was faster")
 
     def _limits(self, decision: Decision, deadline_s: float | None) -> _Limits:
-        now_s = time.monotonic()
-        usual = patience(decision, self._all_head)
+        now_s, alone = time.monotonic(), self.all_head
+        usual = patience(decision, alone)
         late_s, give_up_s = now_s + usual.late_s, now_s + usual.give_up_s
         if deadline_s is not None:
             if deadline_s <= now_s:
                 raise DeadlineExceeded("the deadline had passed before anything could be sent to the server")
             here_s = 0.0
-            if self._all_head is None:
+            if alone is None:
                 give_up_s = min(give_up_s, deadline_s + _AFTERWARDS_S)
             else:
-                here_s = decision.conditions.device_slowdown * self._all_head.device_s
+                here_s = decision.conditions.device_slowdown * alone.device_s
             # If the device cannot meet the deadline, the server gets all of the time.
             late_s = min(late_s, deadline_s - here_s if deadline_s - here_s > now_s else deadline_s)
-        begins_at_once = self._hedges and self._all_head is not None and not self.cloud.is_steady()
+        begins_at_once = self._hedges and alone is not None and not self.cloud.is_steady()
         # One exchange that outlives its request is enough to learn from; more would pile up at a silent server.
         give_up_s = max(late_s, give_up_s) if self.cloud.is_usable() else late_s
         return _Limits(min(now_s, late_s) if begins_at_once else late_s, late_s, give_up_s)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import random
@@ -24,7 +24,7 @@ from splitc.runtime.estimate.patience import also_sent
 from splitc.runtime.estimate.probing import link_matters
 from splitc.runtime.estimate.server_state import ServerState
 from splitc.runtime.http.transport import DEFAULT_MAX_REPLY_BYTES, HttpTransport, Transport
-from splitc.runtime.pair import Pair
+from splitc.runtime.pair import Done, HeadFailed, Pair
 from splitc.runtime.tensor_checks import checked_inputs
 from splitc.runtime.unpack import unpacked
 
@@ -47,7 +47,7 @@ class Outcome:
         latency_s: seconds that the request took.
         device_s: seconds that the device's part of the chosen cut took; None if it has none or did not run it.
         exchange: sizes and times of the exchange with the server; None if the device computed everything.
-        fallback: why the device did the cloud's work; None if it did not.
+        fallback: why another machine or cut than the chosen one computed the outputs; None if none did.
     """
 
     outputs: dict[str, Value]
@@ -104,12 +104,12 @@ class Session:
         self.manifest: Manifest = found.manifest
         self._sla_s, self._deadline_s = sla_s, deadline_s
         self._cut = _named(found, cut) if cut is not None else None
-        self._all_head = next((item for item in self.manifest.cuts if item.kind == "all-head"), None)
+        all_head = next((item for item in self.manifest.cuts if item.kind == "all-head"), None)
         if server is not None and transport is None:
             transport = HttpTransport(
                 server, token=token, ca_file=ca_file, max_reply_bytes=_max_reply_bytes(self.manifest)
             )
-        if transport is None and self._all_head is None:
+        if transport is None and all_head is None:
             raise BundleError(f"{bundle}: no cut of this bundle runs without a server; give the URL of one")
         self._transport = transport
         self._closed = False
@@ -118,7 +118,7 @@ class Session:
         self._pair = Pair(
             DeviceParts(found, threads=threads),
             Cloud(client, ServerState(estimator, Breaker(), time.monotonic())),
-            self._all_head,
+            all_head,
             self.manifest.model.outputs,
             hedges=cut is None,
         )
@@ -140,13 +140,15 @@ class Session:
         """Run the model on *inputs* and tell how.
 
         Whatever the server does, the device finishes in time; if it alone takes longer than *deadline_s*, it
-        begins when that has passed at the latest.
+        begins when that has passed at the latest. If the device's part of the chosen cut fails, another cut is used,
+        and the failing one is not chosen again.
 
         Raises:
             InputError: an input is missing, unknown, or of a wrong type or shape.
             DeadlineExceeded, TransportError, ProtocolError, ServerRefused: the cloud did not do its part,
                 and the bundle holds no all-head cut with which the device could.
-            ModelError: ONNX Runtime cannot run a head on these inputs.
+            ModelError: ONNX Runtime cannot run the model on these inputs, or no cut works on this device.
+            BundleError: files were changed after the session was opened, and no cut works without them.
         """
         began_s = time.monotonic()
         if self._closed:
@@ -157,11 +159,11 @@ class Session:
         decision = self._decide(pair, self._sla_s if sla_s is None else sla_s)
         is_alone = self._cut is None and decision.cut.cloud is None
         pair.cloud.look(idle=is_alone and link_matters(self.manifest, decision.conditions))
-        done = pair.run(decision, given, None if allowed_s is None else began_s + allowed_s)
+        ran, done = self._run(pair, decision, given, None if allowed_s is None else began_s + allowed_s)
         return Outcome(
             outputs={entry.name: done.values[entry.name] for entry in self.manifest.model.outputs},
             decision=decision,
-            finished="device" if done.exchange is None or decision.cut.is_cloud_first else "cloud",
+            finished="device" if done.exchange is None or ran.is_cloud_first else "cloud",
             latency_s=time.monotonic() - began_s,
             device_s=done.device_s,
             exchange=done.exchange,
@@ -173,7 +175,9 @@ class Session:
         self._closed = True
         if self._transport is not None:
             self._transport.close()
-        self._here().cloud.close()
+        pair = self._here()
+        pair.cloud.close()
+        pair.parts.close()
 
     def __enter__(self) -> Self:
         return self
@@ -189,18 +193,76 @@ class Session:
             self._pair = self._pair.inherit()
         return self._pair
 
+    def _run(
+        self, pair: Pair, decision: Decision, inputs: dict[str, Value], until_s: float | None
+    ) -> tuple[CutEntry, Done]:
+        """Run the chosen cut, or another one if its part on the device fails; return the cut as well.
+
+        Inputs may be the cause of a failed run. So a cut is excluded for that only if another one can run them,
+        and two failed runs are enough to tell.
+
+        Raises:
+            RuntimeFailure, ModelError, BundleError: see `request`.
+        """
+        failures: list[HeadFailed] = []
+        known = pair.excluded.get(decision.cut.id)
+        for attempt in self._attempts(pair, decision):
+            try:
+                done = pair.run(attempt, inputs, until_s)
+            except HeadFailed as failure:
+                failures.append(failure)
+                if sum(item.cut.id not in pair.excluded for item in failures) > 1:
+                    break
+            except RuntimeFailure:
+                if not failures:
+                    raise
+            else:
+                if attempt.cut is decision.cut and not failures:
+                    return attempt.cut, done
+                pair.excluded.update({failure.cut.id: str(failure) for failure in failures})
+                reasons = [known, *map(str, failures), done.fallback]
+                failures.clear()  # errors refer to this frame, and the cycle would keep tensors
+                fallback = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+                return attempt.cut, replace(done, device_s=None, fallback=fallback)
+        try:
+            raise failures[0].error
+        finally:
+            failures.clear()  # errors refer to this frame, and the cycle would keep tensors
+
+    def _attempts(self, pair: Pair, decision: Decision) -> Iterator[Decision]:
+        """Yield the chosen cut, then those that can replace it, the simplest first."""
+        is_excluded = decision.cut.id in pair.excluded
+        if not is_excluded:
+            yield decision
+        others = [cut for cut in self.manifest.cuts if cut is not decision.cut]
+        if self._transport is None:
+            others = [cut for cut in others if cut.cloud is None]
+        whole = [cut for cut in others if cut.kind != "split"]
+        for cut in whole or others:
+            if cut.id not in pair.excluded:
+                conditions = self._conditions(pair)
+                yield Decision(
+                    cut, latency_s(cut, conditions), conditions, f"{decision.cut.id} fails on the device"
+                )
+        if is_excluded:
+            yield decision
+
     def _decide(self, pair: Pair, sla_s: float | None) -> Decision:
         """Choose the best cut, or one that is good enough while the files of the best one are being opened."""
         conditions = self._conditions(pair)
         if self._cut is not None:
             return Decision(self._cut, latency_s(self._cut, conditions), conditions, "asked for")
-        best = aim(self.manifest.cuts, conditions, sla_s)
+        cuts = tuple(cut for cut in self.manifest.cuts if cut.id not in pair.excluded) or self.manifest.cuts
+        best = aim(cuts, conditions, sla_s)
         if not pair.cloud.is_steady():
-            best = also_sent(self.manifest.cuts, best, sla_s)
+            best = also_sent(cuts, best, sla_s)
+        if pair.excluded:
+            without = ", ".join(pair.excluded)
+            best = replace(best, reason=f"{best.reason}; without {without}, which failed on the device")
         if pair.parts.is_ready(best.cut):
             return best
         pair.parts.preload(best.cut)
-        ready = tuple(cut for cut in self.manifest.cuts if pair.parts.is_ready(cut))
+        ready = tuple(cut for cut in cuts if pair.parts.is_ready(cut))
         if not ready:
             return best
         second = aim(ready, conditions, sla_s)
@@ -213,17 +275,17 @@ class Session:
         found = pair.cloud.conditions()
         if found.price:
             found = replace(found, price=personal(found.price, random()))  # noqa: S311 - no secret
-        if self._all_head is None or pair.cloud.is_usable():
+        if pair.all_head is None or pair.cloud.is_usable():
             return found
         return replace(found, uplink_bps=0.0)
 
     def _preload(self) -> None:
         """Open the cut that the first request will probably use, then the all-head cut as the fallback."""
-        parts = self._pair.parts
+        parts, all_head = self._pair.parts, self._pair.all_head
         likely = (
             self._cut if self._cut is not None else decide(self.manifest, self._conditions(self._pair)).cut
         )
-        parts.preload(*(cut for cut in (likely, self._all_head) if cut is not None))
+        parts.preload(*(cut for cut in (likely, all_head) if cut is not None))
 
 
 def _read(path: Path, cache_folder: Path | None) -> Bundle:

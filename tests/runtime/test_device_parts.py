@@ -1,6 +1,8 @@
 """DeviceParts are opened once, when needed, and not twice at the same time."""
 
+import gc
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -10,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitc.bundle.folder import Bundle
+from splitc.bundle.folder import Bundle, read_bundle
 from splitc.bundle.manifest import CutEntry, TensorEntry, part_files
 from splitc.common import ort
-from splitc.common.errors import InputError, ModelError, ProtocolError
+from splitc.common.errors import BundleError, InputError, ModelError, ProtocolError
 from splitc.common.values import difference
 from splitc.runtime.device_parts import DeviceParts
 from splitc.runtime.tensor_checks import check_outputs, checked_inputs, symbol_sizes
@@ -73,6 +75,63 @@ def test_a_head_that_cannot_be_opened_is_reported_by_run(tiny: Tiny, tmp_path: P
     with pytest.raises(ModelError, match="cannot load"):
         heads.run(cut, {"image": IMAGE})
     assert not heads.is_ready(cut)
+
+
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    """A copy of the bundle, to be changed."""
+    return shutil.copytree(tiny.bundle.folder, tmp_path / "copy")
+
+
+def rename_over(path: Path, data: bytes) -> None:
+    path.with_name("new").write_bytes(data)
+    path.with_name("new").replace(path)
+
+
+@pytest.mark.parametrize("write", [rename_over, Path.write_bytes])
+@pytest.mark.parametrize("name", ["weights.bin", "head-c1.onnx"])
+def test_a_part_of_a_bundle_that_was_built_later_is_not_opened(
+    folder: Path, name: str, write: Callable[[Path, bytes], object]
+) -> None:
+    bundle = read_bundle(folder)
+    parts, cut = DeviceParts(bundle), next(cut for cut in bundle.manifest.cuts if cut.id == "c1")
+    data = (folder / name).read_bytes()
+    write(folder / name, data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(BundleError, match=r"was rebuilt or changed after it was opened.*open a new Session"):
+        parts.run(cut, {"image": IMAGE})
+    rename_over(folder / name, data)  # the same contents in another file are fine
+    assert parts.run(cut, {"image": IMAGE})
+
+
+def test_an_open_part_outlives_its_folder(folder: Path) -> None:
+    bundle = read_bundle(folder)
+    parts, cut = DeviceParts(bundle), of_kind(bundle, "all-head")
+    before, _ = parts.run(cut, {"image": IMAGE})
+    rename_over(folder / "weights.bin", b"other")
+    shutil.rmtree(folder)
+    after, _ = parts.run(cut, {"image": IMAGE})
+    assert np.array_equal(before["logits"], after["logits"])
+
+
+def test_a_part_whose_weights_are_cut_off_does_not_end_the_process(folder: Path) -> None:
+    bundle = read_bundle(folder)
+    parts, cut = DeviceParts(bundle), of_kind(bundle, "all-head")
+    parts.run(cut, {"image": IMAGE})
+    os.truncate(folder / "weights.bin", 0)
+    with pytest.raises(BundleError, match=r"'weights\.bin' differs"):
+        parts.run(cut, {"image": IMAGE})
+
+
+def test_files_stay_open_no_longer_than_what_uses_them(folder: Path) -> None:
+    bundle = read_bundle(folder)
+    before = set(Path("/proc/self/fd").iterdir())
+    parts = DeviceParts(bundle)
+    for cut in bundle.manifest.cuts:
+        if cut.device is not None:
+            parts.run(cut, {"image": IMAGE})
+    del parts
+    gc.collect()
+    assert set(Path("/proc/self/fd").iterdir()) <= before
 
 
 def test_threads_share_a_head(tiny: Tiny) -> None:

@@ -21,14 +21,15 @@ import numpy as np
 import onnx
 import pytest
 
-from splitc.bundle.decide import Conditions
-from splitc.bundle.folder import Bundle, read_bundle, write_manifest
+from splitc.bundle.decide import Conditions, Decision
+from splitc.bundle.folder import Bundle, file_entry, read_bundle, write_manifest
 from splitc.bundle.manifest import Manifest
 from splitc.common import ort
 from splitc.common.errors import (
     BundleError,
     DeadlineExceeded,
     InputError,
+    ModelError,
     ProtocolError,
     RuntimeFailure,
     ServerRefused,
@@ -409,6 +410,93 @@ def test_a_late_answer_is_overtaken_by_the_device_but_still_tells(
         assert eventually(late)
         # On a busy machine it may have been given up before it came; then another will come.
         assert eventually(lambda: session.conditions().rtt_s > before_s or (late() and False))
+
+
+# --- a part on the device fails ---
+
+
+def with_bad_head(tiny: Tiny, folder: Path, kind: str, head: bytes) -> Path:
+    """The bundle, but the device's part of the cut of that kind is *head*."""
+    made = variant(tiny.bundle, tiny.bundle.manifest, folder)
+    file = next(cut.device.file for cut in tiny.bundle.manifest.cuts if cut.kind == kind and cut.device)
+    assert file is not None
+    (folder / file).write_bytes(head)
+    entries = tuple(file_entry(folder, entry.path) for entry in tiny.bundle.manifest.files)
+    write_manifest(folder, replace(tiny.bundle.manifest, files=entries))
+    return made
+
+
+def failing_head() -> bytes:
+    """A model that loads, and fails for every input."""
+    reshape = onnx.helper.make_node("Reshape", ["image", "shape"], ["out"])
+    image = onnx.helper.make_tensor_value_info("image", 1, (1, 3, 32, 32))
+    out = onnx.helper.make_tensor_value_info("out", 1, None)
+    shape = onnx.numpy_helper.from_array(np.array([7, 11], np.int64), "shape")
+    return models.model([reshape], [image], [out], [shape]).SerializeToString()
+
+
+@pytest.mark.parametrize("head", [b"no model", failing_head()], ids=["cannot load", "cannot run"])
+@pytest.mark.parametrize("chosen", ["free", "fixed"])
+def test_a_head_that_fails_costs_no_answer(
+    tiny: Tiny, want: Mapping[str, Any], tmp_path: Path, head: bytes, chosen: str
+) -> None:
+    folder, bad = with_bad_head(tiny, tmp_path, "split", head), of_kind(tiny, "split")
+    with (
+        servers.serve(servers.Tails(read_bundle(folder))) as server,
+        Session(folder, server=server.url, start=FAST, cut=bad if chosen == "fixed" else None) as session,
+    ):
+        if chosen == "free":
+            cut = next(cut for cut in session.manifest.cuts if cut.id == bad)
+            decision = Decision(cut, 1e-3, FAST, "so it is")
+            ran, done = session._run(session._pair, decision, INPUTS, None)
+            assert ran.kind in ("all-head", "all-tail")
+            assert done.fallback is not None
+            assert f"the device's part of {bad} failed" in done.fallback
+        for _ in range(3):
+            outcome = session.request(INPUTS)
+            assert is_right(outcome.outputs, want)
+            if chosen == "fixed":
+                assert f"the device's part of {bad} failed" in (outcome.fallback or "")
+            else:
+                assert outcome.cut != bad
+                assert f"without {bad}" in outcome.decision.reason
+
+
+def test_without_all_head_the_cloud_goes_on(tiny: Tiny, want: Mapping[str, Any], tmp_path: Path) -> None:
+    folder = with_bad_head(tiny, tmp_path, "all-head", b"no model")
+    with (
+        servers.serve(servers.Tails(read_bundle(folder))) as server,
+        Session(folder, server=server.url, start=SLOW) as session,
+    ):
+        for _ in range(3):
+            outcome = session.request(INPUTS)
+            assert is_right(outcome.outputs, want)
+            assert outcome.finished == "cloud"
+
+
+def test_inputs_that_no_cut_can_run_exclude_none(tiny: Tiny, tmp_path: Path) -> None:
+    folder = with_bad_head(tiny, tmp_path, "all-head", failing_head())
+    with Session(folder) as session:
+        for _ in range(2):
+            with pytest.raises(ModelError, match="on these inputs"):
+                session.request(INPUTS)
+            assert not session._pair.excluded
+
+
+def test_a_session_goes_on_with_what_is_open_when_the_bundle_is_rebuilt(
+    tiny: Tiny, want: Mapping[str, Any], tmp_path: Path
+) -> None:
+    folder, split = variant(tiny.bundle, tiny.bundle.manifest, tmp_path), of_kind(tiny, "split")
+    with Session(folder) as session:
+        assert is_right(session.run(INPUTS), want)
+        for entry in session.manifest.files:
+            (folder / "new").write_bytes(b"rebuilt")
+            (folder / "new").replace(folder / entry.path)
+        cut = next(cut for cut in session.manifest.cuts if cut.id == split)
+        ran, done = session._run(session._pair, Decision(cut, 1e-3, FAST, "so it is"), INPUTS, None)
+        assert ran.kind == "all-head"
+        assert "was rebuilt or changed after it was opened" in (done.fallback or "")
+        assert is_right(session.run(INPUTS), want)
 
 
 # --- what is learned ---

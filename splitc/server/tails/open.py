@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from splitc.bundle.decide import latency_s, middle_of
-from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.folder import WEIGHTS, Bundle, check_unchanged, read_bundle
+from splitc.bundle.held import HeldFiles
 from splitc.bundle.manifest import CutEntry, PartEntry
+from splitc.bundle.plain import stamps
 from splitc.bundle.program import part_program, read_array
 from splitc.bundle.stacking import stack
 from splitc.common import ort
@@ -21,6 +24,9 @@ from splitc.server.tails.part import File, Series, ServedPart
 from splitc.server.tails.prepare import Prepared, Settings, prepare
 from splitc.server.tails.sessions import Sessions, TooLarge
 from splitc.server.tails.signature import NotOffered, declared, recorded
+
+if TYPE_CHECKING:
+    from onnxruntime import GraphOptimizationLevel, InferenceSession
 
 Say = Callable[[str], None]
 
@@ -46,7 +52,7 @@ def open_parts(
         say: told what is prepared, which files do not stay open, which parts are not offered, and why.
 
     Raises:
-        BundleError: a bundle is damaged, packed for the device, or of the same model as another one.
+        BundleError: a bundle is damaged, packed for the device, rebuilt meanwhile, or of the same model as another one.
         ModelError: ONNX Runtime refuses a file.
         RuntimeFailure: there is nothing to serve, or nothing fits.
         OSError: the cache folder cannot be written.
@@ -73,6 +79,8 @@ def open_parts(
             except NotOffered as reason:
                 reasons.append(f"{opening.name(cut)} is not offered: {reason}")
                 say(reasons[-1])
+    for bundle in bundles:
+        check_unchanged(bundle)
     if not parts:
         raise RuntimeFailure(_verdict(openings, reasons, memory_limit_bytes))
     return tuple(parts)
@@ -120,6 +128,12 @@ class _Opening:
         self._threads = threads
         self._sessions = sessions
         self._prepared = {item.file: item for item in prepared.models}
+        self._held = HeldFiles(
+            folder,
+            prepared.files,
+            stamps(folder, (entry.path for entry in prepared.files)),
+            "restart the server",
+        )
         self._described = {item.file: item for item in cloud_files(bundle)}
         self._files: dict[str, File] = {}
         self._arrays: dict[str, Array] = {}
@@ -138,7 +152,7 @@ class _Opening:
         """Open *file*, or note that it is too large."""
         item = self._prepared[file]
         level = ort.UNCHANGED if item.optimised else ort.FASTEST
-        opening = partial(ort.session, self._folder / file, threads=self._threads, level=level)
+        opening = partial(self._session, file, level)
         requests = item.max_batch if self._sessions.are_limited else 1
         try:
             run = self._sessions.add(
@@ -148,6 +162,10 @@ class _Opening:
             self.too_large[file] = error.with_traceback(None)  # which would keep its session
         else:
             self._files[file] = File(self._file_name(file), item.max_batch, run, item.run_s)
+
+    def _session(self, file: str, level: "GraphOptimizationLevel") -> "InferenceSession":
+        with self._held.opening(file, WEIGHTS):
+            return ort.session(self._folder / file, threads=self._threads, level=level)
 
     def _file_name(self, file: str) -> str:
         """That of the part that is this file, or else its own."""

@@ -30,7 +30,7 @@ from splitc.common import ort
 
 # isort: split
 
-from splitc.bundle.folder import WEIGHTS, Bundle, file_entry
+from splitc.bundle.folder import WEIGHTS, Bundle, check_unchanged, file_entry
 from splitc.bundle.manifest import FileEntry
 from splitc.bundle.stacking import (
     Trial,
@@ -114,6 +114,7 @@ def prepare(
 
     Raises:
         ModelError: ONNX Runtime refuses a file.
+        BundleError: a file was changed after *bundle* was read.
         OSError: the cache folder cannot be written.
     """
     wanted = cloud_files(bundle)
@@ -191,6 +192,9 @@ def _write(folder: Path, bundle: Bundle, wanted: Sequence[CloudFile], settings: 
         collect(sources(), partial)
         files = tuple(file_entry(partial, path.name) for path in sorted(partial.iterdir()))
         found = Prepared(tuple(models), files)
+        check_unchanged(
+            bundle
+        )  # else the cache would keep parts of another bundle under the name of this one
         (partial / _INDEX).write_text(json.dumps(encode(found), indent=1), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # damaged, else it would have been used
         partial.rename(folder)

@@ -223,6 +223,19 @@ def test_what_does_not_fit_is_opened_when_it_is_asked_for(
         assert weights.taken() <= 30
 
 
+def test_what_is_opened_later_is_what_was_there_at_the_start(
+    bundle: Bundle, weights: Weights, tmp_path: Path
+) -> None:
+    first, second, *_ = ranked(bundle, tmp_path)
+    weights.by_file = {file(bundle, first): 10, file(bundle, second): 25}
+    parts, _ = opened(bundle.folder, cache=tmp_path, limit=30)
+    part = next(part for part in parts if part.name == second)
+    (path,) = tmp_path.rglob(file(bundle, second))
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(BundleError, match=r"was rebuilt or changed .*; restart the server"):
+        check(bundle, part)
+
+
 def test_what_is_larger_than_the_limit_is_not_offered(bundle: Bundle, cache: Path, weights: Weights) -> None:
     first, *others = ranked(bundle, cache)
     weights.by_file = {file(bundle, first): 50}

@@ -1,6 +1,7 @@
 """What the cloud runs is prepared once per machine, does what it did, and shares its weights."""
 
 import multiprocessing
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitc.bundle.folder import WEIGHTS, Bundle
+from splitc.bundle.folder import WEIGHTS, Bundle, read_bundle
 from splitc.bundle.manifest import CutEntry
 from splitc.bundle.stacking import stack
 from splitc.bundle.weights import load, spans
 from splitc.common import ort
+from splitc.common.errors import BundleError
 from splitc.common.values import difference
+from splitc.server.tails.files import cloud_files
 from splitc.server.tails.prepare import Prepared, Settings, batch_times, prepare
 from tests import bundles, models
 from tests.running import tree
@@ -102,11 +105,23 @@ def test_what_a_killed_process_left_is_removed(bundle: Bundle, tmp_path: Path) -
 
 
 def test_a_failure_leaves_nothing(bundle: Bundle, tmp_path: Path) -> None:
-    gone = Bundle(tmp_path / "gone", bundle.manifest)
+    gone = Bundle(shutil.copytree(bundle.folder, tmp_path / "gone"), bundle.manifest)
+    gone.path(WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError):
         run(gone, tmp_path / "cache")
     assert not content(tmp_path / "cache")
     assert {path.suffix for path in (tmp_path / "cache" / "files").iterdir()} == {".lock"}
+
+
+def test_a_bundle_that_is_rebuilt_meanwhile_is_not_kept(bundle: Bundle, tmp_path: Path) -> None:
+    read = read_bundle(shutil.copytree(bundle.folder, tmp_path / "bundle"))
+    name = min(item.file for item in cloud_files(read))
+    proto = load(read.path(name))
+    proto.doc_string = "rebuilt"
+    read.path(name).write_bytes(proto.SerializeToString())
+    with pytest.raises(BundleError, match=f"rebuilt or changed while it was being read \\('{name}' differs"):
+        run(read, tmp_path / "cache")
+    assert not content(tmp_path / "cache")
 
 
 def test_two_processes_prepare_once(bundle: Bundle, tmp_path: Path) -> None:
