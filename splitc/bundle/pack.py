@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from splitc.bundle.folder import Bundle, file_entry, read_bundle, write_manifest
+from splitc.bundle.folder import MANIFEST, Bundle, file_entry, read_bundle, write_manifest
 from splitc.bundle.manifest import CutEntry, PartEntry, part_files
 from splitc.bundle.plain import open_plain
 from splitc.bundle.stacking import has_batch, separates, trial
-from splitc.bundle.staging import new_folder
+from splitc.bundle.staging import new_folder, place_of
 from splitc.bundle.triton import config
 from splitc.bundle.weights import Span, collect, covers, load, load_part, spans
 from splitc.common import ort
@@ -45,17 +45,18 @@ def pack(bundle_folder: Path, side: Side, output: Path) -> None:
     """
     bundle = _read(bundle_folder, side)
     if output.suffix != ".zip":
-        with new_folder(output) as (staging, _):
+        with new_folder(output, [bundle_folder]) as (staging, _):
             _fill(bundle, side, staging)
         return
-    if output.exists() and not zipfile.is_zipfile(output):
-        raise BundleError(f"{output}: exists and is not a zip file; choose another name with -o")
-    with _beside(output) as work:
+    if os.path.lexists(output) and not _is_pack(output):
+        raise BundleError(f"{output}: exists and is not a packed bundle; choose another name with -o")
+    place = Path(os.path.realpath(output))
+    with _beside(place) as work:
         content = work / "content"
         content.mkdir()
         _fill(bundle, side, content)
-        _zip(content, work / output.name)
-        (work / output.name).replace(output)
+        _zip(content, work / place.name)
+        (work / place.name).replace(place)
 
 
 def pack_triton(bundle_folder: Path, output: Path) -> None:
@@ -68,6 +69,7 @@ def pack_triton(bundle_folder: Path, output: Path) -> None:
     """
     bundle = _read(bundle_folder, "cloud")
     _refuse_to_overwrite(output)
+    output = place_of(output, [bundle_folder])
     with _beside(output) as work:
         files, repository = work / "files", work / "repository"
         files.mkdir()
@@ -79,6 +81,14 @@ def pack_triton(bundle_folder: Path, output: Path) -> None:
         if output.exists():
             output.rename(work / "replaced")
         repository.rename(output)
+
+
+def _is_pack(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as opened:
+            return MANIFEST in opened.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return False
 
 
 def _read(folder: Path, side: Side) -> Bundle:

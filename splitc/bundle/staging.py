@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,18 +17,21 @@ ARTIFACTS = Path("artifacts")
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
+def new_folder(folder: Path, inputs: Iterable[Path] = ()) -> Iterator[tuple[Path, Path]]:
     """Yield (staging, scratch): staging becomes *folder* if the block succeeds, scratch is deleted.
 
-    Both are in the parent folder of *folder*, so that the last step is a rename. An older bundle at *folder* is
-    replaced; other files are never replaced.
+    Both are beside *folder*, so that the last step is a rename. An older bundle at *folder* is replaced; other files
+    are never replaced. If *folder* is a link, what it points to is replaced, and the link stays.
+
+    Args:
+        inputs: files and folders that are read, and must not be replaced.
 
     Raises:
-        BundleError: *folder* exists and is not a bundle.
+        BundleError: *folder* exists and is not a bundle, contains one of *inputs*, or the process runs in it.
         OSError: *folder* cannot be written; the error names *folder*.
     """
-    folder = folder.absolute()
-    _refuse_to_overwrite(folder)
+    _refuse_to_overwrite(folder.absolute())
+    folder = place_of(folder.absolute(), inputs)
     made = _make_parents(folder.parent)
     try:
         remove_leftovers(folder.parent)
@@ -46,6 +49,30 @@ def new_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
         for parent in made:
             with suppress(OSError):  # not empty: the bundle is in it
                 parent.rmdir()
+
+
+def place_of(folder: Path, inputs: Iterable[Path] = ()) -> Path:
+    """Return where *folder* really is, if it may be replaced.
+
+    Raises:
+        BundleError: it contains one of *inputs*, or the process runs in it.
+    """
+    place = Path(os.path.realpath(folder))
+    if not place.exists():
+        return place
+    for path in inputs:
+        if any(place in (form, *form.parents) for form in (path.absolute(), Path(os.path.realpath(path)))):
+            raise BundleError(
+                f"{path}: is read, but is in the folder that would be replaced; choose another folder with -o"
+            )
+    with suppress(FileNotFoundError):  # where the current folder was deleted
+        here = Path.cwd()
+        if place in (here, *here.parents):
+            raise BundleError(
+                f"{folder}: cannot be replaced while it is the current folder or contains it; "
+                "start splitc in another folder, or choose another folder with -o"
+            )
+    return place
 
 
 def _exchange(new: Path, folder: Path, old: Path) -> None:

@@ -14,7 +14,7 @@ from splitc.compile.describe import cut_entries, describe, input_conversions
 from splitc.compile.emit import emit
 from splitc.compile.limits import LimitOptions, read_limits
 from splitc.compile.pipeline.analyse import analyse_pipeline
-from splitc.compile.pipeline.load import load_pipeline
+from splitc.compile.pipeline.load import files_of, load_pipeline
 from splitc.compile.pipeline.stages import Pipeline
 from splitc.compile.pipeline.times import pipeline_times
 from splitc.compile.pipeline.unroll import unroll
@@ -88,7 +88,8 @@ def compile_bundle(
     pipeline = load_pipeline(path)
     directions = options.directions or _directions(pipeline)
     folder = out or ARTIFACTS / f"{pipeline.name}-{device_target.name}"
-    with new_folder(folder) as (staging, scratch):
+    inputs = (*files_of(path, pipeline), *_other_files(options))
+    with new_folder(folder, inputs) as (staging, scratch):
         found = analyse_pipeline(pipeline, options.analysis, scratch, cache, progress)
         unrolled = unroll(found)
         limits = read_limits(options.limits, found, unrolled)
@@ -126,6 +127,17 @@ def compile_bundle(
         manifest = replace(manifest, files=(*manifest.files, file_entry(staging, REPORT)))
         write_manifest(staging, manifest)
     return Compiled(folder, manifest, verdicts)
+
+
+def _other_files(options: CompileOptions) -> tuple[Path, ...]:
+    """Return the files that are read besides the pipeline."""
+    described = (options.device, options.cloud, *options.networks)
+    return (
+        *options.analysis.samples,
+        *options.device_profiles,
+        *options.cloud_profiles,
+        *(Path(name) for name in described if Path(name).is_file()),
+    )
 
 
 def _directions(pipeline: Pipeline) -> tuple[Direction, ...]:

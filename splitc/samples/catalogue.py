@@ -21,20 +21,27 @@ SAMPLES: dict[str, Callable[[], ModelProto]] = {
 """The samples that are one model; other modules of this package build the pipelines."""
 
 
-def write_sample(name: str, path: Path) -> None:
-    """Build the sample and write it to *path*: the same bytes each time.
+def write_sample(name: str, path: Path, *, replaces: bool = False) -> None:
+    """Build the sample and write it to *path*: the same bytes each time. If *path* is a link, its target is written.
+
+    Args:
+        replaces: whether to replace a file with other contents.
 
     Raises:
-        ModelError: there is no such sample.
+        ModelError: there is no such sample, or another file is at *path*.
     """
     if name not in SAMPLES:
         close = get_close_matches(name, SAMPLES, n=1)
         advice = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(SAMPLES)}"
         raise ModelError(f"there is no sample named {name!r}; {advice}")
+    data = SAMPLES[name]().SerializeToString(deterministic=True)
+    if os.path.lexists(path) and not replaces and not (path.is_file() and path.read_bytes() == data):
+        raise ModelError(f"{path}: exists; choose another name with -o, or replace it with --force")
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(SAMPLES[name]().SerializeToString(deterministic=True))
+        temporary.write_bytes(data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

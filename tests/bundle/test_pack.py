@@ -151,6 +151,35 @@ def test_the_other_side_cannot_be_packed_from_a_pack(inner: Bundle, tmp_path: Pa
     assert not (tmp_path / "other").exists()
 
 
+def test_a_bundle_is_not_replaced_by_its_own_pack(inner: Bundle, tmp_path: Path) -> None:
+    copy = shutil.copytree(inner.folder, tmp_path / "bundle")
+    before = tree(tmp_path)
+    with pytest.raises(BundleError, match="is read, but is in the folder"):
+        pack(copy, "cloud", copy)
+    assert tree(tmp_path) == before
+
+
+def test_a_zip_of_something_else_is_not_replaced(inner: Bundle, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as photos:
+        photos.writestr("one.jpg", b"years")
+    before = tree(tmp_path)
+    with pytest.raises(BundleError, match="is not a packed bundle"):
+        pack(inner.folder, "cloud", tmp_path / "photos.zip")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["out", "out.zip"])
+def test_a_link_stays_and_its_target_is_replaced(name: str, inner: Bundle, tmp_path: Path) -> None:
+    pack(inner.folder, "device", tmp_path / f"old-{name}")
+    (tmp_path / name).symlink_to(f"old-{name}")
+    pack(inner.folder, "cloud", tmp_path / name)
+    pack(inner.folder, "cloud", tmp_path / f"new-{name}")
+    assert (tmp_path / name).is_symlink()
+    found = tree(tmp_path)
+    old = {path.removeprefix("old-"): data for path, data in found.items() if path.startswith("old-")}
+    assert old == {path.removeprefix("new-"): data for path, data in found.items() if path.startswith("new-")}
+
+
 @pytest.mark.parametrize("name", ["out", "out.zip"])
 def test_what_is_no_pack_is_never_replaced(name: str, inner: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()

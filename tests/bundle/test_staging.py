@@ -85,6 +85,48 @@ def test_what_is_not_ours_is_never_touched(tmp_path: Path, content: dict[str, st
     assert tree(tmp_path) == before
 
 
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    make(tmp_path / "v1")
+    (tmp_path / "current").symlink_to("v1")
+    make(tmp_path / "current", "b.onnx")
+    assert (tmp_path / "current").is_symlink()
+    assert set(tree(tmp_path / "v1")) == {MANIFEST, "b.onnx"}
+
+
+@pytest.mark.parametrize("name", [".", "../bundle", ".."])
+def test_the_current_folder_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    if name == "..":
+        make(tmp_path / "outer", "bundle")
+        (tmp_path / "outer" / "bundle").unlink()
+        folder = tmp_path / "outer" / "bundle"
+        folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(BundleError, match="cannot be replaced while it is the current folder or contains it"):
+        make(Path(name))
+    assert Path.cwd().samefile(folder)
+
+
+@pytest.mark.parametrize("way", ["direct", "link to it", "link in it", "folder itself"])
+def test_what_is_read_is_not_replaced(tmp_path: Path, way: str) -> None:
+    folder = tmp_path / "bundle"
+    make(folder)
+    given = {"folder itself": folder, "link to it": tmp_path / "link"}.get(way, folder / "a.onnx")
+    if way == "link to it":
+        given.symlink_to(folder / "a.onnx")
+    if way == "link in it":
+        given.unlink()
+        (tmp_path / "model").touch()
+        given.symlink_to(tmp_path / "model")
+    before = tree(tmp_path)
+    with pytest.raises(BundleError, match="is read, but is in the folder"), new_folder(folder, [given]):
+        pass
+    assert tree(tmp_path) == before
+
+
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")

@@ -31,6 +31,7 @@ class SampleArguments:
     scheduler: SchedulerName | None
     width: float | None
     size: int | None
+    force: bool
     as_json: bool
 
 
@@ -72,6 +73,7 @@ class SampleArguments:
     type=int,
     help=f"Width and height of an image in pixels, a multiple of 64.  [default: {STABLE_DIFFUSION_SIZE}]",
 )
+@click.option("--force", is_flag=True, help="Replace a file that exists; only for single files.")
 @json_option
 def sample_command(arguments: SampleArguments) -> None:
     """Write a model to try splitc on, with seeded random weights.

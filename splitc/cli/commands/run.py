@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import tempfile
 import time
 import zipfile
 from collections import Counter
@@ -28,7 +29,7 @@ from splitc.cli.terminal import new_table, print_json, results
 from splitc.cli.values import token_in
 from splitc.common.errors import DeadlineExceeded, InputError, ProtocolError, TransportError
 from splitc.common.formatting import format_rate, format_seconds
-from splitc.common.values import Input, random_feeds
+from splitc.common.values import Input, Value, random_feeds
 from splitc.profile.targets.description import load_network
 from splitc.runtime.http.transport import HttpTransport
 from splitc.runtime.session import Outcome, Session
@@ -53,6 +54,8 @@ class _Row:
 
 def run(arguments: RunArguments) -> None:
     """Run a bundle, and show the requests."""
+    if arguments.output is not None:
+        _refuse_inputs(arguments.output, arguments.inputs)
     start, token = _start(arguments.network), token_in(arguments.token_file)
     if arguments.wait is not None:
         _await(arguments.server, token, arguments.ca_file, arguments.wait)
@@ -73,7 +76,7 @@ def run(arguments: RunArguments) -> None:
         outcomes = list(_requests(session, feeds, arguments.repeat))
         seen = session.conditions()
     if arguments.output is not None:
-        np.savez(arguments.output, **outcomes[-1].outputs)
+        _save(arguments.output, outcomes[-1].outputs)
     if arguments.as_json:
         print_json(RunFacts(tuple(map(request_facts, outcomes)), seen))
     else:
@@ -150,6 +153,25 @@ def _read(path: Path) -> Array:
 
 
 # --- the result ---
+
+
+def _refuse_inputs(output: Path, given: Sequence[tuple[str, Path]]) -> None:
+    for _, path in given:
+        if output.resolve() == path.resolve():
+            raise click.UsageError(f"-o {output} is also an input; choose another file")
+
+
+def _save(path: Path, outputs: Mapping[str, Value]) -> None:
+    """Write *outputs* as numpy.savez does, but to exactly *path*, whole or not at all, and whatever their names are."""
+    place = path.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".partial-") as work:
+        written = Path(work) / place.name
+        with zipfile.ZipFile(written, "w") as archive:
+            for name, value in outputs.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, np.asarray(value))
+        written.replace(place)
 
 
 def _show(outcomes: Sequence[Outcome], seen: Conditions, output: Path | None, console: Console) -> None:

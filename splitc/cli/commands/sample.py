@@ -29,7 +29,7 @@ def run(arguments: SampleArguments) -> None:
     name = arguments.name
     if name in SAMPLES:
         path = arguments.output or Path(f"{name}.onnx")
-        _write_model(name, path)
+        _write_model(name, path, replaces=arguments.force)
         _tell(arguments, path, path.stat().st_size, "")
         return
     folder, make_schedule = arguments.output or Path(name), SCHEDULERS[arguments.scheduler or "ddim"]
@@ -61,12 +61,16 @@ def _check_options(arguments: SampleArguments) -> None:
     ):
         if value is not None and arguments.name not in names:
             raise click.UsageError(f"{option} is only for {' and '.join(names)}")
+    if arguments.force and arguments.name not in SAMPLES:
+        raise click.UsageError(
+            f"--force is only for single files; remove the folder of {arguments.name} first"
+        )
 
 
-def _write_model(name: str, path: Path) -> None:
+def _write_model(name: str, path: Path, *, replaces: bool) -> None:
     if path.is_dir():
         raise click.UsageError(f"-o {path} is a folder, but {name} is a single file; give the name of a file")
-    write_sample(name, path)
+    write_sample(name, path, replaces=replaces)
 
 
 def _write_stable_diffusion(folder: Path, schedule: Schedule, width: float, size: int) -> None:

@@ -26,6 +26,16 @@ def load_pipeline(path: Path) -> Pipeline:
     return _described(path) if path.suffix == DESCRIPTION else _alone(load(path))
 
 
+def files_of(path: Path, pipeline: Pipeline) -> tuple[Path, ...]:
+    """Return the files that *pipeline* was read from: *path*, and the models, weights and arrays that it names."""
+    found = [path, *(file for model in pipeline.models for file in (model.path, *model.external))]
+    for stage in read_spec(path).stage if path.suffix == DESCRIPTION else ():
+        found += [path.parent / step.model for step in stage.steps]
+        arrays = (described.partition(".npz:") for described in stage.each.values())
+        found += [path.parent / (f"{name}.npz" if archived else name) for name, archived, _ in arrays]
+    return tuple(dict.fromkeys(found))
+
+
 def _alone(model: Model) -> Pipeline:
     """The pipeline that is nothing but *model*; values have the model's own names."""
     inputs, outputs = tuple(item.name for item in model.inputs()), model.outputs()

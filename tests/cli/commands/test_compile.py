@@ -1,17 +1,19 @@
 """`splitc compile` as a process: what it prints for people, and the same facts as JSON."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from splitc.bundle.folder import read_bundle
+from splitc.bundle.folder import file_entry, read_bundle, write_manifest
 from splitc.common.formatting import format_seconds, format_seconds_range
 from splitc.compile.verdict import judge
 from splitc.profile.targets.description import load_network
 from tests.cli.printed import printed
 from tests.conftest import Tiny
-from tests.running import save_tiny, splitc
+from tests.running import save_tiny, splitc, tree
 
 NETWORKS = ("wifi", "5g", "lte", "3g")
 
@@ -49,6 +51,40 @@ def test_marks_what_is_predicted_and_only_that(tiny: Tiny) -> None:
     assert lte.range_s is not None
     assert f"~{format_seconds(lte.decision.latency_s)} " in out
     assert format_seconds_range(*lte.range_s) in out
+
+
+@pytest.mark.parametrize("changed", ["model", "--samples", "--device-profile", "--device"])
+def test_what_is_read_is_not_replaced(tiny: Tiny, tmp_path: Path, changed: str) -> None:
+    """Not even where it is a file of an older bundle in the output folder."""
+    folder = shutil.copytree(tiny.bundle.folder, tmp_path / "out")
+    inside = {
+        "model": "head-c0.onnx",
+        "--samples": "report.html",
+        "--device-profile": "report.html",
+        "--device": "report.html",
+    }
+    given: dict[str, Path] = {"model": tiny.model, "--device": tiny.device} | {
+        changed: folder / inside[changed]
+    }
+    if changed == "--device":
+        given[changed] = (folder / "report.html").rename(folder / "device.toml")
+        given[changed].write_bytes(tiny.device.read_bytes())
+        edited = replace(
+            tiny.bundle.manifest,
+            files=(
+                *(entry for entry in tiny.bundle.manifest.files if entry.path != "report.html"),
+                file_entry(folder, "device.toml"),
+            ),
+        )
+        write_manifest(folder, edited)
+    before = tree(tmp_path)
+    model = given.pop("model")
+    done = splitc(
+        "compile", model, *(word for pair in given.items() for word in pair), "-o", folder, cwd=tmp_path
+    )
+    assert done.code == 1
+    assert "is read, but is in the folder that would be replaced" in done.err
+    assert tree(tmp_path) == before
 
 
 def test_progress_goes_to_stderr(tiny: Tiny) -> None:

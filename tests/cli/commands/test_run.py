@@ -51,6 +51,25 @@ def test_outputs_are_those_of_the_model(
         assert all(difference(found[key], want[key]).max_rel < 1e-4 for key in want)
 
 
+def test_outputs_are_written_to_the_name_that_was_given_and_never_over_an_input(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, feeds = image(tiny, tmp_path)
+    (name,) = feeds
+    run(capsys, "run", tiny.bundle.folder, "-o", tmp_path / "o.bin")
+    assert {item.name for item in tmp_path.iterdir()} == {path.name, "o.bin"}
+    with np.load(tmp_path / "o.bin") as found:
+        assert set(found) == {item.name for item in tiny.bundle.manifest.model.outputs}
+    before = path.read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        group.main(
+            ["run", str(tiny.bundle.folder), "--input", f"{name}={path}", "-o", str(path)], prog_name="splitc"
+        )
+    assert ended.value.code == 2
+    assert "is also an input" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_json_lists_every_request(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     told = printed(
         "run", run(capsys, "run", tiny.bundle.folder, "--repeat", "2", "--network", "lte", "--json")

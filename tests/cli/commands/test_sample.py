@@ -30,6 +30,26 @@ def test_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     )
 
 
+def test_a_file_that_exists_is_replaced_only_with_force(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(capsys, "sample", "tiny_cnn")
+    run(capsys, "sample", "tiny_cnn")  # what is there already needs no force
+    sample = (tmp_path / "tiny_cnn.onnx").read_bytes()
+    (tmp_path / "mine.onnx").write_text("years of work")
+    (tmp_path / "link.onnx").symlink_to("mine.onnx")
+    for name in ("mine.onnx", "link.onnx"):
+        assert f"{name}: exists; choose another name with -o, or replace it with --force" in fails(
+            capsys, 1, "sample", "tiny_cnn", "-o", name
+        )
+        assert (tmp_path / "mine.onnx").read_text() == "years of work"
+    run(capsys, "sample", "tiny_cnn", "-o", "link.onnx", "--force")
+    assert (tmp_path / "link.onnx").is_symlink()
+    assert (tmp_path / "mine.onnx").read_bytes() == sample
+    assert "--force is only for single files" in fails(capsys, 2, "sample", "tiny_diffusion", "--force")
+
+
 def test_a_pipeline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
