@@ -1,11 +1,14 @@
 """A .zip is unpacked once, whole or not at all, and never outside its folder."""
 
+import multiprocessing
 import os
+import signal
 import stat
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from splitc.bundle.folder import MANIFEST
@@ -61,8 +64,68 @@ def test_a_copy_that_was_changed_is_unpacked_again(tiny: Tiny, tmp_path: Path) -
 def test_whoever_is_second_takes_what_the_first_made(tiny: Tiny, tmp_path: Path) -> None:
     bundle = unpacked(packed(tiny, tmp_path / "app.zip"), tmp_path / "cache")
     (tmp_path / "late").mkdir()
-    unpack._move(tmp_path / "late", bundle.folder)
+    unpack._move(tmp_path / "late", bundle.folder, tmp_path / "old")
     assert tree(bundle.folder) == tree(tiny.bundle.folder)
+
+
+def test_what_a_killed_process_left_is_removed(tiny: Tiny, tmp_path: Path) -> None:
+    archive, cache = packed(tiny, tmp_path / "app.zip"), tmp_path / "cache"
+    child = os.fork()
+    if child == 0:
+        unpack._move = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        unpacked(archive, cache)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert any(cache.iterdir())
+    bundle = unpacked(archive, cache)
+    assert list(cache.iterdir()) == [bundle.folder]
+
+
+def test_several_processes_repair_one_copy(tiny: Tiny, tmp_path: Path) -> None:
+    archive, cache = packed(tiny, tmp_path / "app.zip"), tmp_path / "cache"
+    bundle = unpacked(archive, cache)
+    for _ in range(5):
+        (bundle.folder / "weights.bin").write_bytes(b"changed")
+        with multiprocessing.get_context("spawn").Pool(4) as pool:
+            waiting = [pool.apply_async(unpacked, (archive, cache)) for _ in range(8)]
+            found = [item.get(timeout=120) for item in waiting]
+        assert all(item == bundle for item in found)
+        assert list(cache.iterdir()) == [bundle.folder]
+    assert tree(bundle.folder) == tree(tiny.bundle.folder)
+
+
+def test_a_process_that_takes_too_long_is_not_waited_for(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpack, "_PATIENCE_S", 0)
+    archive, cache = packed(tiny, tmp_path / "app.zip"), tmp_path / "cache"
+    cache.mkdir()
+    with unpack._alone_in(cache), pytest.raises(BundleError, match="another process has been unpacking"):
+        unpacked(archive, cache)
+
+
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_damage_of_any_kind_is_one_sentence(tiny: Tiny, tmp_path: Path, method: int) -> None:
+    whole = tmp_path / "whole.zip"
+    with zipfile.ZipFile(whole, "w", method) as archive:
+        for file in sorted(tiny.bundle.folder.iterdir()):
+            archive.write(file, file.name)
+    data, damaged = whole.read_bytes(), tmp_path / "damaged.zip"
+    unpacked(whole, tmp_path / "cache")
+    random = np.random.default_rng(method)
+    refused = 0
+    for _ in range(60):
+        changed = bytearray(data)
+        for place in random.integers(0, len(data), random.integers(1, 20)):
+            changed[place] = random.integers(256)
+        damaged.write_bytes(changed)
+        try:
+            unpacked(damaged, tmp_path / "other")
+        except BundleError as error:
+            refused += str(error).count("\n") == 0
+    assert refused > 30
 
 
 @pytest.mark.parametrize(
