@@ -155,8 +155,9 @@ def _zip(folder: Path, target: Path) -> None:
 
 
 def _write_model(bundle: Bundle, cut: CutEntry, tail: Path, repository: Path) -> None:
-    """Write the folder of one tail: its configuration, and in folder 1 (version 1) the model and its weights.
+    """Write the folder of one tail: its configuration, and in folder 1 (version 1) the model and its own weights.
 
+    Tails do not share a file of weights: onnx refuses hard links and links, ONNX Runtime other folders.
     ONNX Runtime gets the path of the model and looks for weights in the same folder. Triton's documentation
     puts a model of several files into a folder named model.onnx instead. Triton's code (onnxruntime_backend,
     src/onnxruntime.cc, LoadModel) accepts both forms; other servers accept only the form used here.
@@ -178,9 +179,7 @@ def _write_model(bundle: Bundle, cut: CutEntry, tail: Path, repository: Path) ->
     version = repository / name / "1"
     version.mkdir(parents=True)
     (version.parent / "config.pbtxt").write_text(text, encoding="utf-8")
-    shutil.copyfile(tail, version / "model.onnx")
-    for file in {span.location for span in spans(proto)}:
-        _link(tail.parent / file, version / file)
+    collect([("model.onnx", tail)], version)
 
 
 def _only_file(bundle: Bundle, cut: CutEntry, part: PartEntry) -> str:
@@ -199,14 +198,6 @@ def _separates(bundle: Bundle, cut: CutEntry, tail: Path) -> bool:
         return separates(ort.session(tail), tried)
     except ModelError:
         return False
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make *target* a hard link to *source*, or a copy if the disk does not support hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _refuse_to_overwrite(output: Path) -> None:

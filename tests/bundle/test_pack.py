@@ -14,7 +14,8 @@ import pytest
 from splitc.bundle.folder import Bundle, file_entry, read_bundle, write_manifest
 from splitc.bundle.manifest import part_files
 from splitc.bundle.pack import Side, pack, pack_triton
-from splitc.bundle.weights import load, spans
+from splitc.bundle.weights import covers, load, spans
+from splitc.common import ort
 from splitc.common.errors import BundleError
 from splitc.common.values import difference
 from splitc.compile.limits import LimitOptions
@@ -239,15 +240,24 @@ def test_its_configuration_is_what_the_model_declares(bundle: Bundle, tmp_path: 
         assert [item.name for item in config.output] == ["y"]
 
 
-def test_weights_are_on_the_disk_once(bundle: Bundle, tmp_path: Path) -> None:
+def test_onnx_and_onnx_runtime_load_every_model(bundle: Bundle, tmp_path: Path) -> None:
+    """onnx refuses weights in a file with several hard links."""
     pack_triton(bundle.folder, tmp_path / "models")
-    found = [path.stat() for path in (tmp_path / "models").glob("*/1/weights.bin")]
-    assert len(found) > 1
-    assert len({stat.st_ino for stat in found}) == 1
-    assert found[0].st_ino != bundle.path("weights.bin").stat().st_ino  # the bundle stays its owner's
+    found = sorted((tmp_path / "models").glob("*/1/model.onnx"))
+    assert len(found) == len(tails(bundle))
+    for path in found:
+        onnx.checker.check_model(path, full_check=True)
+        onnx.load_model(path)
+        ort.session(path)
+    weights = [path.stat() for path in (tmp_path / "models").glob("*/1/weights.bin")]
+    assert len(weights) > 1
+    assert all(stat.st_nlink == 1 for stat in weights)
 
 
-def test_only_needed_weights_are_in_it(inner: Bundle, tmp_path: Path) -> None:
+def test_each_model_has_its_own_weights_only(bundle: Bundle, inner: Bundle, tmp_path: Path) -> None:
+    pack_triton(bundle.folder, tmp_path / "chain")
+    for path in (tmp_path / "chain").glob("*/1/weights.bin"):
+        assert covers(spans(load(path.with_name("model.onnx"))), path.stat().st_size)
     pack_triton(inner.folder, tmp_path / "models")
     for weights in (tmp_path / "models").glob("*/1/weights.bin"):
         assert weights.stat().st_size < inner.path("weights.bin").stat().st_size

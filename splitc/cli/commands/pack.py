@@ -29,8 +29,5 @@ def run(arguments: PackArguments) -> None:
 
 
 def _size_bytes(path: Path) -> int:
-    """Bytes on disk; hard links to the same file count once."""
     files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
-    return sum(
-        {(stat.st_dev, stat.st_ino): stat.st_size for stat in (item.stat() for item in files)}.values()
-    )
+    return sum(item.stat().st_size for item in files)
