@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from urllib.parse import quote
 
 from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import CutEntry, TensorEntry
-from splitc.bundle.price import PRICE
+from splitc.bundle.price import HIGHEST_PRICE, PRICE
 from splitc.common.errors import ServerRefused
 from splitc.common.values import Value
 from splitc.protocol import messages
@@ -20,6 +21,7 @@ from splitc.runtime.tensor_checks import check_outputs, symbol_sizes
 
 _OK, _NOT_FOUND, _BAD_METHOD = 200, 404, 405
 _SHOWN_CHARACTERS = 200
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,9 @@ def _exchange(reply: Reply, uplink_bytes: int, cloud_s: float | None) -> Observe
 
 
 def _price(reply: Reply) -> float | None:
-    return _number(reply.headers.get(PRICE, ""))
+    """The price that the server asks, or None if it asks none that can be."""
+    price = _number(reply.headers.get(PRICE, ""))
+    return price if price is not None and price <= HIGHEST_PRICE else None
 
 
 def server_times(header: str) -> dict[str, float]:
@@ -159,8 +163,6 @@ def server_times(header: str) -> dict[str, float]:
 
 def _number(text: str) -> float | None:
     """Return the finite number >= 0 in *text*, or None if it is anything else."""
-    try:
-        value = float(text.strip().strip('"'))
-    except ValueError:
-        return None
+    match = _NUMBER.fullmatch(text.strip().strip('"'))
+    value = float(match[0]) if match else math.inf
     return value if math.isfinite(value) and value >= 0 else None

@@ -718,3 +718,30 @@ def test_nothing_is_left_behind(tiny: Tiny) -> None:
         assert eventually(lambda: held()[1] <= early[1] + 2)
         assert held()[0] <= early[0] + 8
     assert eventually(lambda: held() <= before)
+
+
+@pytest.mark.parametrize(
+    "price",
+    ["1.7e308", "-1.7e308", "1e400", "inf", "nan", "-1", "10001", "1_0", "0x1", "9" * 400, "1, 2", ""],
+)
+@pytest.mark.parametrize("status", [200, 503])
+def test_a_price_that_cannot_be_costs_no_results(
+    tiny: Tiny, want: Mapping[str, Any], price: str, status: int
+) -> None:
+    def priced(request: servers.Request) -> bytes | None:
+        if not request.path.endswith("/infer"):
+            return servers.reply(404, headers={"Splitc-Price": price})
+        if status != 200:
+            return servers.reply(status, headers={"Splitc-Price": price, "Retry-After": "0"})
+        asked = messages.decode_request(request.body, int(request.headers[messages.JSON_SIZE.lower()]))
+        message = messages.encode_response("m", {"logits": want["logits"]}, asked)
+        headers = {name: text for name, text in message.headers().items() if name != "Content-Length"}
+        body = b"".join([message.json, *map(bytes, message.buffers)])
+        return servers.reply(
+            200, body, {**headers, "Splitc-Price": price, "Server-Timing": f"recv;dur={price}"}
+        )
+
+    with opened(tiny, servers.Tails(tiny.bundle, instead=priced)) as session:
+        for _ in range(3):
+            assert is_right(session.run(INPUTS), want)
+            assert session.conditions().price == 0
