@@ -8,7 +8,7 @@ from benchmarks.running.programs import obey
 from splitc.bundle.folder import read_bundle
 from splitc.bundle.stacking import stack
 from splitc.common import ort
-from splitc.server.tails.files import cloud_files
+from splitc.server.tails.files import cloud_files, in_cloud
 from splitc.server.tails.prepare import Settings, prepare
 
 
@@ -20,8 +20,8 @@ def batch_times(
     All in turns, with pauses, as requests come: what others left in the caches decides then.
     """
     found = read_bundle(Path(bundle))
-    folder, prepared = prepare(found, Path(cache), Settings(1, max_batch), lambda _: None)
-    described = {item.file: item for item in cloud_files(found)}
+    folder, prepared = prepare(found, in_cloud(found), Path(cache), Settings(1, max_batch), lambda _: None)
+    described = {item.file: item for item in cloud_files(found, in_cloud(found))}
     taken_s: dict[str, list[list[float]]] = {}
     runs = []
     for item in prepared.models:

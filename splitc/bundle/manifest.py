@@ -360,9 +360,9 @@ class Manifest:
         named = {
             file for cut in self.cuts for part in (cut.head, cut.tail) if part for file in part_files(part)
         }
-        if named != self.computes.keys():
-            wrong = min(named ^ self.computes.keys())
-            raise ValueError(f"{wrong} is not in both the cuts and what files compute")
+        unknown = sorted(named - self.computes.keys())
+        if unknown:
+            raise ValueError(f"what {unknown[0]} computes is not listed")
         if self.direction != direction_of(self.cuts):
             raise ValueError(
                 f"direction is {self.direction}, but that of the cuts is {direction_of(self.cuts)}"

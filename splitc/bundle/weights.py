@@ -96,6 +96,7 @@ def contents_sha256(path: Path, weights: Mapping[int, bytes]) -> str:
     proto = load(path)
     for field_name in ("producer_name", "producer_version", "doc_string", "metadata_props"):
         proto.ClearField(field_name)
+    proto.graph.ClearField("name")
     for tensor in _external(proto):
         entries = {entry.key: entry.value for entry in tensor.external_data}
         del tensor.external_data[:]

@@ -65,6 +65,20 @@ class Dim(click.ParamType[tuple[str, int]]):
         return name, int(size)
 
 
+class ModelName(click.ParamType[str]):
+    """A name that is a part of URLs and of names of files."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Accept letters, digits, '_', '-' and '.', not at the beginning."""
+        if not re.fullmatch(r"\w[\w.-]{0,99}", str(value)):
+            self.fail(
+                f"{value!r} cannot be a name; use up to 100 letters, digits, '_', '-' and '.'", param, ctx
+            )
+        return str(value)
+
+
 class CountsType(click.ParamType[tuple[int, ...]]):
     """Positive whole numbers, separated by commas; may be empty."""
 
@@ -151,6 +165,7 @@ DURATION = QuantityType("duration", _SECONDS, "100ms")
 ENERGY = QuantityType("energy", _JOULES, "0.2J")
 BYTES = ByteSize("size", _BYTES, "2.5MB")
 DIM = Dim()
+MODEL_NAME = ModelName()
 DIMS = Dims()
 COUNTS = CountsType()
 TARGET = Described("target")

@@ -40,6 +40,7 @@ class CompileOptions:
     """What `splitc compile` can be told.
 
     Attributes:
+        name: what to call the model; by default, as its file is called.
         networks: names or .toml files; empty for the default box, and the standard four in the verdict.
         directions: what may come first where both sides work, the device or the cloud; empty for the device where
             there is one model, both where there are several.
@@ -50,6 +51,7 @@ class CompileOptions:
     analysis: AnalysisOptions
     device: str
     cloud: str = "local"
+    name: str | None = None
     directions: tuple[Direction, ...] = ()
     networks: tuple[str, ...] = ()
     sla_s: float | None = None
@@ -85,7 +87,7 @@ def compile_bundle(
     networks = tuple(load_network(name) for name in options.networks or STANDARD_NETWORKS)
     energy = energy_for(device_target, networks, options)
     progress("Loading")
-    pipeline = load_pipeline(path)
+    pipeline = load_pipeline(path, options.name)
     directions = options.directions or _directions(pipeline)
     folder = out or ARTIFACTS / f"{pipeline.name}-{device_target.name}"
     inputs = (*files_of(path, pipeline), *_other_files(options))

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import CutEntry, TensorEntry
+from splitc.bundle.pairing import pairing
 from splitc.bundle.price import HIGHEST_PRICE, PRICE
 from splitc.common.errors import ServerRefused
 from splitc.common.values import Value
@@ -41,7 +42,7 @@ class Client:
             cut.id: f"/v2/models/{quote(f'{model}.{cut.id}', safe='')}/infer" for cut in bundle.manifest.cuts
         }
         self._inputs = bundle.manifest.model.inputs
-        self._digest = bundle.digest
+        self._pairings = {cut.id: pairing(bundle.manifest, cut) for cut in bundle.manifest.cuts}
         self._transport = transport
 
     def infer(
@@ -66,7 +67,7 @@ class Client:
         reply = self._transport.exchange(
             "POST",
             self._paths[cut.id],
-            {**message.headers(), "Splitc-Bundle": self._digest},
+            {**message.headers(), "Splitc-Pairing": self._pairings[cut.id]},
             [message.json, *message.buffers],
             deadline_s=deadline_s,
         )

@@ -18,8 +18,12 @@ _LOG = logging.getLogger("splitc.runtime")
 
 # The server works, but is overloaded.
 _OVERLOADED = {503, 504}
-# A wrong token or a wrong bundle: only a person can correct that.
-_WRONG_PAIR = {401, 403, 412}
+# A wrong token: only a person can correct that.
+_NOT_FOR_US = {401, 403}
+# The server has nothing that computes what this cut's part here needs; a newer or an older server may have it.
+_WRONG_PAIR = 412
+# How long such a cut is not asked for.
+_UNKNOWN_S = 60.0
 # How long an overloaded server is assumed to stay so: if it sends no Retry-After, and at most.
 _RETRY_S, _MAX_RETRY_S = 1.0, 60.0
 _PROBE_S = 5.0
@@ -33,7 +37,8 @@ class Cloud:
         self._client = client
         self._server_state = server_state
         self._workers = Workers()
-        self._lock = Lock()  # guards _server_state
+        self._lock = Lock()  # guards _server_state and _unknown_until_s
+        self._unknown_until_s: dict[str, float] = {}
         self._has_warned = False
 
     def inherit(self) -> "Cloud":
@@ -49,6 +54,14 @@ class Cloud:
         """Tell whether to send requests: not while an answer is overdue, nor while the server is avoided."""
         with self._lock:
             return self._client is not None and self._server_state.is_usable(time.monotonic())
+
+    def unknown(self) -> frozenset[str]:
+        """The ids of the cuts that the server did not know a short time ago."""
+        if not self._unknown_until_s:
+            return frozenset()
+        now_s = time.monotonic()
+        with self._lock:
+            return frozenset(cut for cut, until_s in self._unknown_until_s.items() if until_s > now_s)
 
     def is_steady(self) -> bool:
         """Tell whether every recent answer came in time."""
@@ -112,7 +125,7 @@ class Cloud:
         try:
             answer = self._client.infer(cut, values, wanted, deadline_s=deadline_s)
         except RuntimeFailure as failure:
-            self._learn_from(failure)
+            self._learn_from(failure, cut)
             if isinstance(failure, DeadlineExceeded):
                 self._learn_from_silence(cut, time.monotonic() - began_s)
             raise
@@ -122,7 +135,7 @@ class Cloud:
                 "an exchange with the server failed because of a defect in splitc; please report it"
             )
             unforeseen = RuntimeFailure(f"the exchange failed ({type(error).__name__})")
-            self._learn_from(unforeseen)
+            self._learn_from(unforeseen, cut)
             raise unforeseen from error
         with self._lock:
             self._server_state.answered(answer.exchange, time.monotonic())
@@ -162,7 +175,12 @@ class Cloud:
         if is_due:
             self._workers.start(self._probe)
 
-    def _learn_from(self, failure: RuntimeFailure) -> None:
+    def _learn_from(self, failure: RuntimeFailure, cut: CutEntry) -> None:
+        if isinstance(failure, ServerRefused) and failure.status == _WRONG_PAIR:
+            with self._lock:
+                self._unknown_until_s[cut.id] = time.monotonic() + _UNKNOWN_S
+            self._warn(f"{failure}; the device does without {cut.id} and will ask for it again later")
+            return
         if not (isinstance(failure, ServerRefused) and failure.status in _OVERLOADED):
             self._fail(failure)
             return
@@ -172,12 +190,17 @@ class Cloud:
 
     def _fail(self, failure: RuntimeFailure) -> None:
         """Record that the server cannot be reached, or does not accept this device."""
-        is_final = isinstance(failure, ServerRefused) and failure.status in _WRONG_PAIR
+        is_final = isinstance(failure, ServerRefused) and failure.status in _NOT_FOR_US
         with self._lock:
             if not is_final:
                 self._server_state.failed(time.monotonic())
                 return
             self._server_state.refused_for_good(time.monotonic())
+        self._warn(f"{failure}; the device runs the whole model and will try the server again later")
+
+    def _warn(self, sentence: str) -> None:
+        """Log *sentence*, unless there was a warning since the last answer."""
+        with self._lock:
             is_known, self._has_warned = self._has_warned, True
         if not is_known:
-            _LOG.warning("%s; the device runs the whole model and will try the server again later", failure)
+            _LOG.warning("%s", sentence)

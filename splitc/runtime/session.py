@@ -253,6 +253,8 @@ class Session:
         if self._cut is not None:
             return Decision(self._cut, latency_s(self._cut, conditions), conditions, "asked for")
         cuts = tuple(cut for cut in self.manifest.cuts if cut.id not in pair.excluded) or self.manifest.cuts
+        unknown = pair.cloud.unknown()
+        cuts = tuple(cut for cut in cuts if cut.id not in unknown) or cuts
         best = aim(cuts, conditions, sla_s)
         if not pair.cloud.is_steady():
             best = also_sent(cuts, best, sla_s)

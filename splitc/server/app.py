@@ -47,7 +47,11 @@ def application(
 
 
 class Application:
-    """Serves the cloud's parts of cuts; after `drain` it accepts no new requests."""
+    """Serves the cloud's parts of cuts; after `drain` it accepts no new requests.
+
+    Attributes:
+        parts: what is served now; see `replace`.
+    """
 
     def __init__(
         self, parts: Sequence[ServedPart], options: ServerOptions, clock: Callable[[], float]
@@ -64,8 +68,10 @@ class Application:
         )
         self._batcher = Batcher(max_queue=options.max_queue, on_run=self._metrics.ran)
         self._inference = Inference(options, self._batcher, self._metrics, self._meter)
-        self._served = {part.name: serve_part(part, options) for part in parts}
-        self._metadata = {part.name: _metadata(part) for part in parts}
+        self.parts: tuple[ServedPart, ...] = ()
+        self._named: dict[str, ServedCut] = {}
+        self._paired: dict[str, ServedCut] = {}
+        self.replace(parts)
         self._noise = os.urandom(_PROBE_BYTES)  # random, so that nothing on the way can compress it
         self._handlers: dict[Endpoint, Callable[[Exchange, Route], Awaitable[None]]] = {
             "server": self._server,
@@ -86,6 +92,19 @@ class Application:
     def drain(self) -> None:
         """Refuse new requests from now on, and report that the server is not ready."""
         self._draining = True
+
+    def replace(self, parts: Sequence[ServedPart]) -> None:
+        """Serve *parts* from now on; requests that have begun are answered by the parts before.
+
+        Where two have one name, clients that send no digest get the first.
+
+        Raises:
+            ProtocolError: a part has a tensor that the protocol lacks.
+        """
+        served = [serve_part(part, self._options) for part in reversed(parts)]
+        self.parts = tuple(parts)
+        self._named = {item.part.name: item for item in served}
+        self._paired = {item.part.pairing: item for item in served}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection: a request, or the lifespan of the server."""
@@ -178,14 +197,26 @@ class Application:
         await exchange.answer_json(found.status, {"error": str(found)}, headers)
 
     def _find(self, exchange: Exchange, route: Route) -> ServedCut:
-        served = self._served.get(route.model)
+        """The part that has the digest that is asked for, whatever it is called here; without a digest, by name."""
+        asked = exchange.header("splitc-pairing")
+        named = self._named.get(route.model)
+        served = named if asked is None else self._paired.get(asked.strip().lower())
+        if served is None and named is not None:
+            exchange.model = route.model
+            raise Refusal(
+                412,
+                "bundle",
+                f"no part of '{route.model}' here computes what the request is for; "
+                "serve the bundle that the app was built with, too",
+                splitc_pairing=named.part.pairing,
+            )
         if served is None:
-            names = sorted(self._served)
+            names = sorted(self._named)
             more = ", ..." if len(names) > _NAMED_MODELS else ""
             raise Refusal(
                 404, "model", f"there is no such model here, but {', '.join(names[:_NAMED_MODELS])}{more}"
             )
-        exchange.model = route.model
+        exchange.model = served.part.name
         return served
 
     def _check_open(self) -> None:
@@ -222,8 +253,8 @@ class Application:
         await exchange.answer(200, [*kind, timing], memoryview(self._noise)[:wanted])
 
     async def _model(self, exchange: Exchange, route: Route) -> None:
-        bundle = self._find(exchange, route).part.bundle
-        await exchange.answer_json(200, self._metadata[route.model], [("splitc-bundle", bundle)])
+        part = self._find(exchange, route).part
+        await exchange.answer_json(200, _metadata(part), [("splitc-pairing", part.pairing)])
 
     async def _model_ready(self, exchange: Exchange, route: Route) -> None:
         self._find(exchange, route)

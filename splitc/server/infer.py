@@ -30,10 +30,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ServedCut:
-    """The cloud's part of a cut, and how large requests for it may be."""
+    """The cloud's part of a cut, how large requests for it may be, and what one takes at least."""
 
     part: ServedPart
     limits: SizeLimits
+    work_s: float
 
 
 def serve_part(part: ServedPart, options: ServerOptions) -> ServedCut:
@@ -42,7 +43,7 @@ def serve_part(part: ServedPart, options: ServerOptions) -> ServedCut:
     Raises:
         ProtocolError: it has a tensor that the protocol lacks.
     """
-    return ServedCut(part, size_limits(part, options.max_request_bytes))
+    return ServedCut(part, size_limits(part, options.max_request_bytes), part.work_s)
 
 
 class Inference:
@@ -67,9 +68,8 @@ class Inference:
             ClientGone: the client has closed the connection.
         """
         part = served.part
-        _check_bundle(exchange, part)
         if self._meter is not None:
-            self._meter.asked(part.name)
+            self._meter.asked(served.work_s)
         self._batcher.check_room()
         json_bytes = json_size(exchange.header("inference-header-content-length"))
         limit_bytes = served.limits.body_bytes(json_bytes)
@@ -88,7 +88,7 @@ class Inference:
             message = await self._beside(encode_response, part.name, ran.outputs, request)
         await exchange.answer(
             200,
-            [*message.headers().items(), ("splitc-bundle", part.bundle), _timing(exchange, ran)],
+            [*message.headers().items(), ("splitc-pairing", part.pairing), _timing(exchange, ran)],
             message.json,
             *message.buffers,
         )
@@ -157,17 +157,6 @@ def _check_outputs(part: ServedPart, ran: Ran, sizes: dict[str, int]) -> None:
         check_made(part, ran.outputs, sizes)
     except ModelError as error:
         raise Refusal(500, "failed", str(error)) from error
-
-
-def _check_bundle(exchange: Exchange, part: ServedPart) -> None:
-    asked = exchange.header("splitc-bundle")
-    if asked is not None and asked.strip().lower() != part.bundle:
-        raise Refusal(
-            412,
-            "bundle",
-            f"model '{part.name}' is of bundle {part.bundle}, not of the one that the request is for",
-            splitc_bundle=part.bundle,
-        )
 
 
 REFUSED = (ProtocolError, InputError, QueueFull, DeadlineExceeded, ModelError)

@@ -25,15 +25,14 @@ class Meter:
     def __init__(
         self, parts: Sequence[ServedPart], utilisation: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._work_s = {part.name: part.work_s for part in parts}
-        usual_s = median(self._work_s.values()) if parts else 0.0
+        usual_s = median(part.work_s for part in parts) if parts else 0.0
         interval_s = max(_LEAST_INTERVAL_S, _REQUESTS * usual_s / utilisation)
         self._price = Price(capacity=utilisation, interval_s=interval_s)
         self._clock = clock
 
-    def asked(self, part: str) -> None:
-        """A request for the part of that name came, whether it finds a place or not."""
-        self._price.arrived(self._work_s[part], self._clock())
+    def asked(self, work_s: float) -> None:
+        """A request that takes *work_s* seconds of computing came, whether it finds a place or not."""
+        self._price.arrived(work_s, self._clock())
 
     def price(self) -> float:
         """Seconds of latency that a second of computing is worth now."""

@@ -7,17 +7,18 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
 
-from splitc.common.errors import RuntimeFailure
+from splitc.common.errors import RuntimeFailure, SplitcError
 from splitc.server.app import Application
 from splitc.server.http_protocol import protocol_factory
 from splitc.server.logs import Once, tell
 from splitc.server.memory import keep_freed_memory
 from splitc.server.options import ListenOptions
+from splitc.server.tails.part import ServedPart
 
 _BACKLOG = 1024
 _HANDSHAKE_S = 10.0
@@ -25,16 +26,22 @@ _HANDSHAKE_S = 10.0
 _CLOSING_S = 2
 
 
-def serve(app: Application, listen: ListenOptions, say: Callable[[str], None]) -> None:
+def serve(
+    app: Application,
+    listen: ListenOptions,
+    say: Callable[[str], None],
+    reopen: Callable[[], Sequence[ServedPart]] | None = None,
+) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests that are running; a second signal ends it at once.
 
     Args:
         say: called with the URL of the server as soon as clients can connect.
+        reopen: called in a thread after SIGHUP, for the parts to serve from then on.
 
     Raises:
         RuntimeFailure: the address or the certificate cannot be used.
     """
-    server = Server(app, listen, say)
+    server = Server(app, listen, say, reopen)
     keep_freed_memory()
     gc.collect()
     gc.freeze()  # objects that exist now stay: later garbage collections, during requests, need not visit them
@@ -48,7 +55,13 @@ class Server(uvicorn.Server):
         url: the URL at which clients reach it.
     """
 
-    def __init__(self, app: Application, listen: ListenOptions, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        app: Application,
+        listen: ListenOptions,
+        say: Callable[[str], None],
+        reopen: Callable[[], Sequence[ServedPart]] | None = None,
+    ) -> None:
         config = uvicorn.Config(
             app,
             loop="uvloop",
@@ -67,6 +80,8 @@ class Server(uvicorn.Server):
         self._app = app
         self._listen = listen
         self._say = say
+        self._reopen = reopen
+        self._reloading: asyncio.Task[None] | None = None
         self._drained_by_s: float | None = None
         self._once = Once()
         self._socket = _bind(listen)
@@ -96,6 +111,8 @@ class Server(uvicorn.Server):
                 make, sock=sock, ssl=self._tls, backlog=_BACKLOG, ssl_handshake_timeout=handshake_s
             )
             self.servers.append(server)
+        if self._reopen is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         tell(logging.INFO, "start", url=self.url)
         self._say(self.url)
 
@@ -113,6 +130,23 @@ class Server(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         self.drain()
+
+    def _reload(self) -> None:
+        """Begin to open the bundles again; what was asked for while that goes on is done after it."""
+        before = self._reloading
+        self._reloading = asyncio.get_running_loop().create_task(self._reloaded(before))
+
+    async def _reloaded(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await before
+        assert self._reopen is not None, "the signal is only heard if there is something to do"
+        try:
+            parts = await asyncio.to_thread(self._reopen)
+            self._app.replace(parts)
+        except (SplitcError, OSError) as error:  # what is open goes on
+            tell(logging.ERROR, "reload", failed=str(error))
+        else:
+            tell(logging.INFO, "reload", parts=len(parts))
 
     def _is_drained(self) -> bool:
         return self._drained_by_s is not None and (

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import part_files
+from splitc.bundle.pairing import pairing
 from splitc.common import ort
 from splitc.protocol import messages
 
@@ -253,6 +254,10 @@ class Tails:
             for cut in self.bundle.manifest.cuts
             if cut.cloud is not None
         }
+        self._pairings = {
+            f"/v2/models/{name}.{cut.id}/infer": pairing(self.bundle.manifest, cut)
+            for cut in self.bundle.manifest.cuts
+        }
 
     def __call__(self, connection: socket.socket, server: Loopback) -> None:
         while True:
@@ -267,7 +272,7 @@ class Tails:
             return reply(200, bytes(int(request.path.rpartition("=")[2])), {"Server-Timing": "recv;dur=0.1"})
         if request.path not in self._tails:
             return reply(404, json.dumps({"error": "no such model"}).encode())
-        if request.headers["splitc-bundle"] != self.bundle.digest:
+        if request.headers["splitc-pairing"] != self._pairings[request.path]:
             return reply(412, json.dumps({"error": "another bundle"}).encode())
         return self._infer(request)
 
@@ -281,7 +286,11 @@ class Tails:
         time.sleep(self.delay_s)
         message = messages.encode_response("a tail", outputs, asked)
         timing = f"recv;dur=0.01, queue;dur=0.02, compute;dur={compute_ms:.3f}"
-        headers = {**message.headers(), "Server-Timing": timing, "Splitc-Bundle": self.bundle.digest}
+        headers = {
+            **message.headers(),
+            "Server-Timing": timing,
+            "Splitc-Pairing": self._pairings[request.path],
+        }
         if self.price is not None:
             headers["Splitc-Price"] = str(self.price)
         del headers["Content-Length"]

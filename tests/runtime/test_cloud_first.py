@@ -51,7 +51,11 @@ def rewritten(bundle: Bundle, cuts: tuple[CutEntry, ...]) -> Bundle:
     files |= {file for cut in cuts for part in (cut.head, cut.tail) if part for file in part_files(part)}
     entries = tuple(file_entry(bundle.folder, file) for file in sorted(files))
     direction = direction_of(cuts)
-    write_manifest(bundle.folder, replace(bundle.manifest, cuts=cuts, files=entries, direction=direction))
+    computes = {entry.path: entry.sha256 for entry in entries}
+    write_manifest(
+        bundle.folder,
+        replace(bundle.manifest, cuts=cuts, files=entries, computes=computes, direction=direction),
+    )
     return read_bundle(bundle.folder)
 
 
@@ -134,12 +138,12 @@ def test_nonsense_instead_of_the_boundary_is_refused(tmp_path: Path) -> None:
 def test_a_price_sends_work_back_to_the_device_and_its_end_brings_it_again(tmp_path: Path) -> None:
     bundle, feeds, _ = compiled("tiny_cnn", tmp_path)
     bundle = slow_alone(bundle)
-    tails = servers.Tails(bundle, price=1e6)
+    tails = servers.Tails(bundle, price=1e4)
     with (
         servers.serve(tails) as server,
         Session(bundle.folder, server=server.url, start=FAST) as session,
     ):
-        eventually(lambda: session.conditions().price == 1e6 or not session.request(feeds))
+        eventually(lambda: session.conditions().price == 1e4 or not session.request(feeds))
         decision = session.request(feeds).decision
         assert decision.cut.kind == "all-head"
         assert "price" in decision.reason

@@ -24,6 +24,7 @@ import pytest
 from splitc.bundle.decide import Conditions, Decision
 from splitc.bundle.folder import Bundle, file_entry, read_bundle, write_manifest
 from splitc.bundle.manifest import Manifest
+from splitc.bundle.pairing import pairing
 from splitc.common import ort
 from splitc.common.errors import (
     BundleError,
@@ -136,7 +137,8 @@ def test_a_server_is_told_the_bundle_and_the_deadline(tiny: Tiny) -> None:
             session.run(INPUTS)
         [request] = [item for item in server.requests if item.path.endswith("/infer")]
     assert request.path == f"/v2/models/tiny_cnn.{of_kind(tiny, 'split')}/infer"
-    assert request.headers["splitc-bundle"] == tiny.bundle.digest
+    cut = next(cut for cut in tiny.bundle.manifest.cuts if cut.id == of_kind(tiny, "split"))
+    assert request.headers["splitc-pairing"] == pairing(tiny.bundle.manifest, cut)
     assert request.headers["authorization"] == "Bearer key"
     assert messages.decode_request(request.body, int(request.headers[messages.JSON_SIZE.lower()])).timeout_s
 

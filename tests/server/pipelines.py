@@ -20,6 +20,7 @@ from splitc.bundle.manifest import (
     StageEntry,
     TensorEntry,
 )
+from splitc.bundle.pairing import pairing
 from splitc.bundle.program import part_program, read_array, run_program, stages_program
 from splitc.common import ort
 from splitc.common.values import Array
@@ -192,7 +193,8 @@ class Recorded:
             self.max_batch,
         )
         inputs = tuple(_entry(entry.name) for entry in cut.sent)
-        return ServedPart(f"{NAME}.{cut.id}", self.bundle.digest, cut, inputs, outputs, series)
+        key = pairing(self.bundle.manifest, cut)
+        return ServedPart(NAME, self.bundle.digest, key, cut, inputs, outputs, series)
 
     def parts(self) -> dict[str, ServedPart]:
         """Those of all cuts, by id."""

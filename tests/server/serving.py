@@ -14,6 +14,7 @@ import numpy as np
 
 from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import CutEntry, TensorEntry, part_files
+from splitc.bundle.pairing import pairing
 from splitc.common import ort
 from splitc.common.values import Array
 from splitc.protocol.messages import Message, decode_response, encode_request
@@ -44,7 +45,9 @@ def make_part(
 ) -> ServedPart:
     """A part of one file; its output is like its first input, unless others are given."""
     made = (replace(inputs[0], name="y"),) if outputs is None else outputs
-    return ServedPart(name, DIGEST, cut, inputs, made, File(name, max_batch, run))
+    model, _, cut_id = name.rpartition(".")
+    file = File(name, max_batch, run)
+    return ServedPart(model, DIGEST, DIGEST, replace(cut, id=cut_id), inputs, made, file)
 
 
 @dataclass
@@ -75,8 +78,9 @@ def _part_of(bundle: Bundle, cut: CutEntry) -> ServedPart:
     def run(feeds: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
         return ort.run(session, feeds, names)
 
-    name = f"{bundle.manifest.model.name}.{cut.id}"
-    return ServedPart(name, bundle.digest, cut, inputs, outputs, File(name, 1, run))
+    model, key = bundle.manifest.model.name, pairing(bundle.manifest, cut)
+    file = File(f"{model}.{cut.id}", 1, run)
+    return ServedPart(model, bundle.digest, key, cut, inputs, outputs, file)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def test_the_server_says_what_it_is(server: Running) -> None:
 
 
 def test_a_models_bundle_is_told(server: Running) -> None:
-    assert once(server, "GET", "/v2/models/made.c1").headers["splitc-bundle"] == DIGEST
+    assert once(server, "GET", "/v2/models/made.c1").headers["splitc-pairing"] == DIGEST
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,12 @@ def test_a_part_that_the_protocol_cannot_carry() -> None:
         (b"{}", {"Inference-Header-Content-Length": "-1"}, 400, "Inference-Header-Content-Length"),
         (b"{}", {"Inference-Header-Content-Length": "3"}, 400, "Inference-Header-Content-Length"),
         (b"{}", {"Content-Encoding": "gzip"}, 415, "compressed bodies are not supported"),
-        (b"{}", {"Splitc-Bundle": "cd" * 32}, 412, f"is of bundle {DIGEST}, not of the one"),
+        (
+            b"{}",
+            {"Splitc-Pairing": "cd" * 32},
+            412,
+            "no part of 'made.c2' here computes what the request is for",
+        ),
         (b"x" * 200_000, {}, 413, "larger than the 65920 bytes that are allowed"),
     ],
 )

@@ -64,15 +64,15 @@ def test_head_here_and_tail_there_is_the_whole_model(tiny: Tiny) -> None:
             answer = infer_once(server, part.name, heads_of(tiny, part, inputs))
             for name, value in answer.outputs().items():
                 np.testing.assert_allclose(value, whole[name], rtol=1e-4, atol=1e-6)
-            assert answer.headers["splitc-bundle"] == tiny.bundle.digest
+            assert answer.headers["splitc-pairing"] == part.pairing
 
 
 def test_the_answer_says_what_took_how_long() -> None:
     with running(make_part()) as server:
-        answer = infer_once(server, "made.c1", ones(), headers={"Splitc-Bundle": DIGEST.upper()})
+        answer = infer_once(server, "made.c1", ones(), headers={"Splitc-Pairing": DIGEST.upper()})
     pattern = r"recv;dur=[\d.]+, queue;dur=[\d.]+, compute;dur=[\d.]+"
     assert re.fullmatch(pattern, answer.headers["server-timing"])
-    assert answer.headers["splitc-bundle"] == DIGEST
+    assert answer.headers["splitc-pairing"] == DIGEST
 
 
 def test_plain_json_both_ways() -> None:

@@ -58,7 +58,7 @@ def priced(requests_per_s: float, *parts: ServedPart, seconds: int = 200) -> flo
     meter = Meter(parts, 0.8, lambda: now_s)
     for number in range(int(seconds * requests_per_s)):
         now_s = number / requests_per_s
-        meter.asked(parts[0].name)
+        meter.asked(parts[0].work_s)
     name, text = meter.header()
     assert name == "splitc-price"
     assert float(text) == pytest.approx(meter.price(), abs=1e-6)

@@ -197,6 +197,7 @@ def serving(
     with tempfile.TemporaryFile("w+", encoding="utf-8") as stderr:
         process = subprocess.Popen(
             list(map(str, command)),
+            stdin=subprocess.DEVNULL,  # with a terminal, SIGHUP would end it
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

@@ -21,7 +21,7 @@ from splitc.cli.options import (
     sla_option,
     takes,
 )
-from splitc.cli.values import ANY_PATH, BYTES, ENERGY, FILE, FOLDER, NETWORK, TARGET
+from splitc.cli.values import ANY_PATH, BYTES, ENERGY, FILE, FOLDER, MODEL_NAME, NETWORK, TARGET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class CompileArguments:
     """The arguments of `splitc compile`."""
 
     model: Path
+    name: str | None
     device: str
     cloud: str
     direction: Literal["device-first", "cloud-first", "both"] | None
@@ -67,6 +68,11 @@ class CompileArguments:
     ),
 )
 @click.argument("model", type=FILE)
+@click.option(
+    "--name",
+    type=MODEL_NAME,
+    help="What apps and servers call the model.  [default: its file's name; for a pipeline, as it says]",
+)
 @click.option("--device", required=True, type=TARGET, help="The device: a target's name or .toml file.")
 @click.option(
     "--cloud",

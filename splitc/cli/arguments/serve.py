@@ -141,7 +141,8 @@ class _Replicas(click.ParamType[tuple[int, int]]):
 def serve_command(arguments: ServeArguments) -> None:
     """Serve the cloud's part of each BUNDLE to devices.
 
-    A BUNDLE is a folder or a packed .zip. The server speaks the Open Inference Protocol (KServe v2), and logs one JSON line
+    A BUNDLE is a folder, a packed .zip, or a folder of several bundles. Bundles may be of one model: each app gets what
+    belongs to the bundle that it was built with. After SIGHUP, the bundles are read again. The server speaks the Open Inference Protocol (KServe v2), and logs one JSON line
     per event to stderr. After SIGTERM or Ctrl-C, requests in progress finish first.
     """
     do("serve", arguments)

@@ -34,6 +34,7 @@ def _options(arguments: CompileArguments) -> CompileOptions:
             dict(arguments.dims), arguments.samples, arguments.simplify, arguments.build_memory
         ),
         device=arguments.device,
+        name=arguments.name,
         cloud=arguments.cloud,
         directions=_DIRECTIONS[arguments.direction] if arguments.direction is not None else (),
         networks=arguments.networks,

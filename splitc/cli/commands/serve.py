@@ -18,11 +18,11 @@ from splitc.cli.values import token_in
 from splitc.common.formatting import format_seconds
 from splitc.common.ort import usable_cores
 from splitc.runtime.unpack import unpacked
-from splitc.server.app import application
-from splitc.server.logs import log_to_stderr
+from splitc.server.app import Application, application
+from splitc.server.logs import log_to_stderr, tell
 from splitc.server.options import ListenOptions, ServerOptions
 from splitc.server.serve import serve
-from splitc.server.tails.open import open_parts
+from splitc.server.tails.open import bundle_folders, open_parts
 from splitc.server.tails.part import File, ServedPart
 
 
@@ -44,26 +44,27 @@ def run(arguments: ServeArguments) -> None:
     cache = arguments.cache_dir
     opening = partial(
         open_parts,
-        [_folder(path, cache).absolute() for path in arguments.bundles],
         threads=threads,
         max_batch=arguments.max_batch,
         memory_limit_bytes=arguments.memory_limit,
         cache_folder=(cache / "served").absolute(),
     )
     with stages() as progress:
-        parts = opening(say=progress)
+        folders = _folders(arguments)
+        parts = opening(folders, say=progress)
     say = _sayer(parts, as_json=arguments.as_json)
     log_level = logging.DEBUG if arguments.verbose else logging.INFO
     log_to_stderr(log_level)
     app = application(parts, options)
     if not arguments.on_ray:
-        serve(app, listen, say)
+        # A closed terminal sends SIGHUP, too, and should end what was started in it.
+        serve(app, listen, say, None if sys.stdin.isatty() else partial(_reopened, app, arguments, opening))
         return
     del app, parts  # the replicas open their own
     from splitc.server.ray.deployment import Scale, serve_on_ray  # noqa: PLC0415 - the extra 'ray'
 
     scale = Scale(least=least, most=most, threads=threads)
-    serve_on_ray(opening, options, listen, scale, log_level=log_level, say=say)
+    serve_on_ray(partial(opening, folders), options, listen, scale, log_level=log_level, say=say)
 
 
 def _check_ray(listen: ListenOptions) -> None:
@@ -94,8 +95,27 @@ def _listen(arguments: ServeArguments) -> ListenOptions:
     )
 
 
-def _folder(path: Path, cache: Path) -> Path:
-    return unpacked(path, cache / "bundles").folder if path.is_file() else path
+def _folders(arguments: ServeArguments) -> list[Path]:
+    """The folders of all bundles, those from a .zip file unpacked."""
+    folders: list[Path] = []
+    for path in arguments.bundles:
+        if path.is_file():
+            folders.append(unpacked(path, arguments.cache_dir / "bundles").folder.absolute())
+        else:
+            folders += (folder.absolute() for folder in bundle_folders(path))
+    return folders
+
+
+def _log(text: str) -> None:
+    tell(logging.INFO, "reload", said=text)
+
+
+def _reopened(
+    app: Application, arguments: ServeArguments, opening: Callable[..., tuple[ServedPart, ...]]
+) -> tuple[ServedPart, ...]:
+    """The parts of the bundles as they lie there now; under a limit of memory, all are opened anew."""
+    known = app.parts if arguments.memory_limit is None else ()
+    return opening(_folders(arguments), say=_log, known=known)
 
 
 def _sayer(parts: Sequence[ServedPart], *, as_json: bool) -> Callable[[str], None]:
@@ -119,7 +139,7 @@ def _facts(part: ServedPart) -> ServedFacts:
         FileFacts(file.name, times, file.max_batch, {str(batch): seconds for batch, seconds in file.run_s})
         for file, times in _runs(part)
     )
-    return ServedFacts(part.name, part.bundle, part.cut.words, runs)
+    return ServedFacts(part.name, part.pairing, part.cut.words, runs)
 
 
 def _runs(part: ServedPart) -> tuple[tuple[File, int], ...]:

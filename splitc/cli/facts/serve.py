@@ -28,12 +28,12 @@ class ServedFacts:
 
     Attributes:
         model: the name that clients ask for: the model's, a dot, and the id of the cut.
-        bundle: digest that a client's bundle must have, too.
+        pairing: digest of what both sides compute, which a client's cut must have, too.
         kind: the kind of the cut, in words.
     """
 
     model: str
-    bundle: Sha256
+    pairing: Sha256
     kind: str
     runs: tuple[FileFacts, ...]
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,19 @@ from splitc.model.model import Model, load
 from splitc.model.onnx_file import digest
 
 
-def load_pipeline(path: Path) -> Pipeline:
+def load_pipeline(path: Path, name: str | None = None) -> Pipeline:
     """Read the pipeline that the TOML file *path* describes, or the model *path* as a pipeline of one stage.
+
+    Args:
+        name: what to call it; by default, as the description says, or as the model's file is called.
 
     Raises:
         ModelError: the description or a model cannot be read, or they do not fit together.
     """
-    return _described(path) if path.suffix == DESCRIPTION else _alone(load(path))
+    if path.suffix != DESCRIPTION:
+        return _alone(load(path, name))
+    found = _described(path)
+    return found if name is None else replace(found, name=name)
 
 
 def files_of(path: Path, pipeline: Pipeline) -> tuple[Path, ...]:

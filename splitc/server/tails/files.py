@@ -38,15 +38,20 @@ class CloudFile:
         return made_up_for(self.inputs, self.dims)
 
 
-def cloud_files(bundle: Bundle) -> tuple[CloudFile, ...]:
-    """All of them, in the order of the cuts and of what these do.
+def in_cloud(bundle: Bundle) -> tuple[CutEntry, ...]:
+    """The cuts of which the cloud runs a part."""
+    return tuple(cut for cut in bundle.manifest.cuts if cut.cloud is not None)
+
+
+def cloud_files(bundle: Bundle, cuts: Iterable[CutEntry]) -> tuple[CloudFile, ...]:
+    """Those of *cuts*, in their order and that of what these do.
 
     Raises:
         ModelError: a file is damaged.
         BundleError: a file refers to weights that the manifest does not list.
     """
     found: dict[str, CloudFile] = {}
-    for cut in bundle.manifest.cuts:
+    for cut in cuts:
         for stage in cut.cloud.program if cut.cloud is not None else ():
             for call in stage.calls:
                 if call.file not in found:

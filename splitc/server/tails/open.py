@@ -2,16 +2,18 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from splitc.bundle.decide import latency_s, middle_of
-from splitc.bundle.folder import WEIGHTS, Bundle, check_unchanged, read_bundle
+from splitc.bundle.folder import MANIFEST, WEIGHTS, Bundle, check_unchanged, read_bundle
 from splitc.bundle.held import HeldFiles
 from splitc.bundle.manifest import CutEntry, PartEntry
+from splitc.bundle.pairing import pairing
 from splitc.bundle.plain import stamps
 from splitc.bundle.program import part_program, read_array
 from splitc.bundle.stacking import stack
@@ -19,7 +21,7 @@ from splitc.common import ort
 from splitc.common.errors import BundleError, ModelError, RuntimeFailure
 from splitc.common.formatting import format_bytes
 from splitc.common.values import Array, Feeds
-from splitc.server.tails.files import CloudFile, cloud_files
+from splitc.server.tails.files import CloudFile, cloud_files, in_cloud
 from splitc.server.tails.part import File, Series, ServedPart
 from splitc.server.tails.prepare import Prepared, Settings, prepare
 from splitc.server.tails.sessions import Sessions, TooLarge
@@ -39,8 +41,12 @@ def open_parts(
     memory_limit_bytes: int | None,
     cache_folder: Path,
     say: Say,
+    known: Sequence[ServedPart] = (),
 ) -> tuple[ServedPart, ...]:
     """Open the cloud parts of the cuts of the bundles in *folders*, in the order of their manifests.
+
+    Bundles may be of one model, built for other devices or at other times. A part that computes the same as one that is
+    open already, in *known* or of an earlier bundle, is not opened again.
 
     Under a limit of memory, the files of the parts that are best on a middling link are open from the start, as many
     as fit; others are opened when they are asked for, in the place of those that were not used for longest.
@@ -52,38 +58,56 @@ def open_parts(
         say: told what is prepared, which files do not stay open, which parts are not offered, and why.
 
     Raises:
-        BundleError: a bundle is damaged, packed for the device, rebuilt meanwhile, or of the same model as another one.
+        BundleError: a bundle is damaged, packed for the device, or rebuilt meanwhile.
         ModelError: ONNX Runtime refuses a file.
         RuntimeFailure: there is nothing to serve, or nothing fits.
         OSError: the cache folder cannot be written.
     """
     bundles = [_read(folder) for folder in folders]
-    _refuse_namesakes(bundles)
     settings = Settings(threads, max_batch)
-    prepared = [prepare(bundle, cache_folder, settings, say) for bundle in bundles]
     sessions = Sessions(memory_limit_bytes, say)
-    openings = [
-        _Opening(bundle, folder, found, threads, sessions)
-        for bundle, (folder, found) in zip(bundles, prepared, strict=True)
-    ]
+    found = {part.pairing: part for part in known}
+    names = {part.model for part in known}
+    openings: list[_Opening] = []
+    for bundle, cuts in _new_cuts(bundles, found):
+        folder, prepared = prepare(bundle, cuts, cache_folder, settings, say)
+        label = _free_label(bundle, names | {item.label for item in openings})
+        openings.append(_Opening(bundle, cuts, label, folder, prepared, threads, sessions))
     for files in zip_longest(*(opening.wanted() for opening in openings)):
         for opening, file in zip(openings, files, strict=True):
             if file is not None:
                 opening.open(file)
-    parts: list[ServedPart] = []
-    reasons: list[str] = []
-    for opening in openings:
-        for cut in _in_cloud(opening.bundle):
-            try:
-                parts.append(opening.part(cut))
-            except NotOffered as reason:
-                reasons.append(f"{opening.name(cut)} is not offered: {reason}")
-                say(reasons[-1])
+    offered, reasons = _offered(openings, say)
+    found |= {part.pairing: part for part in offered}
     for bundle in bundles:
         check_unchanged(bundle)
+    parts = tuple(
+        replace(found[key], model=bundle.manifest.model.name, cut=cut)
+        for bundle in bundles
+        for cut in in_cloud(bundle)
+        if (key := pairing(bundle.manifest, cut)) in found
+    )
     if not parts:
         raise RuntimeFailure(_verdict(openings, reasons, memory_limit_bytes))
-    return tuple(parts)
+    return parts
+
+
+def bundle_folders(path: Path) -> tuple[Path, ...]:
+    """*path*, if it is a bundle, or the bundles in it, those that were built last first; hidden folders do not count.
+
+    Raises:
+        BundleError: there is none.
+    """
+    if (path / MANIFEST).exists() or not path.is_dir():
+        return (path,)
+    found = [
+        folder
+        for folder in path.iterdir()
+        if not folder.name.startswith(".") and (folder / MANIFEST).is_file()  # hidden: being written
+    ]
+    if not found:
+        raise BundleError(f"{path}: not a bundle, and no folder of bundles: there is no {MANIFEST} in it")
+    return tuple(sorted(found, key=lambda folder: (-(folder / MANIFEST).stat().st_mtime_ns, folder.name)))
 
 
 def _read(folder: Path) -> Bundle:
@@ -93,16 +117,40 @@ def _read(folder: Path) -> Bundle:
     return bundle
 
 
-def _refuse_namesakes(bundles: Iterable[Bundle]) -> None:
-    folders: dict[str, Path] = {}
+def _new_cuts(
+    bundles: Iterable[Bundle], known: Container[str]
+) -> Iterator[tuple[Bundle, tuple[CutEntry, ...]]]:
+    """The bundles that have cuts that compute something else than what is *known* and earlier bundles; and these cuts."""
+    seen: set[str] = set()
     for bundle in bundles:
-        name = bundle.manifest.model.name
-        if name in folders:
-            raise BundleError(
-                f"{bundle.folder}: its model is called '{name}', as the one in {folders[name]}, so clients could "
-                "not tell them apart; serve one of them"
-            )
-        folders[name] = bundle.folder
+        cuts = []
+        for cut in in_cloud(bundle):
+            key = pairing(bundle.manifest, cut)
+            if key not in known and key not in seen:
+                seen.add(key)
+                cuts.append(cut)
+        if cuts:
+            yield bundle, tuple(cuts)
+
+
+def _free_label(bundle: Bundle, taken: Container[str]) -> str:
+    """What metrics call the model of *bundle*: by its digest too, if another bundle has the name."""
+    name = bundle.manifest.model.name
+    return name if name not in taken else f"{name}@{bundle.digest[:8]}"
+
+
+def _offered(openings: Iterable["_Opening"], say: Say) -> tuple[list[ServedPart], list[str]]:
+    """The parts that can be served, and why others cannot."""
+    parts: list[ServedPart] = []
+    reasons: list[str] = []
+    for opening in openings:
+        for cut in opening.cuts:
+            try:
+                parts.append(opening.part(cut))
+            except NotOffered as reason:
+                reasons.append(f"{opening.bundle.manifest.model.name}.{cut.id} is not offered: {reason}")
+                say(reasons[-1])
+    return parts, reasons
 
 
 def _verdict(openings: Sequence["_Opening"], reasons: Sequence[str], limit_bytes: int | None) -> str:
@@ -117,12 +165,21 @@ def _verdict(openings: Sequence["_Opening"], reasons: Sequence[str], limit_bytes
 
 
 class _Opening:
-    """The open files of one bundle."""
+    """The open files of some cuts of one bundle; *label* is what metrics call its model."""
 
     def __init__(
-        self, bundle: Bundle, folder: Path, prepared: Prepared, threads: int, sessions: Sessions
+        self,
+        bundle: Bundle,
+        cuts: tuple[CutEntry, ...],
+        label: str,
+        folder: Path,
+        prepared: Prepared,
+        threads: int,
+        sessions: Sessions,
     ) -> None:
         self.bundle = bundle
+        self.cuts = cuts
+        self.label = label
         self.too_large: dict[str, TooLarge] = {}
         self._folder = folder
         self._threads = threads
@@ -134,18 +191,14 @@ class _Opening:
             stamps(folder, (entry.path for entry in prepared.files)),
             "restart the server",
         )
-        self._described = {item.file: item for item in cloud_files(bundle)}
+        self._described = {item.file: item for item in cloud_files(bundle, cuts)}
         self._files: dict[str, File] = {}
         self._arrays: dict[str, Array] = {}
-
-    def name(self, cut: CutEntry) -> str:
-        """The name of the cloud part of *cut* for clients."""
-        return f"{self.bundle.manifest.model.name}.{cut.id}"
 
     def wanted(self) -> tuple[str, ...]:
         """Every file, those that will probably be asked for most first: of the cuts that are best on a middling link."""
         conditions = middle_of(self.bundle.manifest.box)
-        cuts = sorted(_in_cloud(self.bundle), key=lambda cut: latency_s(cut, conditions))
+        cuts = sorted(self.cuts, key=lambda cut: latency_s(cut, conditions))
         return tuple(dict.fromkeys(file for cut in cuts for file in _calls(cut)))
 
     def open(self, file: str) -> None:
@@ -169,9 +222,9 @@ class _Opening:
 
     def _file_name(self, file: str) -> str:
         """That of the part that is this file, or else its own."""
-        alone = (cut for cut in _in_cloud(self.bundle) if _cloud(cut).file == file)
+        alone = (cut for cut in self.cuts if _cloud(cut).file == file)
         cut = next(alone, None)
-        return self.name(cut) if cut is not None else f"{self.bundle.manifest.model.name}/{file}"
+        return f"{self.label}.{cut.id}" if cut is not None else f"{self.label}/{file}"
 
     def part(self, cut: CutEntry) -> ServedPart:
         """The cloud part of *cut*.
@@ -190,7 +243,9 @@ class _Opening:
         else:
             runs = self._series(cut, calls)
             inputs, outputs = recorded(self.bundle, cut, runs.program.makes or ())
-        return ServedPart(self.name(cut), self.bundle.digest, cut, inputs, outputs, runs)
+        manifest = self.bundle.manifest
+        found = pairing(manifest, cut)
+        return ServedPart(manifest.model.name, self.bundle.digest, found, cut, inputs, outputs, runs)
 
     def _series(self, cut: CutEntry, calls: Mapping[str, int]) -> Series:
         part = _cloud(cut)
@@ -207,10 +262,6 @@ class _Opening:
             calls,
             files[_slowest(files, calls)].max_batch,
         )
-
-
-def _in_cloud(bundle: Bundle) -> tuple[CutEntry, ...]:
-    return tuple(cut for cut in bundle.manifest.cuts if cut.cloud is not None)
 
 
 def _cloud(cut: CutEntry) -> PartEntry:

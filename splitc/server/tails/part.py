@@ -68,19 +68,26 @@ class ServedPart:
     """The cloud part of a cut, ready to run.
 
     Attributes:
-        name: "<model>.<cut id>", what clients ask for.
-        bundle: `Bundle.digest` of the bundle that it is of.
+        model: the name of the model.
+        bundle: `Bundle.digest` of the bundle whose files run.
+        pairing: the digest of the cut, which the device's part has too; see `splitc.bundle.pairing`.
         inputs, outputs: symbolic dimensions by name, "?" for unnamed ones; bytes of one request at the sizes that
             the manifest fixes, where they are known.
         runs: one file, or several runs in turn.
     """
 
-    name: str
+    model: str
     bundle: str
+    pairing: str
     cut: CutEntry
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
     runs: File | Series
+
+    @property
+    def name(self) -> str:
+        """What clients ask for."""
+        return f"{self.model}.{self.cut.id}"
 
     @property
     def alone_s(self) -> float | None:

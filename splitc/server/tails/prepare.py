@@ -31,7 +31,7 @@ from splitc.common import ort
 # isort: split
 
 from splitc.bundle.folder import WEIGHTS, Bundle, check_unchanged, file_entry
-from splitc.bundle.manifest import FileEntry
+from splitc.bundle.manifest import CutEntry, FileEntry
 from splitc.bundle.stacking import (
     Trial,
     agrees,
@@ -45,11 +45,11 @@ from splitc.bundle.stacking import (
 from splitc.bundle.weights import collect, load
 from splitc.common.errors import ModelError
 from splitc.common.records import RecordError, decode, encode
-from splitc.server.tails.files import CloudFile, cloud_files
+from splitc.server.tails.files import CloudFile, cloud_files, in_cloud
 
 _INDEX = "prepared.json"
 _SAVED = "saved.onnx"
-_VERSION = 2  # of what is kept, and of how it is made
+_VERSION = 3  # of what is kept, and of how it is made
 _INLINE_BYTES = 1024
 
 BatchTimes = tuple[tuple[int, float], ...]
@@ -99,7 +99,7 @@ def batch_times(
     Raises:
         ModelError, OSError: see `prepare`.
     """
-    _, prepared = prepare(bundle, cache_folder, settings, say)
+    _, prepared = prepare(bundle, in_cloud(bundle), cache_folder, settings, say)
     return {
         item.file: tuple((size, run_s) for size, run_s in item.run_s if size <= item.max_batch)
         for item in prepared.models
@@ -108,19 +108,23 @@ def batch_times(
 
 
 def prepare(
-    bundle: Bundle, cache_folder: Path, settings: Settings, say: Callable[[str], None]
+    bundle: Bundle,
+    cuts: Sequence[CutEntry],
+    cache_folder: Path,
+    settings: Settings,
+    say: Callable[[str], None],
 ) -> tuple[Path, Prepared]:
-    """Return where what the cloud runs of *bundle* lies prepared for this machine; it is prepared if it is not.
+    """Return where what the cloud runs of *cuts* of *bundle* lies prepared for this machine; it is prepared if it is not.
 
     Raises:
         ModelError: ONNX Runtime refuses a file.
         BundleError: a file was changed after *bundle* was read.
         OSError: the cache folder cannot be written.
     """
-    wanted = cloud_files(bundle)
+    wanted = cloud_files(bundle, cuts)
     key = [
         _VERSION,
-        bundle.digest,
+        encode(wanted),
         _contents(bundle, wanted),
         ort.RUNTIME_VERSION,
         _processor(),

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from splitc import Session
+from splitc.bundle.pairing import pairing
 from splitc.common import ort
 from splitc.common.values import Input, concrete_shape, difference, random_feeds
 from tests import running
@@ -137,8 +138,8 @@ def test_a_plain_client(tiny: Tiny, served: Served) -> None:
         assert re.fullmatch(
             r"recv;dur=[\d.]+, queue;dur=[\d.]+, compute;dur=[\d.]+", answer.headers["server-timing"]
         )
-        assert answer.headers["splitc-bundle"] == tiny.bundle.digest
-        other = infer(connection, model, feeds, headers={**AUTHORIZED, "Splitc-Bundle": "0" * 64})
+        assert answer.headers["splitc-pairing"] == pairing(tiny.bundle.manifest, cut)
+        other = infer(connection, model, feeds, headers={**AUTHORIZED, "Splitc-Pairing": "0" * 64})
         assert other.status == 412
 
 

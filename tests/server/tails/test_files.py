@@ -11,7 +11,7 @@ from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import CallEntry, PartEntry, StageEntry
 from splitc.bundle.stacking import sent_inputs
 from splitc.common.errors import ModelError
-from splitc.server.tails.files import CloudFile, cloud_files
+from splitc.server.tails.files import CloudFile, cloud_files, in_cloud
 from tests import bundles, manifests, models
 from tests.models import op
 from tests.server.pipelines import LAST, STEP, TEXT, write_pipeline
@@ -20,7 +20,7 @@ from tests.server.pipelines import LAST, STEP, TEXT, write_pipeline
 def test_a_file_that_is_a_part_takes_what_is_sent(tmp_path: Path) -> None:
     bundle = bundles.compiled("chain", tmp_path)
     cuts = bundles.tails(bundle)
-    found = cloud_files(bundle)
+    found = cloud_files(bundle, in_cloud(bundle))
     assert [item.inputs for item in found] == [sent_inputs(cut, bundle.manifest.model.dims) for cut in cuts]
     assert [item.tolerance for item in found] == [
         cut.check.tolerance for cut in cuts if cut.check is not None
@@ -31,7 +31,8 @@ def test_a_file_that_is_a_part_takes_what_is_sent(tmp_path: Path) -> None:
 
 
 def test_a_stage_takes_what_its_file_declares_and_comes_once(tmp_path: Path) -> None:
-    found = {item.file: item for item in cloud_files(write_pipeline(tmp_path))}
+    bundle = write_pipeline(tmp_path)
+    found = {item.file: item for item in cloud_files(bundle, in_cloud(bundle))}
     assert list(found) == [TEXT, STEP, LAST]
     assert {item.name: item.shape for item in found[STEP].inputs} == {
         "latents": ("batch", 16),
@@ -59,7 +60,8 @@ def one_stage(folder: Path, dims: dict[str, int], *shape: int | str | None, kind
         check=None,
     )
     made = manifests.manifest((cut,))
-    (found,) = cloud_files(Bundle(folder, replace(made, model=replace(made.model, dims=dims))))
+    bundle = Bundle(folder, replace(made, model=replace(made.model, dims=dims)))
+    (found,) = cloud_files(bundle, in_cloud(bundle))
     return found
 
 
@@ -85,4 +87,4 @@ def test_a_damaged_stage_is_one_error(tmp_path: Path) -> None:
     bundle = write_pipeline(tmp_path)
     bundle.path(STEP).write_bytes(b"no model")
     with pytest.raises(ModelError, match="is damaged, or no ONNX file; compile the bundle again"):
-        cloud_files(bundle)
+        cloud_files(bundle, in_cloud(bundle))

@@ -1,6 +1,5 @@
 """What the cloud does of the cuts of some bundles is open at once, on one copy of the weights, within a limit."""
 
-import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from splitc.bundle.decide import latency_s, middle_of
 from splitc.bundle.folder import Bundle
 from splitc.bundle.pack import pack
+from splitc.bundle.pairing import pairing
 from splitc.common.errors import BundleError, ModelError, RuntimeFailure
 from splitc.common.values import Feeds, difference
 from splitc.compile.limits import LimitOptions
@@ -36,7 +36,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(
-    *folders: Path, cache: Path, limit: int | None = None, max_batch: int = 4
+    *folders: Path,
+    cache: Path,
+    limit: int | None = None,
+    max_batch: int = 4,
+    known: tuple[ServedPart, ...] = (),
 ) -> tuple[tuple[ServedPart, ...], list[str]]:
     said: list[str] = []
     parts = open_parts(
@@ -46,6 +50,7 @@ def opened(
         memory_limit_bytes=limit,
         cache_folder=cache,
         say=said.append,
+        known=known,
     )
     return parts, said
 
@@ -144,12 +149,31 @@ def test_several_bundles_are_served_at_once(bundle: Bundle, cache: Path, tmp_pat
     assert {part.bundle for part in parts} == {bundle.digest, other.digest}
 
 
-def test_two_of_one_name_are_refused(bundle: Bundle, cache: Path, tmp_path: Path) -> None:
+def test_equal_parts_of_several_bundles_are_opened_once(bundle: Bundle, cache: Path, tmp_path: Path) -> None:
     pack(bundle.folder, "cloud", tmp_path / "cloud")
-    with pytest.raises(
-        BundleError, match=f"its model is called 'chain', as the one in {re.escape(str(bundle.folder))}"
-    ):
-        opened(bundle.folder, tmp_path / "cloud", cache=cache)
+    parts, _ = opened(bundle.folder, tmp_path / "cloud", cache=cache)
+    half = len(parts) // 2
+    assert [part.name for part in parts[:half]] == [part.name for part in parts[half:]]
+    assert all(one.runs is two.runs for one, two in zip(parts[:half], parts[half:], strict=True))
+
+
+def test_other_bundles_of_the_same_model_are_served_beside_it(
+    bundle: Bundle, cache: Path, tmp_path: Path
+) -> None:
+    """Built for another device, it has other cuts, which may have the same names."""
+    other = bundles.compiled("chain", tmp_path, max_cuts=3)
+    parts, _ = opened(bundle.folder, other.folder, cache=cache)
+    assert {part.pairing for part in parts} == {
+        pairing(found.manifest, cut) for found in (bundle, other) for cut in bundles.tails(found)
+    }
+    assert len({part.pairing for part in parts}) == len({id(part.runs) for part in parts})
+
+
+def test_what_is_open_already_stays(bundle: Bundle, cache: Path) -> None:
+    first, _ = opened(bundle.folder, cache=cache)
+    again, said = opened(bundle.folder, cache=cache, known=first)
+    assert [part.runs for part in again] == [part.runs for part in first]
+    assert not said
 
 
 def test_a_damaged_bundle_is_refused(bundle: Bundle, cache: Path, tmp_path: Path) -> None:
