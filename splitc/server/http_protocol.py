@@ -18,11 +18,9 @@ from splitc.server.body_memory import HeldBody, NoRoom
 from splitc.server.exchange import BODY, GONE, VIEWS, Exchange, Receive, Scope, Send
 from splitc.server.http_flow import AnswerWriter, PipelineFlow, PlacedBody
 from splitc.server.http_head import Unacceptable, check_framing, without_upgrade
-from splitc.server.options import ListenOptions
+from splitc.server.options import TOLD_CONNECTIONS, ListenOptions
 from splitc.server.request_limits import MAX_HEAD_BYTES
 
-# This many connections above the limit get an answer that says so; any more are closed without one.
-_TOLD = 64
 _LINGER_S = 2.0
 # The size of the buffer for heads and small bodies; larger bodies are received in their final place.
 _PIECE_BYTES = 16 << 10
@@ -108,7 +106,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = PipelineFlow(transport, self.pipeline)
         self._answers = AnswerWriter(transport)
-        if len(self.connections) > self._listen.max_connections + _TOLD:
+        if len(self.connections) > self._listen.max_connections + TOLD_CONNECTIONS:
             transport.abort()
         elif len(self.connections) > self._listen.max_connections:
             self.app = busy

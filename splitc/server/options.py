@@ -5,6 +5,9 @@ from pathlib import Path
 
 from splitc.common.errors import RuntimeFailure
 
+TOLD_CONNECTIONS = 64
+"""This many connections above the limit get an answer that says so; any more are closed without one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
@@ -47,7 +50,7 @@ class ListenOptions:
     Attributes:
         port: 0 for one that is free.
         tls_cert, tls_key: PEM files of the certificate chain and its key; None for plain HTTP.
-        max_connections: more are told to come back later.
+        max_connections: more are told to come back later. `serve` lowers it if the system allows too few descriptors.
         head_s: how long the head of a request may take to arrive.
         request_s: how long a whole request may take; the application's own limit should come first.
         idle_s: how long a connection is kept for another request.

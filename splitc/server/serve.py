@@ -8,12 +8,14 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
 
 from splitc.common.errors import RuntimeFailure, SplitcError
 from splitc.server.app import Application
+from splitc.server.descriptors import most_connections, raise_limit
 from splitc.server.http_protocol import protocol_factory
 from splitc.server.logs import Once, tell
 from splitc.server.memory import keep_freed_memory
@@ -41,7 +43,11 @@ def serve(
     Raises:
         RuntimeFailure: the address or the certificate cannot be used.
     """
-    server = Server(app, listen, say, reopen)
+    limit = raise_limit()
+    most = most_connections(listen.max_connections, limit)
+    if most < listen.max_connections:
+        tell(logging.WARNING, "descriptors", limit=limit, connections=most)
+    server = Server(app, replace(listen, max_connections=most), say, reopen)
     keep_freed_memory()
     gc.collect()
     gc.freeze()  # objects that exist now stay: later garbage collections, during requests, need not visit them

@@ -21,9 +21,10 @@ from splitc.common.errors import RuntimeFailure
 from splitc.server.app import application
 from splitc.server.options import ListenOptions, ServerOptions
 from splitc.server.serve import Server, serve
-from tests.server.serving import LIMIT_S, Answer, ask, infer, make_part, once, ones, read, running
+from tests.server.serving import LIMIT_S, Answer, ask, infer, make_part, once, ones, read, running, until
 
 ROOT = Path(__file__).parents[2]
+FEW = 200  # file descriptors
 PROGRAM = Path(__file__).with_name("program.py")
 
 
@@ -54,8 +55,14 @@ class Process:
 
 @contextlib.contextmanager
 def started(drain_s: float = LIMIT_S, *tls: Path) -> Iterator[Process]:
+    with started_as(str(PROGRAM), str(drain_s), *map(str, tls)) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def started_as(*arguments: str) -> Iterator[Process]:
     process = subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(drain_s), *map(str, tls)],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
@@ -69,6 +76,45 @@ def started(drain_s: float = LIMIT_S, *tls: Path) -> Iterator[Process]:
             yield Process(process, process.stdout.readline().strip())
         finally:
             process.kill()
+
+
+def test_a_server_that_has_few_file_descriptors() -> None:
+    """Its limit is raised, and connections that are too many for it are told so. It lives on."""
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, {FEW})); "
+    program = f"import runpy, sys; sys.argv[1:] = ['5']; runpy.run_path({str(PROGRAM)!r})"
+    with started_as("-c", limited + program) as server, contextlib.ExitStack() as stack:
+        statuses = []
+        for _ in range(FEW + 50):
+            sock = stack.enter_context(socket.create_connection(server.address, timeout=LIMIT_S))
+            statuses.append(_status(sock))
+        assert statuses[0] == b"200"
+        kept = statuses.index(b"503")
+        assert 20 <= kept < FEW - 64
+        assert set(statuses[kept:]) == {b"503"}
+        stack.close()
+        until(lambda: _new_status(server) == b"200", "there is room again")
+        server.process.send_signal(signal.SIGTERM)
+        code, lines = server.ends()
+    assert code == 0
+    assert lines[0] | {"time": ""} == {
+        "time": "",
+        "level": "warning",
+        "event": "descriptors",
+        "limit": FEW,
+        "connections": kept,
+    }
+
+
+def _new_status(server: Process) -> bytes:
+    with socket.create_connection(server.address, timeout=LIMIT_S) as sock:
+        return _status(sock)
+
+
+def _status(sock: socket.socket) -> bytes:
+    with contextlib.suppress(OSError):
+        sock.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        return sock.recv(1 << 16)[9:12]
+    return b""
 
 
 def test_the_end_waits_for_what_was_begun() -> None:
