@@ -1,7 +1,7 @@
 """What passes over a connection: answers that go out, bodies that come in, and when to read on."""
 
 import asyncio
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
@@ -81,6 +81,29 @@ class PlacedBody:
                 self.whole.set_result(None)
             else:
                 self.whole.set_exception(error)
+
+
+class UnreadAnswers:
+    """What clients have not read yet of their answers, and how much of that the server keeps for all together."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._waiting: dict[asyncio.Transport, Callable[[], None]] = {}  # who has waited longest is first
+
+    def wait(self, transport: asyncio.Transport, cut_off: Callable[[], None]) -> None:
+        """Record that *transport* waits for its client to read. If all keep too much, cut off who has waited longest."""
+        self._waiting[transport] = cut_off
+        sizes = {each: each.get_write_buffer_size() for each in self._waiting}
+        too_many_bytes = sum(sizes.values()) - self._limit_bytes
+        for each, size in sizes.items():
+            if too_many_bytes <= 0:
+                return
+            too_many_bytes -= size
+            self._waiting.pop(each)()
+
+    def end(self, transport: asyncio.Transport) -> None:
+        """Record that the client has read, or is gone."""
+        self._waiting.pop(transport, None)
 
 
 class PipelineFlow(FlowControl):

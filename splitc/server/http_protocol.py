@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from uvicorn.server import ServerState
 from splitc.protocol.tensors import Buffer
 from splitc.server.body_memory import HeldBody, NoRoom
 from splitc.server.exchange import BODY, GONE, VIEWS, Exchange, Receive, Scope, Send
-from splitc.server.http_flow import AnswerWriter, PipelineFlow, PlacedBody
+from splitc.server.http_flow import AnswerWriter, PipelineFlow, PlacedBody, UnreadAnswers
 from splitc.server.http_head import Unacceptable, check_framing, without_upgrade
 from splitc.server.options import TOLD_CONNECTIONS, ListenOptions
 from splitc.server.request_limits import MAX_HEAD_BYTES
@@ -76,11 +77,15 @@ class Protocol(HttpToolsProtocol):
     """One connection, with a time limit on each step.
 
     Args:
+        unread: of all connections.
         complain: called with the peer's address and a reason when the peer is too slow or does not send HTTP.
     """
 
-    def __init__(self, *, listen: ListenOptions, complain: Complaint, **options: Any) -> None:
+    def __init__(
+        self, *, listen: ListenOptions, unread: UnreadAnswers, complain: Complaint, **options: Any
+    ) -> None:
         super().__init__(**options)
+        self._unread = unread
         self._listen = listen
         self._complain = complain
         self._extensions: dict[str, dict[object, object]] = {
@@ -122,6 +127,7 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()  # uvicorn leaves the timer running where the peer reset the connection
         self._stop(self._timer)
         self._stop(self._send_timer)
+        self._unread.end(self.transport)
 
     def data_received(self, data: Buffer) -> None:
         """Parse what came."""
@@ -183,12 +189,15 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Give the peer time to read."""
         super().pause_writing()
-        self._send_timer = self.loop.call_later(self._listen.request_s, self._abort, "does not read")
+        cut_off = partial(self._abort, "does not read")
+        self._send_timer = self.loop.call_later(self._listen.request_s, cut_off)
+        self._unread.wait(self.transport, cut_off)
 
     def resume_writing(self) -> None:
         """The peer has read."""
         super().resume_writing()
         self._stop(self._send_timer)
+        self._unread.end(self.transport)
 
     # --- what the parser calls ---
 
@@ -398,6 +407,14 @@ def protocol_factory(
     config: Config, state: ServerState, app_state: dict[str, Any], listen: ListenOptions, complain: Complaint
 ) -> Callable[[], Receiver]:
     """Make connections of a server, for `loop.create_server`."""
+    unread = UnreadAnswers(listen.max_unread_bytes)
     return lambda: Receiver(
-        Protocol(listen=listen, complain=complain, config=config, server_state=state, app_state=app_state)
+        Protocol(
+            listen=listen,
+            unread=unread,
+            complain=complain,
+            config=config,
+            server_state=state,
+            app_state=app_state,
+        )
     )

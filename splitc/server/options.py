@@ -53,6 +53,8 @@ class ListenOptions:
         max_connections: more are told to come back later. `serve` lowers it if the system allows too few descriptors.
         head_s: how long the head of a request may take to arrive.
         request_s: how long a whole request may take; the application's own limit should come first.
+        max_unread_bytes: how much of answers is kept for clients that do not read; beyond that, who has not read for
+            longest is cut off.
         idle_s: how long a connection is kept for another request.
         drain_s: how long requests may take after the server was told to end.
     """
@@ -62,6 +64,7 @@ class ListenOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     max_connections: int = 1024
+    max_unread_bytes: int = 1 << 30
     head_s: float = 10.0
     request_s: float = 90.0
     idle_s: float = 120.0

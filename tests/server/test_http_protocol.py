@@ -7,13 +7,15 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from splitc.bundle.manifest import TensorEntry
+from splitc.common.values import Array
 from splitc.protocol.messages import encode_request
 from splitc.server.http_protocol import Protocol
 from splitc.server.options import ListenOptions, ServerOptions
@@ -421,3 +423,26 @@ def test_the_size_of_a_chunk_may_come_alone() -> None:
             time.sleep(0.05)  # for the server to see it alone
             sock.sendall(piece)
         assert receive_all(sock).startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_clients_do_not_read_is_limited() -> None:
+    """Who has not read for longest is cut off."""
+    wide = (TensorEntry("x", "float32", ("n", 3), 12),)
+    large = TensorEntry("y", "float32", ("?", "?"), 12)
+
+    def run(_: object, __: object) -> dict[str, Array]:
+        return {"y": np.zeros((1 << 20, 8), np.float32)}  # 32 MiB, more than sockets keep
+
+    def answered(server: Running, times: int) -> bool:
+        return server.value("splitc_requests_total", model="made.c1", status="200") == times
+
+    listen = ListenOptions(port=0, max_unread_bytes=80 << 20)
+    with (
+        running(make_part(run=run, inputs=wide, outputs=(large,)), listen=listen) as server,
+        ExitStack() as stack,
+    ):
+        socks = [stack.enter_context(server.dial()) for _ in range(4)]
+        for number, sock in enumerate(socks, 1):
+            sock.sendall(asked("Connection: close"))
+            until(partial(answered, server, number), "one more answer")
+        assert [len(receive_all(sock)) > 32 << 20 for sock in socks] == [False, False, True, True]
