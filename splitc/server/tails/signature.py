@@ -12,6 +12,8 @@ from splitc.common.errors import ProtocolError
 from splitc.protocol.tensors import datatype
 from splitc.server.tails.files import shape_of
 
+_NO_NUMBERS = "object"  # the manifest does not know the shape of such a value
+
 Tensors = tuple[TensorEntry, ...]
 
 
@@ -28,7 +30,7 @@ def declared(bundle: Bundle, cut: CutEntry, file: str) -> tuple[Tensors, Tensors
     graph = load_part(bundle, file).graph
     known = (*bundle.manifest.model.outputs, *cut.boundary, *(cut.downloads or ()), *cut.sent)
     sizes = {entry.name: entry.bytes for entry in known}
-    shapes = {entry.name: entry.shape for entry in known}
+    shapes = {entry.name: entry.shape for entry in known if entry.dtype != _NO_NUMBERS}
     given = {entry.name for entry in cut.sent}
     inputs = [_entry(port, sizes) for port in graph.input if port.name in given]
     # Models may declare other shapes of outputs than they make, and ONNX Runtime only warns of that. The shapes in the

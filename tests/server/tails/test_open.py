@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from splitc.bundle.decide import latency_s, middle_of
-from splitc.bundle.folder import Bundle
+from splitc.bundle.folder import Bundle, read_bundle
 from splitc.bundle.pack import pack
 from splitc.bundle.pairing import pairing
 from splitc.common.errors import BundleError, ModelError, RuntimeFailure
@@ -20,8 +21,9 @@ from splitc.server.tails.open import open_parts
 from splitc.server.tails.part import File, ServedPart
 from splitc.server.tails.sessions import Sessions
 from tests import bundles
+from tests.running import compile_here, save_tiny
 from tests.runtime.test_cloud_first import compiled as compiled_cloud_first
-from tests.server.serving import running
+from tests.server.serving import infer_once, running
 from tests.server.weighing import Weights
 
 
@@ -99,6 +101,23 @@ def test_strings_are_called_so(tmp_path: Path) -> None:
     (part,), _ = opened(bundle.folder, cache=tmp_path / "cache")
     assert {item.name: item.dtype for item in part.outputs} == {"y": "float32", "label": "string"}
     check(bundle, part)
+    with running(part) as server:
+        answer = infer_once(server, part.name, bundles.request(bundle, part.cut))
+    assert answer.outputs().keys() == {"y", "label"}
+
+
+def test_sizes_of_outputs_that_a_model_declares_wrongly_are_not_believed(tmp_path: Path) -> None:
+    """Some exporters declare the sizes of their example; ONNX Runtime only warns of that."""
+    path = save_tiny("dynamic_batch", tmp_path)
+    proto = onnx.load_model(path)
+    (output,) = proto.graph.output
+    output.type.tensor_type.shape.dim[0].dim_value = 7
+    onnx.save_model(proto, path)
+    bundle = read_bundle(compile_here(path, tmp_path / "bundle", dims={"batch": 2}).folder)
+    (*_, part), _ = opened(bundle.folder, cache=tmp_path / "cache")
+    with running(part) as server:
+        answer = infer_once(server, part.name, bundles.request(bundle, part.cut))
+    assert answer.outputs()[output.name].shape[0] == 2
 
 
 def test_what_the_protocol_cannot_carry_is_not_offered(tmp_path: Path) -> None:
