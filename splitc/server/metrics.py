@@ -67,7 +67,10 @@ class Metrics:
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """All of it in the format that the header Accept asks for, and that format's content type."""
-        encode, kind = choose_encoder(accept)
+        try:
+            encode, kind = choose_encoder(accept)
+        except (TypeError, ValueError):  # it does not expect versions that are not numbers
+            encode, kind = choose_encoder("")
         return encode(self._registry), kind
 
     def _counter(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:

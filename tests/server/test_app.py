@@ -360,6 +360,13 @@ def test_metrics_can_be_parsed(server: Running) -> None:
     assert openmetrics.body.endswith(b"# EOF\n")
 
 
+@pytest.mark.parametrize("version", ["abc", "1.a.0", "", "9" * 30])
+def test_metrics_for_clients_that_accept_nonsense(server: Running, version: str) -> None:
+    answer = once(server, "GET", "/metrics", Accept=f"application/openmetrics-text;version={version}")
+    assert answer.status == 200
+    assert b"splitc_requests_total" in answer.body
+
+
 def test_a_failure_of_ours_is_logged_once_and_the_server_lives(caplog: pytest.LogCaptureFixture) -> None:
     def fail(*_: object) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
         raise ZeroDivisionError("secret")
