@@ -22,7 +22,7 @@ from splitc.runtime.tensor_checks import check_outputs, symbol_sizes
 
 _OK, _NOT_FOUND, _BAD_METHOD = 200, 404, 405
 _SHOWN_CHARACTERS = 200
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)

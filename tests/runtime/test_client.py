@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitc.runtime.client import _rounded_up
+from splitc.runtime.client import _number, _rounded_up
 
 
 @settings(derandomize=True, deadline=None)
@@ -21,3 +21,27 @@ def test_a_deadline_is_said_in_two_digits_and_never_too_short(seconds: float) ->
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf])
 def test_no_deadline_and_one_that_has_passed_stay_as_they_are(seconds: float) -> None:
     assert _rounded_up(seconds) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0.0),
+        (" 2.50 ", 2.5),
+        ('"1e3"', 1000.0),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("", None),
+        ("-1", None),
+        ("1_0", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e999", None),
+        ("٣", None),
+        ("1 2", None),
+        (60_000 * "9", None),
+        (60_000 * "9" + "x", None),
+    ],
+)
+def test_numbers_in_headers(text: str, number: float | None) -> None:
+    assert _number(text) == number
