@@ -257,6 +257,8 @@ class Protocol(HttpToolsProtocol):
         self._answers.flush()
         was_last = not self.pipeline
         super().on_response_complete()
+        if self.transport.is_closing():
+            return
         self.flow.resume_reading()  # uvicorn does so before it takes the next request from the pipeline
         if was_last and self._refusal is not None:
             self._tell_refusal(*self._refusal)

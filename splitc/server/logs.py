@@ -20,7 +20,7 @@ from typing import Any
 LOGGER = logging.getLogger("splitc.server")
 _OTHERS = ("uvicorn.error", "asyncio")
 _SHOWN_CHARACTERS = 300
-_MAX_WAITING = 1000  # lines
+_MAX_WAITING = 10_000  # lines
 _FLUSH_S = 1.0
 _RETRY_S = 0.1
 
