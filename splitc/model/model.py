@@ -62,7 +62,6 @@ def load(path: Path, name: str | None = None) -> Model:
     file = onnx_file.read(path)
     try:
         model = ir.from_proto(file.proto)
-        ir.external_data.set_base_dir(model.graph, path.parent.absolute())
         normalize(model)
         infos = infer(model, {})
     except MemoryError:

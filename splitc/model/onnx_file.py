@@ -4,6 +4,7 @@ Sparse tensors are made dense, and the standard domain gets one name.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def read(path: Path) -> OnnxFile:
         for graph in graphs(proto.graph):
             _densify(graph)
             _forget_maps(graph)
-        _internalize(proto, path)
+        _internalize(proto)
         _check_inputs(proto.graph)
         check_domains(proto)
         check_names(proto)
@@ -56,6 +57,22 @@ def read(path: Path) -> OnnxFile:
     except (ValueError, TypeError, IndexError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{path}: the file is damaged ({first_line(error)}); export it again") from error
     return OnnxFile(proto, external, declared)
+
+
+def without_links(proto: onnx.ModelProto, folder: Path) -> Path:
+    """Make the external data of *proto*, read from *folder*, refer to the files behind links; return their folder.
+
+    ONNX Runtime follows links out of the folder of a model that it opens by path, but not of one that it gets as bytes.
+    """
+    tensors = [tensor for tensor in _tensors(proto) if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    entries = [entry for tensor in tensors for entry in tensor.external_data if entry.key == "location"]
+    files = [(folder / entry.value).resolve() for entry in entries]
+    if not files:
+        return folder
+    shared = Path(os.path.commonpath([file.parent for file in files]))
+    for entry, file in zip(entries, files, strict=True):
+        entry.value = file.relative_to(shared).as_posix()
+    return shared
 
 
 def digest(paths: Iterable[Path]) -> str:
@@ -110,11 +127,18 @@ def _standardize(proto: onnx.ModelProto) -> None:
 
 
 def _check_tensors(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
-    """Check that every tensor has all its bytes, in the model or in external files; return those files."""
+    """Check that every tensor has all its bytes, in the model or in external files; return those files.
+
+    The tensors then refer to the files by absolute paths without links: in download caches the model and its data are
+    links, and libraries refuse data that is elsewhere than it seems.
+    """
     files: dict[Path, int] = {}
     for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _check_external(tensor, path, files)
+            data = _check_external(tensor, path, files)
+            next(entry for entry in tensor.external_data if entry.key == "location").value = str(
+                data.resolve()
+            )
         elif tensor.HasField("raw_data") and len(tensor.raw_data) != _nbytes(tensor):
             raise NotUsable(
                 f"tensor '{tensor.name}' has {len(tensor.raw_data)} bytes of data, but its shape "
@@ -123,7 +147,8 @@ def _check_tensors(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
     return tuple(sorted(files))
 
 
-def _check_external(tensor: onnx.TensorProto, path: Path, files: dict[Path, int]) -> None:
+def _check_external(tensor: onnx.TensorProto, path: Path, files: dict[Path, int]) -> Path:
+    """Check that *tensor* has all its bytes in a file of the model; add it to *files* and return it."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     data = path.parent / location
@@ -161,6 +186,7 @@ def _check_external(tensor: onnx.TensorProto, path: Path, files: dict[Path, int]
         raise NotUsable(
             f"external data file '{location}' is truncated: tensor '{tensor.name}' ends beyond its end; copy it again"
         )
+    return data
 
 
 def _nbytes(tensor: onnx.TensorProto) -> int:
@@ -189,13 +215,16 @@ def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorP
             yield from attribute.tensors
 
 
-def _internalize(proto: onnx.ModelProto, path: Path) -> None:
+def _internalize(proto: onnx.ModelProto) -> None:
     """Load external data of tensors that do not become initializers, because parts store these in the graph."""
     inner = [node for function in proto.functions for node in function.node]
     inner += [node for graph in graphs(proto.graph) for node in graph.node if node.op_type != "Constant"]
     for tensor in _attribute_tensors(inner):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            with Path(entries["location"]).open("rb") as data:
+                data.seek(int(entries.get("offset") or 0))
+                tensor.raw_data = data.read(_nbytes(tensor))
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
 

@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from splitc.common import ort
 from splitc.common.errors import ModelError
 from splitc.common.values import Feeds, difference
@@ -57,13 +59,15 @@ def simplify(model: Model, folder: Path, feeds: Feeds) -> Simplified:
     path = folder / "simplified.onnx"
     failure = _run_apart(model.path, path)
     if failure:
-        return Simplified(model, f"onnxsim failed: {_placeless(failure, folder)}")
+        return Simplified(model, f"onnxsim failed: {_placeless(failure, model, folder)}")
     try:
         result = simplified(model, path)
         _check_interface(model, result)
         got = ort.run(ort.session(result.path), feeds)
     except ModelError as error:
-        return Simplified(model, f"the simplified model is not usable: {_placeless(str(error), folder)}")
+        return Simplified(
+            model, f"the simplified model is not usable: {_placeless(str(error), model, folder)}"
+        )
     for name, value in want.items():
         if not difference(got[name], value).max_rel <= _TOLERANCE:
             return Simplified(model, f"the simplified model gives a different result for output '{name}'")
@@ -73,9 +77,14 @@ def simplify(model: Model, folder: Path, feeds: Feeds) -> Simplified:
     return Simplified(result, None)
 
 
-def _placeless(message: str, folder: Path) -> str:
-    """Remove the temporary folder from *message*: the manifest must not differ from build to build."""
-    return message.replace(f"{folder}{os.sep}", "")
+def _placeless(message: str, model: Model, folder: Path) -> str:
+    """Remove folders from *message*: the manifest must not differ from build to build, or from machine to machine."""
+    files = (model.path, *model.external, _PROGRAM, Path(onnx.__file__), Path(sys.prefix) / "bin")
+    folders = [folder, *(file.parent for file in files), *(file.resolve().parent for file in files)]
+    spelled = {str(form) for item in folders for form in (item, item.absolute(), item.resolve())}
+    for name in sorted(spelled - {".", "/"}, key=len, reverse=True):
+        message = message.replace(f"{name}{os.sep}", "").replace(name, "its folder")
+    return message
 
 
 def _file_bytes(model: Model) -> int:

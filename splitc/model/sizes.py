@@ -11,6 +11,7 @@ from splitc.common.errors import ModelError
 from splitc.common.values import FREE_DIM, Feeds, Value, value_bytes
 from splitc.model.model import Model, infer_sized
 from splitc.model.normalize import copied_from
+from splitc.model.onnx_file import without_links
 from splitc.model.shape_inference import TensorInfo
 
 
@@ -109,6 +110,7 @@ def _run_with_outputs(model: Model, names: list[str], feeds: Feeds) -> dict[str,
     The model runs without graph optimisation, because fused tensors do not exist otherwise.
     """
     proto = onnx.load_model(model.path, load_external_data=False)
+    folder = without_links(proto, model.path.parent)
     made = {output for node in proto.graph.node for output in node.output}
     outputs = {output.name for output in proto.graph.output}
     proto.graph.output.extend(
@@ -116,9 +118,7 @@ def _run_with_outputs(model: Model, names: list[str], feeds: Feeds) -> dict[str,
     )
     wanted = [name for name in names if name in made]
     try:
-        opened = ort.session(
-            proto.SerializeToString(), external_folder=model.path.parent, level=ort.UNCHANGED
-        )
+        opened = ort.session(proto.SerializeToString(), external_folder=folder, level=ort.UNCHANGED)
         return ort.run(opened, feeds, wanted)
     except ModelError:
         opened = ort.session(model.path)

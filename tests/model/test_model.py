@@ -72,7 +72,10 @@ def test_a_linked_model_may_have_linked_data_beside_its_target(tmp_path: Path) -
     folder.mkdir()
     for name in ("model.onnx", "weights.bin"):
         (folder / name).symlink_to(tmp_path / "blobs" / name)
-    assert load(folder / "model.onnx").external == (folder / "weights.bin",)
+    model = load(folder / "model.onnx")
+    assert model.external == (folder / "weights.bin",)
+    weights = [value.const_value for value in model.ir.graph.initializers.values()]
+    assert all(weight is not None and weight.numpy().size for weight in weights)
 
 
 def test_the_standard_domain_has_two_names(tmp_path: Path) -> None:

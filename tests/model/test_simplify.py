@@ -1,15 +1,19 @@
 """Simplifying folds what is constant; a result that is not the same model is not used."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from splitc.common.errors import ModelError
+from splitc.model import simplify as simplify_module
 from splitc.model.model import load
 from splitc.model.simplify import Simplified, simplify
 from tests import models
+from tests.running import compile_here, tree
 from tests.splitting import save
 
 
@@ -37,6 +41,57 @@ def test_constants_are_folded_and_the_name_and_interface_stay(tmp_path: Path) ->
 def test_weights_of_the_simplified_model_stay_on_disk(tmp_path: Path) -> None:
     result, _ = simplified(models.chain(), tmp_path)
     assert [path.name for path in result.model.external] == ["simplified.onnx.data"]
+
+
+def hub(built: ModelProto, root: Path, model: str = "model.onnx") -> Path:
+    """The model as a download cache keeps it: links in one folder to files named by digest in another one."""
+    (root / "blobs").mkdir(parents=True)
+    copy = ModelProto()
+    copy.CopyFrom(built)
+    onnx.save_model(
+        copy, root / model, save_as_external_data=True, location=f"{model}_data", size_threshold=0
+    )
+    folder = root / "snapshots" / "one" / "onnx"
+    folder.mkdir(parents=True)
+    for name, blob in ((model, "ab12"), (f"{model}_data", "cd34")):
+        (root / name).rename(root / "blobs" / blob)
+        (folder / name).symlink_to(f"../../../blobs/{blob}")
+    return folder / model
+
+
+def test_a_model_in_a_download_cache_is_simplified(tmp_path: Path) -> None:
+    built = models.chain()
+    model = load(hub(built, tmp_path / "hub"))
+    (tmp_path / "scratch").mkdir()
+    result = simplify(model, tmp_path / "scratch", models.random_feeds(built))
+    assert result.kept_because is None
+    assert result.model.weight_bytes() == model.weight_bytes()
+
+
+def test_a_bundle_of_a_model_in_a_download_cache_is_that_of_a_plain_copy(tmp_path: Path) -> None:
+    built = models.chain()
+    linked = hub(built, tmp_path / "hub")
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for path in linked.parent.iterdir():
+        shutil.copyfile(path, plain / path.name)
+    bundles = [
+        compile_here(path / "model.onnx", tmp_path / f"out-{path.name}") for path in (linked.parent, plain)
+    ]
+    first, second = (tree(found.folder) for found in bundles)
+    assert {name: data for name, data in first.items() if name.endswith((".onnx", ".bin"))} == {
+        name: data for name, data in second.items() if name.endswith((".onnx", ".bin"))
+    }
+    assert bundles[0].manifest.notes == bundles[1].manifest.notes
+    assert bundles[0].manifest.model == bundles[1].manifest.model
+
+
+def test_a_reason_holds_no_path_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(hub(models.chain(), tmp_path / "hub"))
+    said = f"{model.path.resolve()} and {model.path} and {tmp_path / 'scratch'}/simplified.onnx at /model/a"
+    monkeypatch.setattr(simplify_module, "_run_apart", lambda *_: said)
+    reason = simplify(model, tmp_path / "scratch", models.random_feeds(models.chain())).kept_because
+    assert reason == "onnxsim failed: ab12 and model.onnx and simplified.onnx at /model/a"
 
 
 def test_a_model_that_grows_is_kept(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from splitc.model.model import load
 from splitc.model.sizes import Size, sizes
 from tests import models
+from tests.model.test_simplify import hub
 from tests.splitting import save
 
 
@@ -36,6 +37,12 @@ def test_inferred_and_measured_agree(tmp_path: Path) -> None:
     path = save(built, tmp_path)
     found = sizes(load(path), {}, models.random_feeds(built))
     assert found["a"] == Size("float32", (2, 16), (2, 16), 128, measured=False)
+    assert found["b"] == Size("float32", ("?", "?"), (2, 16), 128, measured=True)
+
+
+def test_a_model_in_a_download_cache_is_measured(tmp_path: Path) -> None:
+    built = models.contrib_op()
+    found = sizes(load(hub(built, tmp_path)), {}, models.random_feeds(built))
     assert found["b"] == Size("float32", ("?", "?"), (2, 16), 128, measured=True)
 
 
