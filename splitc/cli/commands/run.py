@@ -178,7 +178,7 @@ def _show(outcomes: Sequence[Outcome], seen: Conditions, output: Path | None, co
     console.print(_table(outcomes))
     for reason, count in Counter(item.fallback for item in outcomes if item.fallback).most_common():
         console.print(
-            Text(f"{count} times, the device finished alone: {reason}", style="yellow"), soft_wrap=True
+            Text(f"fell back {count} times: {reason}", style="yellow"), soft_wrap=True
         )
     console.print(
         f"measured: uplink {format_rate(seen.uplink_bps)}, downlink {format_rate(seen.downlink_bps)}, round trip "
