@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from splitc.common.errors import ModelError
-from splitc.compile.pipeline.load import load_pipeline
+from splitc.compile.pipeline.load import files_of, load_pipeline
 from tests.compile.pipeline.making import DIFFUSION, analysed, write_diffusion
 from tests.models import WIDTH, floats, model, op
 
@@ -199,3 +199,9 @@ def test_two_readers_of_an_input_that_want_different_shapes_are_told(tmp_path: P
     message = r"stage 'denoise' takes 'prompt' as float32 \[2, 16\], but an earlier stage takes it as float32 \[2, 3\]"
     with pytest.raises(ModelError, match=message):
         analysed(path, tmp_path)
+
+
+def test_the_files_of_a_pipeline_are_all_that_it_names(tmp_path: Path) -> None:
+    path = write_diffusion(tmp_path)
+    found = files_of(path, load_pipeline(path))
+    assert {item.name for item in found} == {item.name for item in tmp_path.iterdir() if item.is_file()}
