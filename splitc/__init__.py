@@ -10,24 +10,24 @@ Runtime, which are imported when either class is first used.
 
 from typing import TYPE_CHECKING
 
-from splitc.bundle.decide import Conditions, Decision, decide
-from splitc.bundle.folder import Bundle, read_bundle
-from splitc.bundle.manifest import CutEntry, Manifest
-from splitc.common.errors import (
-    BundleError,
-    DeadlineExceeded,
-    InputError,
-    ModelError,
-    NoFeasibleCut,
-    ProtocolError,
-    RuntimeFailure,
-    ServerRefused,
-    SplitcError,
-    TransportError,
-)
 from splitc.common.lazy import importer
 
 if TYPE_CHECKING:
+    from splitc.bundle.decide import Conditions, Decision, decide
+    from splitc.bundle.folder import Bundle, read_bundle
+    from splitc.bundle.manifest import CutEntry, Manifest
+    from splitc.common.errors import (
+        BundleError,
+        DeadlineExceeded,
+        InputError,
+        ModelError,
+        NoFeasibleCut,
+        ProtocolError,
+        RuntimeFailure,
+        ServerRefused,
+        SplitcError,
+        TransportError,
+    )
     from splitc.common.version import __version__
     from splitc.runtime.aio import AsyncSession
     from splitc.runtime.session import Outcome, Session
@@ -36,9 +36,26 @@ else:  # hidden from type checkers, which would take any name for one of splitc'
         __name__,
         {
             "AsyncSession": "splitc.runtime.aio",
+            "Bundle": "splitc.bundle.folder",
+            "BundleError": "splitc.common.errors",
+            "Conditions": "splitc.bundle.decide",
+            "CutEntry": "splitc.bundle.manifest",
+            "DeadlineExceeded": "splitc.common.errors",
+            "Decision": "splitc.bundle.decide",
+            "InputError": "splitc.common.errors",
+            "Manifest": "splitc.bundle.manifest",
+            "ModelError": "splitc.common.errors",
+            "NoFeasibleCut": "splitc.common.errors",
             "Outcome": "splitc.runtime.session",
+            "ProtocolError": "splitc.common.errors",
+            "RuntimeFailure": "splitc.common.errors",
+            "ServerRefused": "splitc.common.errors",
             "Session": "splitc.runtime.session",
+            "SplitcError": "splitc.common.errors",
+            "TransportError": "splitc.common.errors",
             "__version__": "splitc.common.version",
+            "decide": "splitc.bundle.decide",
+            "read_bundle": "splitc.bundle.folder",
         },
     )
 

@@ -1,7 +1,5 @@
 """The `splitc` command and what it does with errors."""
 
-import errno
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +10,7 @@ from typing import Any, Never, cast
 import click
 
 from splitc.cli.options import OWN_PROCESS, examples
+from splitc.cli.failures import MISUSED, fail, fault, interrupted, out_of_memory, system_failure
 from splitc.common.errors import SplitcError
 from splitc.common.records import did_you_mean
 
@@ -19,14 +18,6 @@ _COMMANDS = (
     *("compile", "inspect", "verify", "profile", "calibrate", "sample"),
     *("targets", "pack", "serve", "run", "demo", "simulate"),
 )
-_FAILED, _MISUSED = 1, 2
-_ADVICE = {
-    errno.ENOSPC: "free some disk space, or write to another place",
-    errno.EDQUOT: "free some disk space, or write to another place",
-    errno.EFBIG: "raise the limit on file sizes, or write to another place",
-    errno.EACCES: "change its permissions, or choose another place",
-    errno.EROFS: "choose another place",
-}
 
 
 class Guarded(click.Group):
@@ -61,50 +52,37 @@ class Guarded(click.Group):
 class _Stopped(SystemExit):
     """A signal asked the program to end: an exit, so that everything cleans up."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.exit_code = 128 + number
 
-def _exit_code(run: Callable[[], Any]) -> int:
+
+def _exit_code(run: Callable[[], Any]) -> int:  # noqa: PLR0911 - one for each kind of end
     try:
         code = run()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        return _MISUSED
+        return MISUSED
     except click.UsageError as error:
         help_of = f"; see `{error.ctx.command_path} --help`" if error.ctx is not None else ""
         message = error.format_message().replace(". (", " (").rstrip(".")
-        return _fail(message[:1].lower() + message[1:], help_of, code=_MISUSED)
+        return fail(message[:1].lower() + message[1:], help_of, code=MISUSED)
     except (SplitcError, click.ClickException) as error:
-        return _fail(str(error))
+        return fail(str(error))
     except OSError as error:
-        return _system_failure(error)
-    except (_Stopped, ImportError) as error:
-        return _interrupted(error)
+        return system_failure(error)
+    except MemoryError as error:
+        return out_of_memory(error)
+    except _Stopped as error:
+        return interrupted(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last resort
+        # a signal during the import of ONNX Runtime arrives as an ImportError
+        return (
+            interrupted(error.__cause__.exit_code) if isinstance(error.__cause__, _Stopped) else fault(error)
+        )
     return code if isinstance(code, int) else 0
-
-
-def _interrupted(error: BaseException) -> int:
-    """Report that a signal ended the program; during the import of ONNX Runtime, it arrives as an ImportError."""
-    stopped = error.__cause__ if isinstance(error, ImportError) else error
-    if not isinstance(stopped, _Stopped):
-        raise error
-    click.echo("interrupted", err=True)
-    return cast(int, stopped.code)
-
-
-def _system_failure(error: OSError) -> int:
-    if error.filename is None:  # stdout failed: the interpreter must not flush it again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):  # the reader has closed the pipe
-        return _FAILED
-    where = f"{error.filename}: " if error.filename else ""
-    advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
-    return _fail(f"{where}{error.strerror or error}", advice)
-
-
-def _fail(message: str, advice: str = "", code: int = _FAILED) -> int:
-    """Print *message* on one line, even if a library wrote it on several."""
-    click.echo(f"error: {' '.join(message.split())}{advice}", err=True)
-    return code
 
 
 @click.group(
@@ -131,4 +109,4 @@ def main() -> None:
 
 def _stop(number: int, _frame: FrameType | None) -> Never:
     """Exit with cleanup. The handler stays, as ONNX Runtime sometimes swallows the first signal."""
-    raise _Stopped(128 + number)
+    raise _Stopped(number)

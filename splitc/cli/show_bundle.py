@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from splitc.bundle.manifest import BoundaryEntry, CutEntry, Manifest, PartEntry, TargetEntry, TensorEntry
-from splitc.cli.terminal import new_table
+from splitc.cli.terminal import Text, Title, lines, new_table
 from splitc.common.formatting import (
     format_bytes,
     format_rate,
@@ -83,10 +82,10 @@ def _source(target: TargetEntry) -> str:
 
 
 def _cut_table(manifest: Manifest) -> Table:
-    numbers = ("device", "cloud", "uplink\ndownlink", "weights\nmemory", "error")
+    numbers = ("device", "cloud", lines("uplink", "downlink"), lines("weights", "memory"), "error")
     table = _narrow_table("cut", "kind", *numbers, right=numbers, wraps=("kind",))
     for cut in manifest.cuts:
-        exchanged = f"{format_bytes(cut.uplink_bytes)}\n{format_bytes(cut.downlink_bytes)}"
+        exchanged = lines(format_bytes(cut.uplink_bytes), format_bytes(cut.downlink_bytes))
         table.add_row(
             cut.id,
             cut.words,
@@ -99,7 +98,7 @@ def _cut_table(manifest: Manifest) -> Table:
     return table
 
 
-def _narrow_table(*titles: str, right: tuple[str, ...], wraps: tuple[str, ...]) -> Table:
+def _narrow_table(*titles: Title, right: tuple[Title, ...], wraps: tuple[str, ...]) -> Table:
     """A table that fits into 80 columns; only the columns *wraps* may be wrapped, between words."""
     table = new_table(*titles, right=right)
     table.collapse_padding = True
@@ -112,17 +111,17 @@ def _crossing_list(manifest: Manifest) -> Table:
     """What each side runs of a pipeline, and what crosses the network: below the table, as names are long."""
     told = []
     for cut in manifest.cuts:
-        lines = [", then ".join(f"{side}: {stages}" for side, stages in sides(cut).items())]
+        rows = [", then ".join(f"{side}: {stages}" for side, stages in sides(cut).items())]
         if cut.cloud is not None:
-            lines.append(f"up: {_tensors(cut.sent)}")
+            rows.append(f"up: {_tensors(cut.sent)}")
         if cut.downloads is not None:
-            lines.append(f"down: {_tensors(cut.downloads)}")
-        if any(lines):
-            told.append((cut.id, Text("\n".join(line for line in lines if line))))
+            rows.append(f"down: {_tensors(cut.downloads)}")
+        if any(rows):
+            told.append((cut.id, lines(*filter(None, rows))))
     return _indented(*told)
 
 
-def _indented(*rows: tuple[str, Text]) -> Table:
+def _indented(*rows: tuple[str, Title]) -> Table:
     """Paragraphs, each next to its name."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
@@ -141,27 +140,27 @@ def _tensors(entries: Tensors) -> str:
     return ", ".join(told) + (f" and {more} more" if more else "")
 
 
-def _memory(part: PartEntry | None) -> str:
+def _memory(part: PartEntry | None) -> Title:
     """The weights of the device's part and, below them, its peak memory."""
     if part is None:
         return "-"
-    peak = f"\n{format_bytes(part.peak_bytes)}" if part.peak_bytes is not None else ""
-    return f"{format_bytes(part.weight_bytes)}{peak}"
+    weights = format_bytes(part.weight_bytes)
+    return lines(weights, format_bytes(part.peak_bytes)) if part.peak_bytes is not None else weights
 
 
-def _part(part: PartEntry | None) -> Text:
+def _part(part: PartEntry | None) -> Title:
     if part is None:
         return Text("-")
     range_s = part.interval and (part.interval[0] * part.latency_s, part.interval[1] * part.latency_s)
     return _ranged(_ESTIMATE if part.source == "predicted" else "", part.latency_s, range_s)
 
 
-def _ranged(mark: str, seconds: float | None, range_s: Range | None) -> Text:
+def _ranged(mark: str, seconds: float | None, range_s: Range | None) -> Title:
     """A time and, below it, the range of nine of ten real times, if known."""
     if seconds is None:
         return Text("-")
-    below = ("\n" + format_seconds_range(*range_s), "dim") if range_s is not None else ""
-    return Text.assemble(mark + format_seconds(seconds), below)
+    below = (Text(format_seconds_range(*range_s), "dim"),) if range_s is not None else ()
+    return lines(mark + format_seconds(seconds), *below)
 
 
 def _mark(cut: CutEntry) -> str:
@@ -173,9 +172,9 @@ def _mark(cut: CutEntry) -> str:
 def _network_table(manifest: Manifest, verdicts: tuple[Verdict, ...]) -> Table:
     marks = {cut.kind: _mark(cut) for cut in manifest.cuts if cut.kind != "split"}
     compared = ("all-head", "all-tail")
-    numbers = ("uplink\ndownlink", "latency", *compared)
+    numbers = (lines("uplink", "downlink"), "latency", *compared)
     table = _narrow_table(
-        "network\nRTT",
+        lines("network", "RTT"),
         numbers[0],
         "best cut",
         *numbers[1:],
@@ -185,8 +184,8 @@ def _network_table(manifest: Manifest, verdicts: tuple[Verdict, ...]) -> Table:
     for item in verdicts:
         given, cut = item.decision.conditions, item.decision.cut
         table.add_row(
-            f"{item.network}\n{format_seconds(given.rtt_s)}",
-            f"{format_rate(given.uplink_bps)}\n{format_rate(given.downlink_bps)}",
+            lines(item.network, format_seconds(given.rtt_s)),
+            lines(format_rate(given.uplink_bps), format_rate(given.downlink_bps)),
             f"{cut.id} {cut.words}",
             _ranged(_mark(cut), item.decision.latency_s, item.range_s),
             _ranged(marks.get("all-head", ""), item.all_head_s, item.all_head_range_s),

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from splitc.cli.facts.pipeline import PipelineFacts, StageFacts, ValueFacts
-from splitc.cli.terminal import new_table
+from splitc.cli.terminal import Text, new_table
 from splitc.common.formatting import format_bytes
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.places import Place, Traffic, places

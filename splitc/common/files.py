@@ -1,10 +1,19 @@
-"""Write files so that a reader never sees a partly written file."""
+"""Paths, and writing files so that a reader never sees a partly written file."""
 
 import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+
+
+def is_unicode(path: Path) -> bool:
+    """Whether libraries that take a path as UTF-8 can open *path*: a name on Linux may be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:

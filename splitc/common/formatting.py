@@ -1,9 +1,16 @@
-"""Format seconds, bytes and rates for people: three significant digits and an SI prefix."""
+"""Format seconds, bytes and rates for people: three significant digits and an SI prefix; and show any text safely."""
 
 import math
+import re
 
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+# Controls (C0, DEL, C1), marks and overrides of the direction of text, breaks of lines, surrogates, invisible tags.
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_MAX_BYTE, _MAX_SHORT = 0xFF, 0xFFFF
 
 
 def format_seconds(seconds: float) -> str:
@@ -56,3 +63,28 @@ def _format(value: float, unit: str, prefixes: tuple[tuple[float, str], ...]) ->
 def format_share(share: float) -> str:
     """Return *share* as a percentage with two decimals, rounded up because it is an upper bound."""
     return f"{math.ceil(round(share * 1e4, 6)) / 100:g} %"
+
+
+def escape_controls(text: str) -> str:
+    r"""Return *text* in one line, with all that could steer a terminal or hide text as escapes such as `\x1b`."""
+    return _CONTROLS.sub(_escape, text)
+
+
+def escape_inside(value: object) -> object:
+    """Return *value* with `escape_controls` if it is text: what a template of a page shows."""
+    return (
+        escape_controls(value) if type(value) is str else value
+    )  # not Markup, which the template itself makes
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if found[0] in _SHORT:
+        return _SHORT[found[0]]
+    return (
+        f"\\x{code:02x}"
+        if code <= _MAX_BYTE
+        else f"\\u{code:04x}"
+        if code <= _MAX_SHORT
+        else f"\\U{code:08x}"
+    )

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from splitc.common.files import is_unicode
 from splitc.common.values import Array, Feeds, Value, dtype_name
 
 # Official packages of ONNX Runtime send model names to their vendor; a compiler should not.
@@ -66,6 +67,10 @@ def session(
     if optimized_path is not None:
         _write_graph(options, optimized_path)
     source = model if isinstance(model, bytes) else str(model)
+    if isinstance(model, Path) and not is_unicode(model):
+        raise ModelError(
+            f"{model}: the path is not valid UTF-8, and ONNX Runtime opens no such files; rename it"
+        )
     try:
         return onnxruntime.InferenceSession(
             source,

@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from splitc.bundle.manifest import CutEntry, Manifest, PartEntry, StageEntry
 from splitc.common.formatting import (
+    escape_inside,
     format_bytes,
     format_rate,
     format_seconds,
@@ -27,6 +28,7 @@ def render(manifest: Manifest, verdicts: Sequence[Verdict], networks: Sequence[N
     environment = Environment(
         loader=PackageLoader("splitc", "compile"),
         autoescape=True,
+        finalize=escape_inside,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,

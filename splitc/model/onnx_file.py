@@ -15,6 +15,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from splitc.common.errors import ModelError
+from splitc.common.files import is_unicode
 from splitc.model.wellformed import STANDARD, NotUsable, all_nodes, check_domains, check_names, graphs
 
 _BUFFER_BYTES = 1 << 20
@@ -40,6 +41,10 @@ def read(path: Path) -> OnnxFile:
     Raises:
         ModelError: not an ONNX file, damaged, inconsistent, or external data missing or outside its folder.
     """
+    if not is_unicode(path):
+        raise ModelError(
+            f"{path}: the path is not valid UTF-8, and ONNX Runtime opens no such files; rename it"
+        )
     proto = _parse(path)
     try:
         _standardize(proto)

@@ -243,7 +243,7 @@ def test_a_full_or_closed_stdout(tmp_path: Path) -> None:
         )
     assert (done.returncode, done.stderr) == (
         1,
-        "error: No space left on device; free some disk space, or write to another place\n",
+        "error: standard output: No space left on device; free some disk space, or write to another place\n",
     )
     read, write = os.pipe()
     os.close(read)

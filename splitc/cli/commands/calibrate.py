@@ -2,11 +2,11 @@
 
 import click
 from rich.console import Console
-from rich.text import Text
 
 from splitc.cli.arguments.calibrate import CalibrateArguments
 from splitc.cli.facts.calibrate import CalibrateFacts, ClearFacts
-from splitc.cli.terminal import new_table, print_json, results
+from splitc.cli.streams import say
+from splitc.cli.terminal import Text, Title, lines, new_table, print_json, results
 from splitc.common.formatting import format_seconds, format_seconds_range, plural
 from splitc.profile.store import Store
 from splitc.profile.targets.calibration import Calibration, calibrate, joined
@@ -25,9 +25,7 @@ def run(arguments: CalibrateArguments) -> None:
         if arguments.as_json:
             print_json(ClearFacts(described.name, forgotten))
         else:
-            click.echo(
-                f"{described.name} {'is' if forgotten else 'was'} not calibrated{' any more' * forgotten}"
-            )
+            say(f"{described.name} {'is' if forgotten else 'was'} not calibrated{' any more' * forgotten}")
         return
     older, notes = store.runs(described.name)
     runs = joined(older, [run for path in given for run in read_runs(path, described)])
@@ -80,6 +78,6 @@ def _show(target: Target, calibration: Calibration | None, changes: list[Effect]
     )
 
 
-def _prediction(item: Prediction) -> Text:
+def _prediction(item: Prediction) -> Title:
     low, high = (bound * item.seconds for bound in item.interval)
-    return Text.assemble(f"~{format_seconds(item.seconds)}", ("\n" + format_seconds_range(low, high), "dim"))
+    return lines(f"~{format_seconds(item.seconds)}", Text(format_seconds_range(low, high), "dim"))

@@ -8,11 +8,10 @@ import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from splitc.bundle.folder import read_bundle
 from splitc.cli.arguments.demo import DemoArguments
-from splitc.cli.terminal import new_table, print_json, results, stages
+from splitc.cli.terminal import Text, new_table, print_json, results, stages
 from splitc.common.cache import Cache
 from splitc.common.formatting import format_rate, format_seconds
 from splitc.demo.demo import Moment, demo_bundle, run_demo

@@ -3,16 +3,14 @@
 import tempfile
 from pathlib import Path
 
-import click
-from rich.text import Text
-
 from splitc.bundle.folder import read_bundle
 from splitc.cli.arguments.inspect import InspectArguments
 from splitc.cli.facts.bundle import bundle_facts
 from splitc.cli.facts.model import model_facts
 from splitc.cli.show_bundle import show_bundle
 from splitc.cli.show_pipeline import pipeline_facts, show_pipeline
-from splitc.cli.terminal import new_table, print_json, results, stages
+from splitc.cli.streams import say
+from splitc.cli.terminal import Text, new_table, print_json, results, stages
 from splitc.common.cache import Cache
 from splitc.common.formatting import format_bytes
 from splitc.compile.pipeline.analyse import analyse_pipeline
@@ -58,7 +56,7 @@ def run(arguments: InspectArguments) -> None:
 def _show_analysis(found: Analysis, *, tensors: bool) -> None:
     graph, partition, console = found.partition.graph, found.partition, results()
     weights = format_bytes(sum(weight.nbytes for weight in graph.weights))
-    click.echo(
+    say(
         f"{found.original.name}: {len(found.sources.nodes)} nodes in {len(graph.units)} units, {weights} of weights"
     )
     inner = [tensor for tensor in graph.tensors if tensor.consumers]

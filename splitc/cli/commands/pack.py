@@ -7,6 +7,7 @@ import click
 from splitc.bundle.pack import pack, pack_triton
 from splitc.cli.arguments.pack import PackArguments
 from splitc.cli.facts.written import WrittenFacts
+from splitc.cli.streams import say
 from splitc.cli.terminal import print_json, stages
 from splitc.common.formatting import format_bytes
 
@@ -25,7 +26,7 @@ def run(arguments: PackArguments) -> None:
     if arguments.as_json:
         print_json(WrittenFacts(str(arguments.output), nbytes))
     else:
-        click.echo(f"wrote {arguments.output} ({format_bytes(nbytes)})")
+        say(f"wrote {arguments.output} ({format_bytes(nbytes)})")
 
 
 def _size_bytes(path: Path) -> int:

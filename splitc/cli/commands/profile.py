@@ -9,10 +9,9 @@ from statistics import median
 import click
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from splitc.cli.arguments.profile import ProfileArguments
-from splitc.cli.terminal import new_table, print_json, results, stages
+from splitc.cli.terminal import Text, new_table, print_json, results, stages
 from splitc.common.cache import Cache
 from splitc.common.errors import ProfileError
 from splitc.common.formatting import format_seconds, format_seconds_range, plural

@@ -19,13 +19,12 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from rich.text import Text
 
 from splitc.bundle.decide import Conditions
 from splitc.bundle.manifest import Manifest
 from splitc.cli.arguments.run import RunArguments
 from splitc.cli.facts.run import RunFacts, request_facts
-from splitc.cli.terminal import new_table, print_json, results
+from splitc.cli.terminal import Text, new_table, print_json, progress_console, results
 from splitc.cli.values import token_in
 from splitc.common.errors import DeadlineExceeded, InputError, ProtocolError, TransportError
 from splitc.common.formatting import format_rate, format_seconds
@@ -84,7 +83,7 @@ def run(arguments: RunArguments) -> None:
 
 
 def _requests(session: Session, feeds: Mapping[str, Array], repeat: int) -> Iterator[Outcome]:
-    console = Console(stderr=True)
+    console = progress_console()
     for _ in track(
         range(repeat), "Running", console=console, transient=True, disable=not console.is_terminal
     ):

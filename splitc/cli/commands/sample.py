@@ -7,6 +7,7 @@ import click
 from splitc.cli.arguments.sample import SampleArguments
 from splitc.cli.extras import needs_extra
 from splitc.cli.facts.written import WrittenFacts
+from splitc.cli.streams import say
 from splitc.cli.terminal import print_json, stages
 from splitc.common.formatting import format_bytes
 from splitc.samples.catalogue import SAMPLES, write_sample
@@ -48,7 +49,7 @@ def _tell(arguments: SampleArguments, path: Path, nbytes: int, with_what: str) -
     if arguments.as_json:
         print_json(WrittenFacts(str(path), nbytes))
     else:
-        click.echo(f"wrote {path} ({format_bytes(nbytes)}{with_what})")
+        say(f"wrote {path} ({format_bytes(nbytes)}{with_what})")
 
 
 def _check_options(arguments: SampleArguments) -> None:

@@ -11,7 +11,8 @@ from rich.progress import Progress
 from splitc.bundle.folder import Bundle, read_bundle
 from splitc.cli.arguments.simulate import SimulateArguments
 from splitc.cli.facts.simulate import SimulateFacts
-from splitc.cli.terminal import new_table, print_json, results
+from splitc.cli.streams import say, tell
+from splitc.cli.terminal import new_table, print_json, progress_console, results
 from splitc.common.errors import TargetError
 from splitc.common.formatting import format_seconds
 from splitc.simulate.bounds.fluid import phase_count, plan
@@ -61,7 +62,7 @@ def run(arguments: SimulateArguments) -> None:
         return
     _show(found.summaries, results())
     if arguments.report is not None:
-        click.echo(f"wrote {arguments.report}")
+        say(f"wrote {arguments.report}")
 
 
 # --- the scenario ---
@@ -77,7 +78,7 @@ def _scenario(fleet: Fleet, bundles: Sequence[Bundle], arguments: SimulateArgume
             needed,
             arguments.threads,
             arguments.cache_dir,
-            lambda text: click.echo(f"{text} ...", err=True),
+            lambda text: tell(f"{text} ..."),
         )
     else:
         curves = described_curves(fleet.cloud, needed)
@@ -121,7 +122,7 @@ def _simulate(scenario: Scenario, policies: Sequence[Policy], most: int | None) 
 
 
 def _progress() -> AbstractContextManager[Progress]:
-    console = Console(stderr=True)
+    console = progress_console()
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 

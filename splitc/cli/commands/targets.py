@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 from rich.table import Table
-from rich.text import Text
 
 from splitc.cli.arguments.targets import CHECK, TargetsArguments
 from splitc.cli.facts.targets import (
@@ -17,7 +16,8 @@ from splitc.cli.facts.targets import (
     network_facts,
     target_facts,
 )
-from splitc.cli.terminal import new_table, print_json, results
+from splitc.cli.streams import say, tell
+from splitc.cli.terminal import Text, new_table, print_json, results
 from splitc.common.errors import TargetError
 from splitc.common.formatting import format_bytes, format_rate, format_seconds, format_si, plural
 from splitc.common.resources import shipped
@@ -75,7 +75,7 @@ def _list(store: Store, *, as_json: bool) -> None:
     console.print(links)
     own = [path for path in (*target_paths().values(), *network_paths().values()) if _is_own(path)]
     if own:
-        click.echo(f"your own, from {own_folder()}: {', '.join(sorted(path.stem for path in own))}")
+        say(f"your own, from {own_folder()}: {', '.join(sorted(path.stem for path in own))}")
 
 
 def _all_facts(store: Store) -> TargetsFacts:
@@ -245,11 +245,11 @@ def _tell(checked: list[CheckedDescription], store: Store, *, as_json: bool) -> 
         return
     for item in checked:
         for mistake in item.mistakes:
-            click.echo(f"error: {' '.join(mistake.split())}", err=True)
+            tell(f"error: {' '.join(mistake.split())}")
         for warning in item.warnings:
-            click.echo(f"warning: {' '.join(warning.split())}", err=True)
+            tell(f"warning: {' '.join(warning.split())}")
         if item.described is not None:
-            click.echo(f"{item.path}: {_praise(item.described, item.path, store)}")
+            say(f"{item.path}: {_praise(item.described, item.path, store)}")
 
 
 def _praise(described: Target | Network, path: Path, store: Store) -> str:

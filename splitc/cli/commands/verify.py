@@ -1,11 +1,9 @@
 """`splitc verify`: check a bundle against the whole model."""
 
-import click
-from rich.text import Text
-
 from splitc.cli.arguments.verify import VerifyArguments
 from splitc.cli.facts.verify import VerifyFacts
-from splitc.cli.terminal import print_json, results, stages
+from splitc.cli.streams import say
+from splitc.cli.terminal import Text, print_json, results, stages
 from splitc.common.formatting import plural
 from splitc.compile.check import check_bundle, open_to_check
 
@@ -20,10 +18,10 @@ def run(arguments: VerifyArguments) -> None:
         print_json(VerifyFacts(str(arguments.bundle), checked.against, dict(checked.cuts), checked.notes))
         return
     for key, found in checked.cuts:
-        click.echo(
+        say(
             f"{key}: error {found.max_rel:.1e} of the output's scale (allowed: {found.tolerance:.0e}), "
             f"{plural(found.seeds, 'input')}"
         )
     for note in checked.notes:
         results().print(Text(f"note: {note}", style="yellow"))
-    click.echo(f"{len(checked.cuts)} cuts agree with {checked.against}")
+    say(f"{len(checked.cuts)} cuts agree with {checked.against}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from splitc.common.formatting import format_seconds
+from splitc.common.formatting import escape_inside, format_seconds
 from splitc.simulate.engine import SimulationOutcome
 from splitc.simulate.report.plots import latencies, loads, prices
 from splitc.simulate.report.summary import Summary
@@ -16,6 +16,7 @@ def render(scenario: Scenario, summaries: Sequence[Summary], outcomes: Sequence[
     environment = Environment(
         loader=PackageLoader("splitc", "simulate/report"),
         autoescape=True,
+        finalize=escape_inside,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
