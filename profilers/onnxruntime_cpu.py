@@ -237,8 +237,8 @@ def parse_dims(texts: list[str]) -> list[dict[str, int]]:
     for text in texts:
         name, _, values = text.rpartition("=")
         sizes = values.split(",")
-        if not name or not all(size.isdecimal() and int(size) >= 1 for size in sizes):
-            raise Failure(f"invalid --dim {text!r}; write NAME=SIZE[,SIZE...] with sizes of at least 1")
+        if not name or not all(size.isdecimal() for size in sizes):
+            raise Failure(f"invalid --dim {text!r}; write NAME=SIZE[,SIZE...] with whole numbers as sizes")
         choices[name] = [int(size) for size in sizes]
     return [dict(zip(choices, sizes)) for sizes in itertools.product(*choices.values())]  # noqa: B905 - strict= needs Python 3.10
 

@@ -11,7 +11,8 @@ from splitc.bundle.pairing import pairing
 from splitc.bundle.plain import Stamp, open_plain, sha256_of
 from splitc.common.digests import json_sha256
 from splitc.common.errors import BundleError
-from splitc.common.records import RecordError, decode, encode
+from splitc.common.parse import parse_json
+from splitc.common.records import RecordError, decode, encode, shown
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
@@ -106,15 +107,15 @@ def _read_manifest(folder: Path) -> Manifest:
     if not os.path.lexists(path):
         raise BundleError(f"{folder}: not a bundle, there is no {MANIFEST} in it")
     try:
-        value = json.loads(_manifest_bytes(folder))
+        value = parse_json(_manifest_bytes(folder))
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # JSON or UTF-8
+    except ValueError as error:
         raise BundleError(f"{path}: not JSON: {error}; compile the bundle again") from error
     version = value.get("splitc_manifest") if isinstance(value, dict) else None
     if version != VERSION:
         raise BundleError(
-            f"{path}: manifest version {version!r}, but this splitc reads version {VERSION}; compile the bundle again"
+            f"{path}: manifest version {shown(version)}, but this splitc reads version {VERSION}; compile the bundle again"
         )
     try:
         return decode(Manifest, value, str(path))

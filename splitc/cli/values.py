@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from splitc.common.errors import InputError
+from splitc.common.parse import parse_whole
 from splitc.profile.targets.description import network_names, target_names
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
@@ -60,9 +61,10 @@ class Dim(click.ParamType[tuple[str, int]]):
     ) -> tuple[str, int]:
         """Parse into name and size."""
         name, _, size = str(value).rpartition("=")
-        if not name or not size.isdecimal() or int(size) < 1:
-            self.fail(f"{value!r} is not NAME=SIZE with a size of at least 1, such as batch=1", param, ctx)
-        return name, int(size)
+        number = parse_whole(size)
+        if not name or number is None:
+            self.fail(f"{value!r} is not NAME=SIZE with a whole number as size, such as batch=1", param, ctx)
+        return name, number
 
 
 class ModelName(click.ParamType[str]):
@@ -80,9 +82,12 @@ class ModelName(click.ParamType[str]):
 
 
 class CountsType(click.ParamType[tuple[int, ...]]):
-    """Positive whole numbers, separated by commas; may be empty."""
+    """Whole numbers of at least *least*, separated by commas; may be empty."""
 
     name = "N[,N...]"
+
+    def __init__(self, least: int = 1) -> None:
+        self.least = least
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -91,9 +96,11 @@ class CountsType(click.ParamType[tuple[int, ...]]):
         if isinstance(value, tuple):
             return value
         words = [word.strip() for word in str(value).split(",")] if str(value).strip() else []
-        if not all(word.isdecimal() and int(word) > 0 for word in words):
-            self.fail(f"{value!r} is not a list of positive whole numbers, such as 1,4", param, ctx)
-        return tuple(dict.fromkeys(int(word) for word in words))
+        numbers = [number for word in words if (number := parse_whole(word)) is not None]
+        if len(numbers) < len(words) or any(number < self.least for number in numbers):
+            kind = "positive whole numbers" if self.least else "whole numbers"
+            self.fail(f"{value!r} is not a list of {kind}, such as 1,4", param, ctx)
+        return tuple(dict.fromkeys(numbers))
 
 
 class Dims(click.ParamType[tuple[str, tuple[int, ...]]]):
@@ -110,7 +117,7 @@ class Dims(click.ParamType[tuple[str, tuple[int, ...]]]):
         name, _, sizes = str(value).rpartition("=")
         if not name or not sizes.strip():
             self.fail(f"{value!r} is not NAME=SIZE or NAME=SIZE,SIZE, such as seq=128,256", param, ctx)
-        return name, CountsType().convert(sizes, param, ctx)
+        return name, CountsType(0).convert(sizes, param, ctx)
 
 
 class Described(click.ParamType[str]):

@@ -8,6 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from splitc.common.digests import json_sha256
+from splitc.common.errors import SplitcError
 from splitc.common.files import write_files
 
 
@@ -43,5 +44,14 @@ class Cache:
 
 
 def default_cache_folder() -> Path:
-    """The user's cache folder for splitc."""
-    return Path(platformdirs.user_cache_dir("splitc"))
+    """Return the user's cache folder for splitc.
+
+    Raises:
+        SplitcError: the user has no home folder that is known.
+    """
+    try:
+        return Path(platformdirs.user_cache_dir("splitc")).expanduser()  # older platformdirs leave a "~"
+    except RuntimeError as error:
+        raise SplitcError(
+            "the home folder of this user is not known; set HOME, or choose a folder with --cache-dir"
+        ) from error

@@ -2,6 +2,7 @@
 
 SplitcError
 ├── ModelError      the ONNX file cannot be read, run, sized or cut
+│   └── InputsRefused   ONNX Runtime fails on given inputs (in splitc.common.ort)
 ├── TargetError     a machine or network description is missing or wrong
 ├── ProfileError    times are missing, malformed, or belong to another model
 ├── NoFeasibleCut   pins, privacy or budgets leave no cut

@@ -16,6 +16,14 @@ def is_unicode(path: Path) -> bool:
     return True
 
 
+def resolved(path: Path) -> Path | None:
+    """Return *path* without links; None if links lead in a circle, or if no file can have this name."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
 def write_files(contents: Mapping[Path, bytes]) -> None:
     """Write each file under a temporary name in its folder, then rename all of them.
 

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -11,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from splitc.common.files import is_unicode
+from splitc.common.ort_messages import readable
 from splitc.common.values import Array, Feeds, Value, dtype_name
 
 # Official packages of ONNX Runtime send model names to their vendor; a compiler should not.
@@ -21,6 +21,11 @@ from splitc.common.errors import ModelError
 
 # Types that numpy lacks and ONNX Runtime takes as raw bits: onnx.TensorProto.DataType numbers.
 _BITS = {"bfloat16": (np.uint16, 16)}
+_ADVICE = {
+    True: "random inputs do not work for this model: give real ones with --samples FILE.npz",
+    False: "correct the samples",
+    None: "give inputs that it accepts with --samples FILE.npz",
+}
 _OUTPUT_TYPES: "WeakKeyDictionary[onnxruntime.InferenceSession, dict[str, str]]" = WeakKeyDictionary()
 RUNTIME_VERSION: str = onnxruntime.__version__
 
@@ -81,7 +86,7 @@ def session(
     except Exception as error:
         name = "the model" if isinstance(model, bytes) else Path(model).name
         raise ModelError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {name}: {_reason(error)}"
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {name}: {readable(str(error))}"
         ) from error
 
 
@@ -111,7 +116,7 @@ def save_optimized(
         onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot save {path.name}: {_reason(error)}"
+            f"ONNX Runtime {onnxruntime.__version__} cannot save {path.name}: {readable(str(error))}"
         ) from error
 
 
@@ -127,6 +132,10 @@ def _write_graph(options: onnxruntime.SessionOptions, path: Path) -> None:
         ("session.disable_prepacking", "1"),  # nothing will be run, so weights need no second form in memory
     ):
         options.add_session_config_entry(key, value)
+
+
+class InputsRefused(ModelError):  # noqa: N818 - the name says what happened
+    """ONNX Runtime fails on the inputs that it was given, or was stopped."""
 
 
 class Interrupt:
@@ -149,7 +158,7 @@ def run(
     """Run once and return the outputs (all of them unless named) by name.
 
     Raises:
-        ModelError: ONNX Runtime fails on these inputs, or *interrupt* was set.
+        InputsRefused: ONNX Runtime fails on these inputs, or *interrupt* was set.
     """
     options = interrupt.options if interrupt is not None else None
     types = _output_types(opened)
@@ -164,7 +173,9 @@ def run(
         made = opened.run_with_ort_values(names, ready, options)
         return {name: _from_ort(value) for name, value in zip(names, made, strict=True)}
     except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot run the model on these inputs ({_reason(error)})") from error
+        raise InputsRefused(
+            f"ONNX Runtime cannot run the model on these inputs ({readable(str(error))})"
+        ) from error
 
 
 def _output_types(opened: onnxruntime.InferenceSession) -> dict[str, str]:
@@ -180,12 +191,12 @@ def _output_types(opened: onnxruntime.InferenceSession) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def blaming_inputs() -> Iterator[None]:
-    """Add to any ModelError in the block how to give own inputs on the command line instead of random ones."""
+def blaming_inputs(*, are_random: bool | None = None) -> Iterator[None]:
+    """Add to an `InputsRefused` in the block how to give other inputs; *are_random* says whether splitc chose them."""
     try:
         yield
-    except ModelError as error:
-        raise ModelError(f"{error}; give inputs that it accepts with --samples FILE.npz") from error
+    except InputsRefused as error:
+        raise ModelError(f"{error}; {_ADVICE[are_random]}") from error
 
 
 def _to_ort(array: Array) -> onnxruntime.OrtValue:
@@ -202,12 +213,3 @@ def _from_ort(value: onnxruntime.OrtValue) -> Array:
     # ONNX Runtime has no numpy view of these types; the bits are copied out of its buffer.
     bits = (ctypes.c_uint8 * value.tensor_size_in_bytes()).from_address(value.data_ptr())
     return np.frombuffer(bytes(bits), dtype=np.dtype(name)).reshape(value.shape())
-
-
-def _reason(error: Exception) -> str:
-    """Return ONNX Runtime's message on one line: the innermost cause, without file and line prefixes."""
-    text = " ".join(str(error).split()).split("Status Message: ")[-1]
-    text = re.sub(r"^\S+:\d+ .*?\) (?=\S)", "", text) if text.startswith("/") else text
-    for marker in (" : FAIL : ", " : INVALID_GRAPH : ", " : INVALID_ARGUMENT : ", " : NOT_IMPLEMENTED : "):
-        text = text.split(marker, 1)[-1]
-    return text[:300]

@@ -28,6 +28,8 @@ from splitc.common.errors import SplitcError
 T = TypeVar("T")
 _Decoder = Callable[[object, str], object]
 _SHOWN_CHARACTERS = 57
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_END = 2**63
 _SPARSE = "sparse"
 SPARSE: Mapping[str, bool] = {_SPARSE: True}
 """Metadata of a field that is omitted if it has its default value, because older readers do not know the key."""
@@ -320,6 +322,7 @@ def _mapping(hint: Any) -> _Decoder:
         for key in value:
             if not isinstance(key, str):
                 raise _mismatch(path, "keys that are text", key)
+            _text(key, path)
         found = _Mistakes()
         read_items = {key: found.read(item_decoder, item, _inside(path, key)) for key, item in value.items()}
         found.tell()
@@ -363,6 +366,10 @@ def _literal(allowed: tuple[Any, ...]) -> _Decoder:
 def _text(value: object, path: str) -> object:
     if not isinstance(value, str):
         raise _mismatch(path, "text", value)
+    if not value.isascii() and _SURROGATE.search(
+        value
+    ):  # JSON can hold half a letter; files and UTF-8 cannot
+        raise _mismatch(path, "text of whole letters", value)
     return value
 
 
@@ -376,6 +383,8 @@ def _integer(value: object, path: str) -> object:
     # bool is a subclass of int, but `true` is not a size
     if not isinstance(value, int) or isinstance(value, bool):
         raise _mismatch(path, "an integer", value)
+    if not -_END <= value < _END:
+        raise _mismatch(path, "an integer of at most 64 bits", value)
     return value
 
 
@@ -415,10 +424,16 @@ def _inside(path: str, key: str) -> str:
 
 
 def _mismatch(path: str, expected: str, value: object, hint: str = "") -> RecordError:
-    found = repr(value)
-    if len(found) > _SHOWN_CHARACTERS:
-        found = f"{found[:_SHOWN_CHARACTERS]}..."
-    return _error(path, f"expected {expected}, found {found}{hint}")
+    return _error(path, f"expected {expected}, found {shown(value)}{hint}")
+
+
+def shown(value: object) -> str:
+    """Return the beginning of *value* as Python writes it."""
+    try:
+        found = repr(value)
+    except (RecursionError, ValueError):  # too deep, or a number of thousands of digits
+        return f"a huge {type(value).__name__}"
+    return f"{found[:_SHOWN_CHARACTERS]}..." if len(found) > _SHOWN_CHARACTERS else found
 
 
 def _error(path: str, message: str) -> RecordError:

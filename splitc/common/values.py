@@ -60,12 +60,20 @@ def random_feeds(inputs: Iterable[Input], dims: Mapping[str, int], seed: int) ->
                 f"input '{item.name}' has a symbolic dimension '{missing}'; fix it with --dim {missing}=SIZE"
             )
         shape = concrete_shape(item.shape, dims)
-        dtype = np.dtype(item.dtype)
-        if dtype.kind in "iub":
-            feeds[item.name] = rng.integers(0, 2, shape).astype(dtype)
-        else:
-            feeds[item.name] = rng.standard_normal(shape, np.float32).astype(dtype)
+        try:
+            feeds[item.name] = _random(rng, shape, np.dtype(item.dtype))
+        except (MemoryError, ValueError, OverflowError) as error:
+            raise ModelError(
+                f"input '{item.name}' of shape {list(shape)} is not possible or too large for this machine; "
+                "choose smaller sizes with --dim, or export the model with other shapes"
+            ) from error
     return feeds
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    if dtype.kind in "iub":
+        return rng.integers(0, 2, shape).astype(dtype)
+    return rng.standard_normal(shape, np.float32).astype(dtype)
 
 
 def concrete_shape(shape: Iterable[int | str], dims: Mapping[str, int]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from splitc.common.cache import Cache
 from splitc.common.memory import memory_shortage
-from splitc.common.ort import RUNTIME_VERSION
+from splitc.common.ort import RUNTIME_VERSION, blaming_inputs
 from splitc.common.records import RecordError, decode, encode
 from splitc.common.values import Feeds
 from splitc.model.feeds import make_feeds
@@ -108,7 +108,8 @@ def analyse_model(
     feeds = tuple({name: sample[given] for name, given in sample_names.items()} for sample in samples)
     if shortage:
         notes.append(f"the model was neither simplified nor run: {shortage}")
-    found = examine(original, dims, feeds, folder, cache, progress, clean=options.simplify)
+    with blaming_inputs(are_random=not options.samples):
+        found = examine(original, dims, feeds, folder, cache, progress, clean=options.simplify)
     return replace(found, notes=(*notes, *found.notes))
 
 

@@ -1,5 +1,6 @@
 """Load an ONNX file: check it and read its structure; external weights stay on disk."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,9 @@ from splitc.common.values import Input
 from splitc.model import onnx_file
 from splitc.model.normalize import normalize
 from splitc.model.shape_inference import TensorInfo, infer, name_of
+
+_SHOWN = 8
+_USUAL, _EMPTY = 128, 0  # sizes to suggest
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,30 +107,47 @@ def fix_dims(model: Model, given: Mapping[str, int]) -> dict[str, int]:
 def fix_input_dims(inputs: Sequence[Input], given: Mapping[str, int]) -> dict[str, int]:
     """Return a size for every symbolic dimension of *inputs*: as *given*, else 1 if it is a leading (batch) one.
 
+    A size may be 0, as that of a decoder's past in its first step.
+
     Raises:
-        ModelError: a dimension that is not leading has no given size, a given dimension does not exist,
-            or a given size is below 1.
+        ModelError: dimensions that are not leading have no given size, a given dimension does not exist,
+            or a given size is below 0.
     """
-    places = {
-        dim: (item.name, axis)
-        for item in inputs
-        for axis, dim in enumerate(item.shape)
-        if isinstance(dim, str)
-    }
+    places: dict[str, tuple[str, int]] = {}
+    for item in inputs:
+        for axis, dim in enumerate(item.shape):
+            if isinstance(dim, str):
+                places.setdefault(dim, (item.name, axis))
     for name, size in given.items():
         if name not in places:
             known = ", ".join(sorted(places)) or "none"
             raise ModelError(
                 f"the model has no symbolic dimension '{name}'; its symbolic dimensions: {known}"
             )
-        if size < 1:
-            raise ModelError(f"dimension '{name}' cannot be {size}; give at least 1 with --dim {name}=SIZE")
+        if size < 0:
+            raise ModelError(f"dimension '{name}' cannot be {size}; give at least 0 with --dim {name}=SIZE")
     leading = [item.shape[0] for item in inputs if item.shape]
     dims = {dim: 1 for dim in leading if isinstance(dim, str)} | dict(given)
-    for name, (reader, axis) in places.items():
-        if name not in dims:
-            raise ModelError(
-                f"input '{reader}' has a symbolic dimension '{name}' at axis {axis}; "
-                f"give its size with --dim {name}=SIZE"
-            )
+    missing = {name: place for name, place in places.items() if name not in dims}
+    if missing:
+        raise ModelError(_missing_sizes(missing))
     return dims
+
+
+def _missing_sizes(missing: Mapping[str, tuple[str, int]]) -> str:
+    """Ask for the sizes of all dimensions at once, with an example of the options."""
+    told = [
+        f"'{name}' (axis {axis} of input '{reader}')"
+        for name, (reader, axis) in list(missing.items())[:_SHOWN]
+    ]
+    more = f" and {len(missing) - len(told)} more" if len(missing) > len(told) else ""
+    options = " ".join(
+        f"--dim {shlex.quote(f'{name}={_EMPTY if _is_past(name) else _USUAL}')}" for name in missing
+    )
+    what = "a size for the symbolic dimension" if len(missing) == 1 else "sizes for the symbolic dimensions"
+    return f"the model needs {what} {', '.join(told)}{more}; give yours as in `{options}`"
+
+
+def _is_past(name: str) -> bool:
+    """Whether a dimension counts what a decoder remembers: nothing, in its first step."""
+    return "past" in name.lower()

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from splitc.common.errors import ModelError
-from splitc.common.files import is_unicode
+from splitc.common.files import is_unicode, resolved
 from splitc.model.wellformed import STANDARD, NotUsable, all_nodes, check_domains, check_names, graphs
 
 _BUFFER_BYTES = 1 << 20
@@ -159,7 +159,13 @@ def _check_external(tensor: onnx.TensorProto, path: Path, files: dict[Path, int]
     data = path.parent / location
     # If the model is a symbolic link (as in download caches), its data may be beside the target of the link.
     folders = {path.parent.resolve(), path.resolve().parent}
-    inside = "\0" not in location and any(data.resolve().is_relative_to(folder) for folder in folders)
+    target = resolved(data)
+    if target is None and "\0" not in location:
+        raise NotUsable(
+            f"external data file '{location}' of tensor '{tensor.name}' is a link to itself, or no name of a file; "
+            "put the data beside the model"
+        )
+    inside = target is not None and any(target.is_relative_to(folder) for folder in folders)
     if not location or Path(location).is_absolute() or not inside or ".." in Path(location).parts:
         raise NotUsable(
             f"tensor '{tensor.name}' has external data outside the model's folder, at '{location}'; "

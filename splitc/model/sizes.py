@@ -122,8 +122,7 @@ def _run_with_outputs(model: Model, names: list[str], feeds: Feeds) -> dict[str,
         return ort.run(opened, feeds, wanted)
     except ModelError:
         opened = ort.session(model.path)
-        with ort.blaming_inputs():
-            return ort.run(opened, feeds, [name for name in wanted if name in outputs])
+        return ort.run(opened, feeds, [name for name in wanted if name in outputs])
 
 
 def _outputs(node: object) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from splitc.common.digests import json_sha256
 from splitc.common.errors import ProfileError
 from splitc.common.kinds import Source
+from splitc.common.parse import parse_json
 from splitc.common.records import (
     NOT_EMPTY,
     Amount,
@@ -200,8 +201,8 @@ def parse_profile(data: bytes, where: str) -> Profile:
         ProfileError: it is not a profile.
     """
     try:
-        value: object = json.loads(data)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        value = parse_json(data)
+    except ValueError as error:
         raise ProfileError(
             f"{where}: not a JSON profile ({error}); record one with `splitc profile`"
         ) from error

@@ -186,7 +186,12 @@ def _is_plain(entry: zipfile.ZipInfo) -> bool:
 def _user_folder() -> Path:
     """The user's cache folder for splitc."""
     given = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(given) if given else Path.home() / ".cache") / "splitc"
+    try:
+        return (Path(given) if given else Path.home() / ".cache") / "splitc"
+    except RuntimeError as error:
+        raise BundleError(
+            "the home folder of this user is not known; set HOME, or cache_folder to a folder that can be written"
+        ) from error
 
 
 def _sha256(path: Path) -> str:

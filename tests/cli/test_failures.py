@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 from splitc.cli.main import group
+from splitc.common.errors import BundleError
+from splitc.runtime.unpack import unpacked
+from tests import models
 from tests.running import LAUNCH, hear_interrupts
 
 
@@ -147,3 +151,42 @@ def test_links_in_a_circle(
         assert "fault of its own" not in said
         assert said.splitlines()[-1].startswith("error: "), said
         assert "a.onnx" in said or "p.toml" in said
+
+
+def test_a_user_without_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    advice = "the home folder of this user is not known; set HOME, or "
+    assert fail(capsys) == f"error: {advice}choose a folder with --cache-dir\n"
+    with pytest.raises(SystemExit) as ended:
+        group.main(["targets", "--cache-dir", "cache"], prog_name="splitc")
+    assert ended.value.code == 0
+    with pytest.raises(BundleError, match=f"^{advice}cache_folder"):
+        unpacked(tmp_path / "bundle.zip")
+    assert not list(tmp_path.iterdir())
+
+
+def test_external_data_that_is_a_link_to_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save_model(
+        models.diamond(), "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    Path("w.bin").unlink()
+    Path("w.bin").symlink_to("w.bin")
+    Path("p.toml").write_text(
+        'name = "p"\noutputs = ["y"]\n[[stage]]\nname = "s"\nmodel = "w.bin"\n', encoding="utf-8"
+    )
+    for name in ("m.onnx", "p.toml"):
+        with pytest.raises(SystemExit) as ended:
+            group.main(["inspect", name], prog_name="splitc")
+        assert ended.value.code == 1
+        assert "link to itself" in capsys.readouterr().err

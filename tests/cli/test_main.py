@@ -52,7 +52,7 @@ def assert_sentence(done: Done, code: int, *words: str) -> None:
         (["--max-payload", "3furlongs"], ["invalid size '3furlongs'; write it like 2.5MB"]),
         (["--max-energy", "nan"], ["invalid energy 'nan'; write it like 0.2J"]),
         (["--dim", "batch"], ["is not NAME=SIZE"]),
-        (["--dim", "batch=0"], ["is not NAME=SIZE"]),
+        (["--dim", "batch=-1"], ["is not NAME=SIZE"]),
         (["--max-cuts", "1"], ["--max-cuts"]),
         (["--regret", "-1"], ["--regret"]),
         (["--devise", "pixel7"], ["--devise", "--device"]),

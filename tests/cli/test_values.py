@@ -45,7 +45,17 @@ def test_good(kind: click.ParamType[object], text: str, value: object) -> None:
         *((ENERGY, text) for text in ("1", "1W")),
         *(
             (DIM, text)
-            for text in ("", "batch", "batch=", "=4", "batch=0", "batch=-1", "batch=x", "batch=1.5")
+            for text in (
+                "",
+                "batch",
+                "batch=",
+                "=4",
+                "batch=-1",
+                "batch=²",
+                f"batch={'9' * 5000}",
+                "batch=x",
+                "batch=1.5",
+            )
         ),
     ],
     ids=label,

@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from splitc.common.errors import ModelError
-from splitc.common.ort import run, session
+from splitc.common.ort import blaming_inputs, run, session
+from splitc.common.ort_messages import readable
 from splitc.common.values import SAME, Input, difference, random_feeds, value_bytes
 from tests import models
 from tests.splitting import save
@@ -51,6 +52,73 @@ def test_a_model_that_does_not_load_is_named(tmp_path: Path) -> None:
     built.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(ModelError, match=r"^ONNX Runtime [\d.]+ cannot load model.onnx: .*NoSuchOperator"):
         session(save(built, tmp_path))
+
+
+LOCATED = "/onnxruntime_src/onnxruntime/core/graph/model.cc:256 "
+SIGNATURE = "onnxruntime::Model::Model(onnx::ModelProto&&, const std::function<void(int)>&, const onnxruntime::ModelOptions&) "
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (
+            (
+                f"[ONNXRuntimeError] : 1 : FAIL : Load model from /a/m.onnx failed:{LOCATED}{SIGNATURE}"
+                "Unsupported model IR version: 99, max supported IR version: 14\n"
+            ),
+            (
+                "Unsupported model IR version: 99, max supported IR version: 14; install a newer onnxruntime, or export the "
+                "model with an older opset and IR version"
+            ),
+        ),
+        (
+            (
+                "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Mod node. Name:'' "
+                "Status Message: element_wise_ops.cc:2421 operator() Integer modulo by zero"
+            ),
+            "Mod: Integer modulo by zero",
+        ),
+        (
+            (
+                "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Non-zero status code returned while running Gather node. "
+                "Name:'e' Status Message: indices element out of data bounds, idx=-5"
+            ),
+            "Gather 'e': indices element out of data bounds, idx=-5",
+        ),
+        (
+            (
+                "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Reshape node. Name:'r' Status "
+                "Message: /o/reshape_helper.h:91 onnxruntime::ReshapeHelper::ReshapeHelper(const onnxruntime::TensorShape&, "
+                "bool) const asked == found was false. The input tensor cannot be reshaped. Input shape:{2,3}\n"
+            ),
+            "Reshape 'r': The input tensor cannot be reshaped. Input shape:{2,3}",
+        ),
+        ("/o/x.cc:7 void f::G(A<B(C)>, int) [with T = float] Too bad", "Too bad"),
+        ("x.cc:7 Compute Too bad", "Too bad"),
+        ("Node () Op (MatMul) [ShapeInferenceError] Incompatible dimensions", None),
+        ("plain (words) of another kind", None),
+        ("x.cc:7 no::end(of a signature", "no::end(of a signature"),
+    ],
+)
+def test_messages_are_made_readable(message: str, reason: str | None) -> None:
+    assert readable(message) == (reason or message)
+
+
+def test_long_messages_end_between_words() -> None:
+    assert readable("word " * 100) == "word " * 59 + "word ..."
+
+
+def test_inputs_that_do_not_work_bring_advice() -> None:
+    opened = session(models.diamond().SerializeToString())
+    for known, words in ((True, "random inputs do not"), (False, "correct the"), (None, "give inputs that")):
+        with pytest.raises(ModelError, match=f"{words}.*$"), blaming_inputs(are_random=known):
+            run(opened, {})
+
+
+def test_random_inputs_of_impossible_sizes() -> None:
+    for shape in ((2**63 - 1,), (2**40, 2**40), (-3,)):
+        with pytest.raises(ModelError, match=r"input 'f' of shape .* choose smaller sizes with --dim"):
+            random_feeds([Input("f", "float32", shape)], {}, 0)
 
 
 def test_random_feeds_have_types_and_sizes_and_come_again() -> None:

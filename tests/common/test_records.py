@@ -47,8 +47,9 @@ LEAF = {"name": "x", "nbytes": 4, "latency_s": 0.5}
 TREE = {"kind": "split", "pair": [1, "a"], "leaves": [LEAF], "tail": None, "opsets": {"": 18}}
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
+integers = st.integers(-(2**63), 2**63 - 1)
 leaves = st.builds(
-    Leaf, st.text(), st.integers(min_value=0), finite, st.booleans(), st.tuples(st.integers(), st.text())
+    Leaf, st.text(), st.integers(0, 2**63 - 1), finite, st.booleans(), st.tuples(integers, st.text())
 )
 trees = st.builds(
     Tree,
@@ -56,7 +57,7 @@ trees = st.builds(
     st.tuples(finite, st.text()),
     st.lists(leaves, max_size=3).map(tuple),
     st.none() | leaves,
-    st.dictionaries(st.text(), st.integers(), max_size=3),
+    st.dictionaries(st.text(), integers, max_size=3),
 )
 
 

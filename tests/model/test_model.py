@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
 from splitc.common.errors import ModelError
-from splitc.model.model import fix_dims, infer_sized, load
+from splitc.common.values import Input
+from splitc.model.model import fix_dims, fix_input_dims, infer_sized, load
 from splitc.model.nodes import sources
 from splitc.model.sizes import sizes
 from tests import models
@@ -104,15 +105,33 @@ def test_leading_dims_are_one_and_others_must_be_given(tmp_path: Path) -> None:
     assert fix_dims(model, {"height": 8, "width": 9}) == {"batch": 1, "height": 8, "width": 9}
     assert fix_dims(model, {"height": 8, "width": 9, "batch": 4})["batch"] == 4
     with pytest.raises(
-        ModelError, match=r"^input 'x' has a symbolic dimension 'width' at axis 3; .*--dim width=SIZE$"
+        ModelError,
+        match=r"^the model needs a size for the symbolic dimension 'width' \(axis 3 of input 'x'\); "
+        "give yours as in `--dim width=128`$",
     ):
         fix_dims(model, {"height": 8})
     with pytest.raises(
         ModelError, match="no symbolic dimension 'depth'; its symbolic dimensions: batch, height, width"
     ):
         fix_dims(model, {"height": 8, "width": 9, "depth": 1})
-    with pytest.raises(ModelError, match="dimension 'height' cannot be 0"):
-        fix_dims(model, {"height": 0, "width": 9})
+    with pytest.raises(ModelError, match="dimension 'height' cannot be -1"):
+        fix_dims(model, {"height": -1, "width": 9})
+
+
+def test_all_dims_are_asked_for_at_once() -> None:
+    inputs = [
+        Input("ids", "int64", ("batch", "seq len")),
+        Input("past", "float32", ("batch", 4, "past_seq", 8)),
+        Input("mask", "int64", ("batch", "total")),
+    ]
+    with pytest.raises(ModelError) as caught:
+        fix_input_dims(inputs, {})
+    assert str(caught.value) == (
+        "the model needs sizes for the symbolic dimensions 'seq len' (axis 1 of input 'ids'), 'past_seq' (axis 2 of "
+        "input 'past'), 'total' (axis 1 of input 'mask'); give yours as in "
+        "`--dim 'seq len=128' --dim past_seq=0 --dim total=128`"
+    )
+    assert fix_input_dims(inputs, {"seq len": 1, "past_seq": 0, "total": 1})["past_seq"] == 0
 
 
 @pytest.mark.parametrize("unknown", [None, -1])

@@ -260,10 +260,10 @@ def test_external_weights_are_found(tmp_path: Path) -> None:
         (
             "chain",
             ["--dim", "batch"],
-            r"invalid --dim 'batch'; write NAME=SIZE\[,SIZE...\] with sizes of at least 1",
+            r"invalid --dim 'batch'; write NAME=SIZE\[,SIZE...\] with whole numbers as sizes",
         ),
         ("chain", ["--dim", "batch=1,"], "invalid --dim 'batch=1,'; write NAME=SIZE"),
-        ("chain", ["--dim", "batch=0"], "invalid --dim 'batch=0'; write NAME=SIZE"),
+        ("chain", ["--dim", "batch=-1"], "invalid --dim 'batch=-1'; write NAME=SIZE"),
         ("chain", ["--inputs", "absent.npz"], "cannot read --inputs absent.npz"),
         (
             "chain",

@@ -8,6 +8,7 @@ import click
 
 from splitc.cli.options import bundles_argument, cache_option, do, examples, takes
 from splitc.cli.values import BYTES, DURATION, FILE
+from splitc.common.parse import parse_whole
 
 # Above this share of a machine's time, queues grow quickly.
 DEFAULT_UTILISATION = 0.85
@@ -48,10 +49,10 @@ class _Replicas(click.ParamType[tuple[int, int]]):
     ) -> tuple[int, int]:
         """Parse into the least and the most."""
         least, dots, most = str(value).partition("..")
-        words = (least, most if dots else least)
-        if not all(word.isdecimal() and int(word) > 0 for word in words) or int(words[0]) > int(words[1]):
+        low, high = parse_whole(least), parse_whole(most if dots else least)
+        if low is None or high is None or not 0 < low <= high:
             self.fail(f"{value!r} is not a number of replicas; write it like 2 or 1..4", param, ctx)
-        return int(words[0]), int(words[1])
+        return low, high
 
 
 @takes(

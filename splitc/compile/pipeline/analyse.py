@@ -204,15 +204,16 @@ class _Walk:
             self.notes.append(f"{model.path.name} was neither simplified nor run: {shortage}")
         folder = self.folder / str(len(self.analyses))
         folder.mkdir()
-        found = examine(
-            model,
-            dims,
-            () if shortage else (feeds,),
-            folder,
-            self.cache,
-            lambda words: self.progress(f"{words}: stage {stage.name}, {model.path.name}"),
-            clean=self.options.simplify,
-        )
+        with ort.blaming_inputs(are_random=not self.options.samples):
+            found = examine(
+                model,
+                dims,
+                () if shortage else (feeds,),
+                folder,
+                self.cache,
+                lambda words: self.progress(f"{words}: stage {stage.name}, {model.path.name}"),
+                clean=self.options.simplify,
+            )
         self.notes += [f"{model.path.name}: {note}" for note in found.notes]
         return found
 
@@ -220,7 +221,7 @@ class _Walk:
         """What the model makes of *feeds*; random values of the same sizes where it cannot be run here."""
         if runs:
             opened = ort.session(call.model.path, threads=usable_cores())
-            with ort.blaming_inputs():
+            with ort.blaming_inputs(are_random=not self.options.samples):
                 return ort.run(opened, feeds)
         unknown = next((name for name in call.outputs if name not in found.sizes), None)
         if unknown is not None:

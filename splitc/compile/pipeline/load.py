@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from splitc.common.errors import ModelError
+from splitc.common.files import resolved
 from splitc.common.records import did_you_mean
 from splitc.common.values import Array
 from splitc.compile.pipeline.spec import DESCRIPTION, StageSpec, StepSpec, read_spec
@@ -70,7 +71,11 @@ def _described(path: Path) -> Pipeline:
 
 def _call(path: Path, stage: StageSpec, step: StepSpec, models: dict[Path, Model]) -> ModelCall:
     file = path.parent / step.model
-    where = file.resolve()
+    where = resolved(file)
+    if where is None:
+        raise ModelError(
+            f"{path}: stage '{stage.name}': '{step.model}' is not the name of a file, or is a link to itself"
+        )
     if where not in models:
         models[where] = load(file)
     model = models[where]

@@ -4,12 +4,12 @@
 """
 
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from splitc.common.errors import ModelError
+from splitc.common.parse import parse_toml
 from splitc.common.records import RecordError, decode
 
 DESCRIPTION = ".toml"
@@ -123,15 +123,13 @@ def read_spec(path: Path) -> PipelineSpec:
         ModelError: it cannot be read, is not TOML, or does not describe a pipeline.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = parse_toml(path.read_bytes())
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file; check the path") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ModelError(f"{path}: not a TOML file: {error}") from error
-    except RecursionError as error:
-        raise ModelError(f"{path}: is nested too deeply to be a pipeline") from error
     try:
         return decode(PipelineSpec, table, str(path))
     except RecordError as error:

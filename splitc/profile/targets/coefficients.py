@@ -5,12 +5,12 @@ close a runtime comes to the peak of the hardware, and how large the errors of p
 that were held out of the fit.
 """
 
-import tomllib
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Literal
 
 from splitc.common.errors import TargetError
+from splitc.common.parse import parse_toml
 from splitc.common.records import RecordError, decode, did_you_mean
 from splitc.profile.targets.description import coefficients_paths
 from splitc.profile.targets.quantity import Confidence, Quantity, not_positive, refuse, without_source
@@ -185,8 +185,10 @@ def load_coefficients(name: str) -> Coefficients:
         raise TargetError(f"unknown coefficients '{name}'{hint} known: {', '.join(sorted(paths))}")
     path = paths[name]
     try:
-        return decode(Coefficients, tomllib.loads(path.read_text(encoding="utf-8")), path.name)
+        return decode(Coefficients, parse_toml(path.read_bytes()), path.name)
     except RecordError as error:
         raise TargetError(str(error)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise TargetError(f"{path.name}: not a TOML file: {error}") from error
+    except OSError as error:
+        raise TargetError(f"{path}: cannot be read: {error.strerror}") from error

@@ -7,7 +7,7 @@ A user's own descriptions are in a folder of the same layout, `own_folder()`, an
 same name. `targets/README.md` explains how to write one.
 """
 
-import tomllib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 import platformdirs
 
 from splitc.common.errors import TargetError
+from splitc.common.parse import parse_toml
 from splitc.common.records import RecordError, decode, did_you_mean
 from splitc.common.resources import shipped
 from splitc.profile.targets.quantity import Quantity, Spread, not_positive, refuse
@@ -143,8 +144,14 @@ def coefficients_paths() -> dict[str, Path]:
 
 
 def own_folder() -> Path:
-    """Return the folder of the user's own targets; it contains `networks` and `coefficients`."""
-    return Path(platformdirs.user_config_dir("splitc")) / "targets"
+    """Return the folder of the user's own targets; it contains `networks` and `coefficients`.
+
+    A user whose home folder is not known has none: the path is one that no folder can have.
+    """
+    try:
+        return Path(platformdirs.user_config_dir("splitc")).expanduser() / "targets"
+    except RuntimeError:
+        return Path(os.devnull) / "targets"
 
 
 def read_description(path: Path, what: str) -> dict[str, object]:
@@ -157,13 +164,9 @@ def read_description(path: Path, what: str) -> dict[str, object]:
         TargetError: the file cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse_toml(path.read_bytes())
+    except ValueError as error:
         raise TargetError(f"{path.name}: not a TOML file: {error}") from error
-    except RecursionError as error:
-        raise TargetError(
-            f"{path.name}: tables are nested too deeply for the description of a {what}"
-        ) from error
     except OSError as error:
         raise TargetError(f"cannot read the {what} description {path}: {error.strerror}") from error
 
