@@ -11,6 +11,7 @@ import numpy as np
 
 from splitc.bundle.folder import Bundle
 from splitc.bundle.manifest import CallEntry, CutEntry, LoopEntry, PartEntry, StageEntry
+from splitc.common.arrays import read_arrays
 from splitc.common.errors import BundleError
 from splitc.common.values import Array, Value
 
@@ -239,9 +240,11 @@ def read_array(bundle: Bundle, file: str) -> Array:
         BundleError: the file does not contain an array.
     """
     try:
-        array: Array = np.load(bundle.path(file), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = read_arrays(bundle.path(file))
+    except (OSError, ValueError) as error:
         raise BundleError(
             f"{bundle.path(file)}: does not contain an array; compile the bundle again"
         ) from error
+    if isinstance(array, dict):
+        raise BundleError(f"{bundle.path(file)}: contains several arrays; compile the bundle again")
     return array

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from splitc.common.arrays import read_arrays
 from splitc.common.errors import ModelError
 from splitc.common.values import Array, Feeds, Input, concrete_shape, random_feeds
 
@@ -30,10 +31,17 @@ def make_feeds(
 
 def _read_sample(path: Path, inputs: tuple[Input, ...], dims: Mapping[str, int]) -> Feeds:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: a single .npy array has no __enter__
-        raise ModelError(f"{path}: not an .npz file of arrays; write one with numpy.savez") from error
+        arrays = read_arrays(path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); write it with numpy.savez") from error
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: not an .npz file of arrays ({error}); write one with numpy.savez"
+        ) from error
+    if not isinstance(arrays, dict):
+        raise ModelError(
+            f"{path}: holds one array without a name, not an .npz file; write one with numpy.savez"
+        )
     wanted = {item.name for item in inputs}
     if arrays.keys() != wanted:
         wrong = min(wanted ^ arrays.keys())

@@ -4,7 +4,6 @@ import contextlib
 import math
 import tempfile
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from splitc.cli.arguments.run import RunArguments
 from splitc.cli.facts.run import RunFacts, request_facts
 from splitc.cli.terminal import Text, new_table, print_json, progress_console, results
 from splitc.cli.values import token_in
+from splitc.common.arrays import read_arrays
 from splitc.common.errors import DeadlineExceeded, InputError, ProtocolError, TransportError
 from splitc.common.formatting import format_rate, format_seconds
 from splitc.common.values import Input, Value, random_feeds
@@ -141,8 +141,8 @@ def _feeds(manifest: Manifest, given: Sequence[tuple[str, Path]]) -> dict[str, A
 
 def _read(path: Path) -> Array:
     try:
-        value = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        value = read_arrays(path)
+    except ValueError as error:
         raise InputError(
             f"{path}: cannot be read as .npy: {error}; save one array with numpy.save"
         ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from splitc.common.arrays import read_arrays
 from splitc.common.errors import ModelError
 from splitc.common.files import resolved
 from splitc.common.records import did_you_mean
@@ -113,23 +114,24 @@ def _rows(path: Path, stage: StageSpec, value: str, described: str) -> Array:
     name, archived, key = described.partition(".npz:")
     file = path.parent / (f"{name}.npz" if archived else described)
     try:
-        loaded = np.load(file, allow_pickle=False)
+        loaded = read_arrays(file)
     except FileNotFoundError as error:
         raise ModelError(f"{where}: there is no file {file}; check the path") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{where}: {file} is not a NumPy array; write it with numpy.save") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{where}: {file} is not a NumPy array ({error}); write it with numpy.save"
+        ) from error
     if isinstance(loaded, np.ndarray):
         if archived:
             raise ModelError(f"{where}: {file} holds one array, not several; give its path without ':{key}'")
         rows: Array = loaded
     else:
-        with loaded:
-            if key not in loaded.files:
-                hint = did_you_mean(key, loaded.files) or ";"
-                raise ModelError(
-                    f"{where}: {file} holds {', '.join(loaded.files)}, not '{key}'{hint} write it as file.npz:key"
-                )
-            rows = loaded[key]
+        if key not in loaded:
+            hint = did_you_mean(key, loaded) or ";"
+            raise ModelError(
+                f"{where}: {file} holds {', '.join(loaded)}, not '{key}'{hint} write it as file.npz:key"
+            )
+        rows = loaded[key]
     if rows.dtype.kind not in "fiub":
         raise ModelError(f"{where}: {file} holds {rows.dtype.name}, but must hold numbers")
     if not rows.ndim or len(rows) != stage.times:
