@@ -24,9 +24,11 @@ from rich.table import Table
 
 from splitc.bundle.weights import weight_pool
 from splitc.common.cache import Cache
+from splitc.common.kinds import Direction
 from splitc.compile.compile import CompileOptions, compile_bundle
 from splitc.compile.parts import head_part, prepare, tail_part, write_part
 from splitc.model.analysis import AnalysisOptions, analyse
+from splitc.model.graph import Graph, Tensor, Unit
 from splitc.profile.targets.description import load_target
 from splitc.profile.unit_times import predicted_times
 from splitc.samples.catalogue import write_sample
@@ -47,6 +49,7 @@ def main() -> None:
         folder = Path(name)
         stage_times(folder)
         solve_and_emit(folder)
+        solve_large()
         if not arguments.skip_large:
             memory(folder, arguments.large or large_model(folder))
 
@@ -112,6 +115,50 @@ def _solve_and_emit(path: Path, folder: Path) -> tuple[str, ...]:
     writing = median(timed(write) for _ in range(RUNS))
     counts = (len(found.sources.nodes), len(graph.units), len(cut_set.frontier), len(cut_set.cuts))
     return (*map(str, counts), f"{solving:.3f}", f"{writing:.3f}")
+
+
+def solve_large() -> None:
+    """Solve for networks of many units: a chain with skips, and one with side units along its whole length."""
+    table = Table(title="solve, median seconds", title_justify="left")
+    for column in ("network", "units", "frontier", "device-first", "both directions"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    for name, units, every in (("chain", 3_000, 0), ("chain", 10_000, 0), ("side units", 3_000, 20)):
+        costs = network_costs(units, every)
+        counts = (len(costs.graph.units), len(solve(costs, Box()).frontier))
+        one, both = zip(*((_solve_s(costs, 1), _solve_s(costs, 2)) for _ in range(RUNS)), strict=True)
+        table.add_row(name, *map(str, counts), f"{median(one):.3f}", f"{median(both):.3f}")
+    CONSOLE.print(table)
+
+
+def _solve_s(costs: Costs, directions: int) -> float:
+    chosen: list[Direction] = ["device-first", "cloud-first"]
+    return timed(lambda: solve(costs, Box(), directions=chosen[:directions]))
+
+
+def network_costs(units: int, every: int) -> Costs:
+    """Return a residual network; *every* so many units, one depends on the first unit only, as in a diffusion model."""
+    random = np.random.default_rng(0)
+    reads: list[list[int]] = [[0]]
+    while len(reads) < units:
+        last, at = len(reads), len(reads)
+        if every and at % every == 1 and at > 1:
+            reads += [[1], [last, at + 1]]
+        else:
+            reads.append([last, max(1, last - 4)] if at % 5 == 4 else [last])
+    consumers: list[list[int]] = [[] for _ in range(len(reads) + 1)]
+    for unit, read in enumerate(reads):
+        for tensor in sorted(set(read)):
+            consumers[tensor].append(unit)
+    sizes = [int(10 ** random.uniform(4, 6)) for _ in consumers]
+    tensors = tuple(
+        Tensor(f"t{at}", "float32", (1,), size, at - 1 if at else None, tuple(readers), not readers)
+        for at, (size, readers) in enumerate(zip(sizes, consumers, strict=True))
+    )
+    made = tuple(
+        Unit(f"u{at}", (at,), tuple(sorted(set(read))), (at + 1,), (), (), 0) for at, read in enumerate(reads)
+    )
+    head_s = tuple(10 ** random.uniform(-5, -3) for _ in reads)
+    return Costs(Graph(made, tensors, (), frozenset()), head_s, tuple(value / 10 for value in head_s))
 
 
 def timed(action: Callable[[], object]) -> float:

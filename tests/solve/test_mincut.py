@@ -16,8 +16,13 @@ DIRECTIONS: tuple[Direction, ...] = ("device-first", "cloud-first")
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=150)
 
 
-def check_best(costs: Costs, limits: Limits, cuts: list[Cut], seed: int, direction: Direction) -> None:
-    solver = min_cut_oracle(costs, limits, direction)
+MOST_CLOSURES = st.sampled_from([0, 4, 2048])  # 0: each section is a network, 2048: each is a list
+
+
+def check_best(
+    costs: Costs, limits: Limits, cuts: list[Cut], seed: int, direction: Direction, most_closures: int
+) -> None:
+    solver = min_cut_oracle(costs, limits, direction, most_closures=most_closures)
     for prices in oracle.random_prices(Box(), 6, seed)[:12, :4]:
         found = solver(prices)
         assert found in cuts
@@ -26,20 +31,23 @@ def check_best(costs: Costs, limits: Limits, cuts: list[Cut], seed: int, directi
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @SETTINGS
-@given(graphs.costs(10), st.integers(0, 2**32))
-def test_is_best_of_all_closures(direction: Direction, costs: Costs, seed: int) -> None:
-    check_best(costs, Limits(), oracle.feasible_cuts(costs, directions=[direction]), seed, direction)
+@given(graphs.costs(10), st.integers(0, 2**32), MOST_CLOSURES)
+def test_is_best_of_all_closures(direction: Direction, costs: Costs, seed: int, most_closures: int) -> None:
+    cuts = oracle.feasible_cuts(costs, directions=[direction])
+    check_best(costs, Limits(), cuts, seed, direction, most_closures)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @SETTINGS
-@given(graphs.costs(10), st.integers(0, 2**32))
-def test_is_best_under_pins_and_privacy(direction: Direction, costs: Costs, seed: int) -> None:
+@given(graphs.costs(10), st.integers(0, 2**32), MOST_CLOSURES)
+def test_is_best_under_pins_and_privacy(
+    direction: Direction, costs: Costs, seed: int, most_closures: int
+) -> None:
     limits = graphs.random_limits(costs, seed)
     assume(limits != Limits())
     cuts = oracle.feasible_cuts(costs, limits, [direction])
     if cuts:
-        check_best(costs, limits, cuts, seed, direction)
+        check_best(costs, limits, cuts, seed, direction, most_closures)
     else:
         with pytest.raises(NoFeasibleCut, match="drop one of the two"):
             min_cut_oracle(costs, limits, direction)
@@ -78,15 +86,33 @@ def test_a_raw_input_is_sent_once_and_an_output_received_once() -> None:
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_ties_go_to_the_smallest_part_on_the_device(direction: Direction) -> None:
+@settings(SETTINGS, max_examples=25)
+@given(st.integers(0, 2**32), st.integers(0, 2**32))
+def test_lists_and_networks_find_the_same_cuts(direction: Direction, seed: int, at: int) -> None:
+    """On graphs too large to enumerate."""
+    costs = graphs.random_costs(seed, 60, single_output=False)
+    one, other = (min_cut_oracle(costs, Limits(), direction, most_closures=most) for most in (0, 2048))
+    for prices in oracle.random_prices(Box(), 6, at)[:12, :4]:
+        assert latency_s(one(prices), prices) == pytest.approx(latency_s(other(prices), prices), rel=1e-8)
+
+
+@pytest.mark.parametrize("most_closures", [0, 2048])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_ties_go_to_the_smallest_part_on_the_device(direction: Direction, most_closures: int) -> None:
     costs = graphs.chain([1.0, 0.0, 1.0], [1.0, 0.0, 1.0], [8, 8, 8, 8])
-    assert min_cut_oracle(costs, Limits(), direction)(np.array([1.0, 1.0, 0.0, 0.0])).device == frozenset()
+    solver = min_cut_oracle(costs, Limits(), direction, most_closures=most_closures)
+    assert solver(np.array([1.0, 1.0, 0.0, 0.0])).device == frozenset()
 
 
-def test_finds_a_gain_that_the_first_scale_rounds_away() -> None:
-    # All-head and all-tail take 1000 s, and with them the first scale; u1 gains 10 ns of 1 ms in the head.
-    costs = graphs.chain([0.0, 1.0e-3, 1e3], [1e3, 1.00001e-3, 0.0], [8, 8, 8, 8])
-    assert min_cut_oracle(costs, Limits())(np.array([1.0, 1.0, 1e-9, 0.0])).head == {0, 1}
+@pytest.mark.parametrize("most_closures", [0, 2048])
+def test_finds_a_gain_that_a_coarse_scale_rounds_away(most_closures: int) -> None:
+    # All-head and all-tail take 1000 s; u1 gains 10 ns of 1 ms in the head. u3 reads the model input only, so that
+    # all four units are one section.
+    reads = [[0], [1], [2], [0]]
+    graph = graphs.make_graph(reads, [8, 8, 8, 8, 8])
+    costs = Costs(graph, (0.0, 1.0e-3, 1e3, 0.0), (1e3, 1.00001e-3, 0.0, 0.0))
+    solver = min_cut_oracle(costs, Limits(), most_closures=most_closures)
+    assert solver(np.array([1.0, 1.0, 1e-9, 0.0])).head - {3} == {0, 1}
 
 
 def test_conflicting_pins_name_both_units_and_the_reason() -> None:
