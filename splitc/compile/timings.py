@@ -6,6 +6,7 @@ Timings stay with the profiles that they belong to, so that the next build from 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import fsum
 from statistics import median
 
 import numpy as np
@@ -87,7 +88,7 @@ class PartTimer:
         parts = [(runs[file] * self.known[file].median_s, self.known[file].interval) for file in runs]
         interval = combined_interval(parts)
         assert interval is not None, "every file has one"
-        return Timing(sum(seconds for seconds, _ in parts), interval)
+        return Timing(fsum(seconds for seconds, _ in parts), interval)
 
 
 def _with(part: PartEntry | None, timing: Timing | None) -> PartEntry | None:

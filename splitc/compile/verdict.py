@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum
 
 from splitc.bundle.decide import Conditions, Decision, decide, latency_s
 from splitc.bundle.manifest import CutEntry, Manifest
@@ -108,5 +109,5 @@ def _range(cut: CutEntry, latency: float) -> Range | None:
     ]
     if not known:
         return None
-    low, high = (sum((bounds[end] - 1) * seconds for bounds, seconds in known) for end in (0, 1))
+    low, high = (fsum((bounds[end] - 1) * seconds for bounds, seconds in known) for end in (0, 1))
     return latency + low, latency + high

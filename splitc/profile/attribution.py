@@ -7,6 +7,7 @@ is removed by scaling all units.
 """
 
 from collections.abc import Mapping, Sequence
+from math import fsum
 from statistics import fmean, median
 
 from splitc.common.errors import ProfileError
@@ -72,16 +73,16 @@ def unit_seconds(measurement: Measurement, sources: Sources, graph: Graph) -> tu
     units = _units_of_nodes(measurement.nodes, sources, graph)
     own = [(node, unit) for node, unit in zip(measurement.nodes, units, strict=True) if unit is not None]
     node_s = [_middle(node.seconds) for node, _ in own]
-    if sum(node_s) <= 0:
+    if fsum(node_s) <= 0:
         raise ProfileError(
             "no node of the profile belongs to this model; record a profile of it with `splitc profile`"
         )
     run_s = median(measurement.whole_s) - (fixed_s(measurement) or 0.0)
-    event_s = max(0.0, sum(node_s) - run_s) / sum(node.events for node, _ in own)
+    event_s = max(0.0, fsum(node_s) - run_s) / sum(node.events for node, _ in own)
     seconds = [0.0] * len(graph.units)
     for (node, unit), value in zip(own, node_s, strict=True):
         seconds[unit] += max(0.0, value - event_s * node.events)
-    total = sum(seconds)
+    total = fsum(seconds)
     scale = run_s / total if total > 0 else 0.0
     return tuple(scale * value for value in seconds)
 
@@ -96,8 +97,8 @@ def attributed_share(measurement: Measurement, sources: Sources, graph: Graph) -
     """Return the share of the nodes' time that belongs to units of *graph*, from 0 to 1; 0 if there are no nodes."""
     seconds = [_middle(node.seconds) for node in measurement.nodes]
     units = _units_of_nodes(measurement.nodes, sources, graph)
-    known_s = sum(value for value, unit in zip(seconds, units, strict=True) if unit is not None)
-    return known_s / sum(seconds) if known_s else 0.0
+    known_s = fsum(value for value, unit in zip(seconds, units, strict=True) if unit is not None)
+    return known_s / fsum(seconds) if known_s else 0.0
 
 
 def _units_of_nodes(nodes: Sequence[NodeTimes], sources: Sources, graph: Graph) -> list[int | None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import fsum
 from pathlib import Path
 from typing import TypeAlias
 
@@ -329,7 +330,7 @@ def _check_share(path: Path, measurement: Measurement, found: Analysis) -> None:
         return
     share = attributed_share(measurement, found.sources, found.partition.graph)
     if share < _LEAST_SHARE:
-        largest = max(measurement.nodes, key=lambda node: sum(node.seconds))
+        largest = max(measurement.nodes, key=lambda node: fsum(node.seconds))
         raise ProfileError(
             f"{path}: only {100 * share:.0f} % of the recorded time belongs to nodes of {found.original.name} (the "
             f"slowest recorded node is '{largest.name}'); it is of another model, or a provider fused its nodes: "

@@ -6,6 +6,7 @@ measurement if the target is this machine, and a prediction, corrected by the ta
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import fsum
 from pathlib import Path
 from statistics import median
 
@@ -237,7 +238,7 @@ def _scaled(
             f"only the time of the whole model on {target.name} is known, and it cannot be divided among units: {error}"
         ) from error
     whole_s, fixed = median(measurement.whole_s), fixed_s(measurement)
-    scale = (whole_s - (fixed or 0.0)) / sum(predicted.seconds)
+    scale = (whole_s - (fixed or 0.0)) / fsum(predicted.seconds)
     graph = found.partition.graph
     work = tuple(unit.work for unit in graph.units)
     run = CalibrationRun(found.original.name, profile.model, measurement.threads, work, None, whole_s)

@@ -104,7 +104,7 @@ class Batcher:
 
     def _check_room(self) -> None:
         if self._closed or (len(self._queue) >= self._max_queue and len(self) >= self._max_queue):
-            raise QueueFull(max(1, math.ceil(sum(map(self._left_s, self._queue)))))
+            raise QueueFull(max(1, math.ceil(math.fsum(map(self._left_s, self._queue)))))
 
     def _left_s(self, job: ServerJob) -> float:
         """The estimated computing time that the job still needs."""

@@ -86,7 +86,7 @@ class Worker:
         self.price.arrived(part.work_s, now_s)
         if len(self._queue) >= self._max_queue:
             self.refused += 1
-            return max(1, math.ceil(sum(self.job_s(item.part) for item in self._queue)))
+            return max(1, math.ceil(math.fsum(self.job_s(item.part) for item in self._queue)))
         self._queue.append(_Waiting(client, part, now_s))
         if not self._running:
             self._next(now_s)
@@ -99,7 +99,7 @@ class Worker:
     def wait_s(self, now_s: float) -> float:
         """The approximate wait of a new request."""
         running_s = max(self._free_s - now_s, 0.0) if self._running else 0.0
-        return running_s + sum(self.job_s(item.part) for item in self._queue)
+        return running_s + math.fsum(self.job_s(item.part) for item in self._queue)
 
     def stop(self, now_s: float) -> None:
         """Go down and lose all requests that wait or run."""
@@ -170,9 +170,9 @@ class SimulatedCloud:
     def wait_s(self, now_s: float) -> float:
         """The approximate wait of a new request; infinite if all workers are down."""
         waits_s = [worker.wait_s(now_s) for worker in self.workers if worker.is_up]
-        return sum(waits_s) / len(waits_s) if waits_s else math.inf
+        return math.fsum(waits_s) / len(waits_s) if waits_s else math.inf
 
     def price(self, now_s: float) -> float:
         """The mean price of the workers; infinite if all are down."""
         prices = [worker.price.now(now_s) for worker in self.workers if worker.is_up]
-        return sum(prices) / len(prices) if prices else math.inf
+        return math.fsum(prices) / len(prices) if prices else math.inf

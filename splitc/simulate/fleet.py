@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import fsum
 from pathlib import Path
 from typing import Literal
 
@@ -136,7 +137,7 @@ class DeviceClass:
 
     def __post_init__(self) -> None:
         shares = list(self.networks.values())
-        total = None if sum(shares) > 0 and min(shares) >= 0 else "the shares of networks must be above zero"
+        total = None if fsum(shares) > 0 and min(shares) >= 0 else "the shares of networks must be above zero"
         jitter = None if self.jitter >= 0 else f"jitter must not be below zero, found {self.jitter:g}"
         sla = not_positive("sla_s", self.sla_s) if self.sla_s is not None else None
         refuse(

@@ -148,5 +148,5 @@ def _called(manifest: Manifest, wanted: str, name: str) -> CutEntry:
 def _best(cases: Sequence[Case]) -> CutEntry:
     return min(
         cases[0].manifest.cuts,
-        key=lambda cut: sum(case.jobs * latency_s(cut, case.conditions) for case in cases),
+        key=lambda cut: math.fsum(case.jobs * latency_s(cut, case.conditions) for case in cases),
     )

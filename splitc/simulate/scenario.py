@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import fsum
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +99,9 @@ def _relative(part: PartEntry, measured: Mapping[str, BatchTimes]) -> tuple[tupl
         return ()
     times = {file: dict(measured[file]) for file in runs}
     sizes = sorted(set.intersection(*(set(known) for known in times.values())) - {1})
-    alone_s = sum(count * times[file][1] for file, count in runs.items())
+    alone_s = fsum(count * times[file][1] for file, count in runs.items())
     return tuple(
-        (size, sum(count * times[file][size] for file, count in runs.items()) / alone_s) for size in sizes
+        (size, fsum(count * times[file][size] for file, count in runs.items()) / alone_s) for size in sizes
     )
 
 

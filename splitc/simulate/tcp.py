@@ -67,7 +67,7 @@ def lone_s(cut: CutEntry, truth: Conditions, rate_per_s: float) -> float:
     if cut.cloud is None or not truth.uplink_bps:
         return 0.0
     ways = (cut.uplink_bytes, truth.uplink_bps), (cut.downlink_bytes, truth.downlink_bps)
-    waiting_s = sum(slow_start_s(size, FIRST_WINDOW_BYTES, 8 / bps, truth.rtt_s) for size, bps in ways)
+    waiting_s = math.fsum(slow_start_s(size, FIRST_WINDOW_BYTES, 8 / bps, truth.rtt_s) for size, bps in ways)
     return waiting_s + truth.rtt_s * math.exp(-rate_per_s * MAX_IDLE_S)
 
 

@@ -66,7 +66,7 @@ def draw(scenario: Scenario) -> Workload:
 def expected_jobs(fleet: Fleet) -> float:
     """The expected number of jobs."""
     busy_s = phases(fleet.phases, fleet.horizon_s)[1][-1]
-    return float(busy_s * sum(item.count * item.rate_per_s for item in fleet.classes))
+    return float(busy_s * math.fsum(item.count * item.rate_per_s for item in fleet.classes))
 
 
 def _of_class(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from math import fsum
 from typing import Literal
 
 from splitc.common.errors import TargetError
@@ -142,7 +143,7 @@ def _received(graph: Graph, device: frozenset[int]) -> tuple[int, ...]:
 
 
 def _seconds(units_s: tuple[float, ...], fixed_s: float, units: frozenset[int]) -> float:
-    return sum((units_s[unit] for unit in sorted(units)), fixed_s) if units else 0.0
+    return fsum([*(units_s[unit] for unit in units), fixed_s]) if units else 0.0
 
 
 def _sendable_bytes(tensor: Tensor) -> int:

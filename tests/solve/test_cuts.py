@@ -173,3 +173,11 @@ def test_energy_by_hand_and_its_absence() -> None:
     assert energy_j(costs, cut) == pytest.approx(2.0 * 0.03 + 1e-6 * 1600 + 5e-7 * 10)
     with pytest.raises(TargetError, match="energy"):
         energy_j(replace(costs, energy=None), cut)
+
+
+def test_seconds_are_rounded_once() -> None:
+    """Python's own sum rounds after each unit before 3.12, and less since: the same model, other bytes."""
+    costs = graphs.chain([0.1] * 11, [0.1] * 11, [8] * 12)
+    cut = make_cut(costs, frozenset(range(10)))
+    assert cut.device_s == 1.0
+    assert make_cut(costs, frozenset({0})).cloud_s == 1.0

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,8 +41,8 @@ class PipelineTimes:
         """Seconds of a part of a stage: what every call costs besides its units is among them once per call."""
         times = [self.models[number] for number in found.calls[share.stage]]
         if share.units is None:
-            return (share.end - share.first) * sum(map(_whole_s, times))
-        return sum((times[0].seconds[unit] for unit in sorted(share.units)), times[0].fixed_s or 0.0)
+            return (share.end - share.first) * fsum(map(_whole_s, times))
+        return fsum([*(times[0].seconds[unit] for unit in share.units), times[0].fixed_s or 0.0])
 
     def source(self, found: PipelineAnalysis, parts: Sequence[Share]) -> Source:
         """Where the times of a part that does *parts* come from: the least certain of its models decides."""
@@ -50,7 +51,7 @@ class PipelineTimes:
     def part(self, found: PipelineAnalysis, parts: Sequence[Share]) -> tuple[float, Interval]:
         """Seconds of a part that does *parts*, and their interval."""
         seconds = [self.share_s(found, share) for share in parts]
-        return sum(seconds), self._interval(found, parts, seconds)
+        return fsum(seconds), self._interval(found, parts, seconds)
 
     def _interval(
         self, found: PipelineAnalysis, parts: Sequence[Share], seconds: Sequence[float]
@@ -58,7 +59,7 @@ class PipelineTimes:
         weighted = []
         for share, total_s in zip(parts, seconds, strict=True):
             times = [self.models[number] for number in found.calls[share.stage]]
-            whole_s = sum(map(_whole_s, times))
+            whole_s = fsum(map(_whole_s, times))
             weighted += [
                 (total_s * _whole_s(item) / whole_s if whole_s else 0.0, item.interval) for item in times
             ]
@@ -124,9 +125,9 @@ def combined_interval(parts: Iterable[tuple[float, Interval]]) -> Interval:
     bounds = [interval for _, interval in known if interval is not None]
     if not known or len(bounds) < len(known):
         return None
-    total = sum(seconds for seconds, _ in known)
+    total = fsum(seconds for seconds, _ in known)
     low, high = (
-        sum(seconds * bound[end] for (seconds, _), bound in zip(known, bounds, strict=True)) / total
+        fsum(seconds * bound[end] for (seconds, _), bound in zip(known, bounds, strict=True)) / total
         for end in (0, 1)
     )
     return low, high
@@ -146,16 +147,16 @@ def _unit_seconds(
     for place in unrolled.places:
         times = [models[number] for number in found.calls[place.stage]]
         if place.unit is None:
-            yield sum(map(_whole_s, times))
+            yield fsum(map(_whole_s, times))
             continue
-        own, total = times[0].seconds, sum(times[0].seconds)
+        own, total = times[0].seconds, fsum(times[0].seconds)
         fixed_s = times[0].fixed_s or 0.0
         share = own[place.unit] / total if total else 1 / len(own)
         yield own[place.unit] + fixed_s * share
 
 
 def _whole_s(times: UnitTimes) -> float:
-    return sum(times.seconds, times.fixed_s or 0.0)
+    return fsum([*times.seconds, times.fixed_s or 0.0])
 
 
 def _spent(found: PipelineAnalysis, models: Sequence[UnitTimes]) -> list[tuple[float, Interval]]:

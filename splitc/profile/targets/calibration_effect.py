@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 from pathlib import Path
 from statistics import median
 
@@ -108,4 +109,4 @@ def rescaled(target: Target, calibration: Calibration) -> list[Rescaled]:
 def _predicted(run: CalibrationRun, target: Target, calibration: Calibration | None) -> Prediction:
     units = tuple(Unit(str(number), (), (), (), (), work) for number, work in enumerate(run.work))
     graph, at = Graph(units, (), ()), replace(target, threads=run.threads)
-    return Prediction(sum(predict(graph, at, calibration)), prediction_interval(graph, at, calibration))
+    return Prediction(fsum(predict(graph, at, calibration)), prediction_interval(graph, at, calibration))

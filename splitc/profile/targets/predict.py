@@ -24,7 +24,7 @@ def predict(graph: Graph, target: Target, calibration: Calibration | None = None
             description.
     """
     on = machine(target)
-    return tuple(sum(seconds) for seconds in _seconds(graph, on, belief(on, calibration)))
+    return tuple(math.fsum(seconds) for seconds in _seconds(graph, on, belief(on, calibration)))
 
 
 def prediction_interval(

@@ -13,6 +13,7 @@ perfectly.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum
 
 from splitc.common.errors import TargetError
 from splitc.model.graph import Work
@@ -44,7 +45,7 @@ class Machine:
     def gain(self) -> float:
         """Return the peak of all used cores over that of the fastest; 1 with one thread."""
         peaks = [core.peak_macs_per_s.value for core in self.cores]
-        return sum(peaks) / peaks[0]
+        return fsum(peaks) / peaks[0]
 
 
 def machine(target: Target, threads: int | None = None) -> Machine:
@@ -138,7 +139,7 @@ def _memory_bytes_per_s(on: Machine) -> float:
     most, per_cycle = on.descriptor.memory_bytes_per_s.value, on.coefficients.core_bytes_per_cycle
     if per_cycle is None:
         return most
-    return min(most, per_cycle.value * sum(_clock_hz(on, core) for core in on.cores))
+    return min(most, per_cycle.value * fsum(_clock_hz(on, core) for core in on.cores))
 
 
 def _clock_hz(on: Machine, core: Cluster) -> float:

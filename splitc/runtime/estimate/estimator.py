@@ -185,6 +185,6 @@ def _possible(exchange: ObservedExchange) -> ObservedExchange:
     """The exchange without what the server cannot have measured truly: it was no longer at work than we waited."""
     told = [exchange.recv_s, exchange.queue_s, exchange.compute_s]
     known = [value for value in told if value is not None]
-    if all(value >= 0 for value in known) and sum(known) <= exchange.wait_s:
+    if all(value >= 0 for value in known) and math.fsum(known) <= exchange.wait_s:
         return exchange
     return replace(exchange, recv_s=None, queue_s=None, compute_s=None)

@@ -171,11 +171,11 @@ class _Equilibrium:
     def _work(self, choices: Sequence[_Choice]) -> float:
         """Seconds of work per second and worker, if each request runs alone."""
         slowdown = self._cloud.slowdown
-        return self._factor * slowdown * sum(c.per_s * c.cut.cloud_s for c in choices) / self._workers
+        return self._factor * slowdown * math.fsum(c.per_s * c.cut.cloud_s for c in choices) / self._workers
 
     def _run_s(self, choices: Sequence[_Choice]) -> float:
         """The mean time of a request that runs alone."""
-        jobs = self._factor * sum(c.per_s for c in choices if c.cut.cloud is not None)
+        jobs = self._factor * math.fsum(c.per_s for c in choices if c.cut.cloud is not None)
         return self._work(choices) * self._workers / jobs if jobs else 0.0
 
     def _load(self, work: float, run_s: float) -> Load:
@@ -184,7 +184,7 @@ class _Equilibrium:
     def _asked(self, settled: Sequence[tuple[float, Load, list[_Choice]]]) -> float:
         """The work in the best batches, as the price counts it."""
         least = least_work_s(self._curve)
-        return sum(weight * self._work(choices) * least for weight, _, choices in settled)
+        return math.fsum(weight * self._work(choices) * least for weight, _, choices in settled)
 
 
 def _ends(choice: _Choice, load: Load, jobs: float) -> list[tuple[float, int, int, float]]:
@@ -214,7 +214,7 @@ def _workers(cloud: CloudEntry, from_s: float, to_s: float) -> float:
 def _points(scenario: Scenario) -> list[_Point]:
     points = []
     for owner, item in enumerate(scenario.fleet.classes):
-        total = sum(item.networks.values())
+        total = math.fsum(item.networks.values())
         for name, share in item.networks.items():
             if share:
                 rate_per_s = item.count * item.rate_per_s * share / total
@@ -255,4 +255,4 @@ def _of_network(
 def _common_curve(scenario: Scenario) -> Curve:
     """The mean batch cost of all cuts, up to the smallest of their largest batch sizes."""
     curves = [scenario.curve(m, cut) for m in scenario.manifests for cut in m.cuts if cut.cloud is not None]
-    return tuple(sum(times) / len(times) for times in zip(*curves, strict=False)) or (1.0,)
+    return tuple(math.fsum(times) / len(times) for times in zip(*curves, strict=False)) or (1.0,)

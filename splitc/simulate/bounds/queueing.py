@@ -66,7 +66,7 @@ def waiting(work: float, workers: float) -> tuple[float, float]:
     pooled = waits, 1 / (2 * count * (1 - work))
     if count <= _FEW:
         return pooled
-    of_two = sum(math.pow(work, 2**power - 2) for power in range(2, _POWERS)) / 2
+    of_two = math.fsum(math.pow(work, 2**power - 2) for power in range(2, _POWERS)) / 2
     apart = work * work, of_two / (work * work)
     return max(pooled, apart, key=math.prod)
 
