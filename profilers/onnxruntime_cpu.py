@@ -24,7 +24,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -43,6 +43,9 @@ MIN_S, PATIENCE_S = 1.0, 10.0
 MIN_RUNS, MAX_RUNS = 5, 1000
 BLOCK_S, MAX_BLOCK = 0.05, 100  # consecutive runs of one session: seconds, number
 MAX_SAMPLES = 200_000  # limit of node times in the document
+# ONNX Runtime keeps the events of a session in memory until profiling ends, 2 to 3 kB each. After this number,
+# another session takes its place.
+MAX_EVENTS = 30_000
 FLOATS = {"float16": np.float16, "float": np.float32, "double": np.float64}
 INTEGERS = {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 BFLOAT16 = 16  # onnx.TensorProto.DataType
@@ -73,15 +76,12 @@ class Timed(NamedTuple):
 class Times(NamedTuple):
     """Seconds of each run with profiling, without it, and of a model that does nothing.
 
-    The three are timed in turns, in blocks, so that they meet the same conditions. `blocks` has the number of
-    runs in each block; `lead` is the number of runs before each block that are not counted.
+    The three are timed in turns, in blocks, so that they meet the same conditions.
     """
 
     profiled: list[float]
     plain: list[float]
     fixed: list[float]
-    blocks: list[int]
-    lead: int
 
 
 def main() -> int:
@@ -185,25 +185,26 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="splitc-profile-") as name:
         folder = Path(name)
         say(f"loading {arguments.model}")
-        profiled = load(arguments.model, options(threads, profile_into=folder))
+        tracer = Tracer(lambda: load(arguments.model, options(threads, profile_into=folder)))
         try:
             plain = load(arguments.model, options(threads))
             fixed = ort.InferenceSession(does_nothing(), options(threads), providers=[PROVIDER])
             feeds = make_feeds(plain.get_inputs(), dims, given, arguments.seed)
             used = used_dims(plain.get_inputs(), feeds)
-            nodes = read_nodes((folder / "optimized.onnx").read_bytes())
             binary = any("bfloat16" in value.type for value in plain.get_inputs() + plain.get_outputs())
+            tracer.begin((folder / "optimized.onnx").read_bytes(), feeds, as_ort_values=binary)
             runners = (
-                runner(profiled, feeds, as_ort_values=binary),
+                tracer.run,
                 runner(plain, feeds, as_ort_values=binary),
                 runner(fixed, {"x": np.zeros(1, np.float32)}, as_ort_values=binary),
             )
             at = "".join(f", {dim}={size}" for dim, size in used.items())
             say(f"timing with {threads} thread{'s' if threads > 1 else ''}{at}")
-            times = time_runs(runners, arguments.warmup, arguments.runs, MAX_SAMPLES // max(1, len(nodes)))
+            max_runs = MAX_SAMPLES // max(1, len(tracer.nodes))
+            times = time_runs(runners, tracer, arguments.warmup, arguments.runs, max_runs)
+            tracer.read()
         finally:
-            events_path = profiled.end_profiling()  # closes the file, so that Windows can delete it
-        events = json.loads(Path(events_path).read_text(encoding="utf-8"))
+            tracer.close()
     say(f"{len(times.plain)} runs, median {median(times.plain) * 1e3:.3g} ms")
     return {
         "threads": threads,
@@ -212,7 +213,7 @@ def measure(
         "whole_s": times.plain,
         "profiled_whole_s": times.profiled,
         "fixed_s": times.fixed,
-        "nodes": attribute(nodes, counted(top_level_events(events), arguments.warmup, times)),
+        "nodes": tracer.documents(),
     }
 
 
@@ -317,7 +318,9 @@ def message(*fields: tuple[int, int | bytes]) -> bytes:
 # --- timing ---
 
 
-def time_runs(runners: tuple[Callable[[], Any], ...], warmup: int, runs: int | None, max_runs: int) -> Times:
+def time_runs(
+    runners: tuple[Callable[[], Any], ...], tracer: Tracer, warmup: int, runs: int | None, max_runs: int
+) -> Times:
     """Time all three in turns, in blocks: *runs* times, or until the median of the plain runs is stable.
 
     Without blocks, each run would find caches filled by the others, which makes a short run 1.5 times as slow or
@@ -326,23 +329,18 @@ def time_runs(runners: tuple[Callable[[], Any], ...], warmup: int, runs: int | N
     for _ in range(warmup):
         run_s = [timed(each) for each in runners][1]
     block = max(1, min(MAX_BLOCK, round(BLOCK_S / run_s)))
-    times = Times([], [], [], [], lead=int(block > 1))
+    lead = int(block > 1)
+    times = Times([], [], [])
     begun = time.perf_counter()
     while not enough(times.plain, runs, max_runs, time.perf_counter() - begun):
+        interrupted = time.perf_counter()
+        block = min(block, tracer.make_room(lead + block, warmup) - lead)
+        begun += time.perf_counter() - interrupted
         count = block if runs is None else min(block, runs - len(times.plain))
-        for each, samples in zip(runners, (times.profiled, times.plain, times.fixed)):  # noqa: B905 - strict= needs Python 3.10
-            samples.extend([timed(each) for _ in range(times.lead + count)][times.lead :])
-        times.blocks.append(count)
+        for each, samples in zip(runners, times):  # noqa: B905 - strict= needs Python 3.10
+            samples.extend([timed(each) for _ in range(lead + count)][lead:])
+        tracer.count(count)
     return times
-
-
-def counted(runs: list[Any], warmup: int, times: Times) -> list[Any]:
-    """Return the profiled runs that are counted: without warm-up and the first run of each block."""
-    kept, at = [], warmup
-    for count in times.blocks:
-        at += times.lead + count
-        kept += runs[at - count : at]
-    return kept
 
 
 def enough(samples: list[float], runs: int | None, max_runs: int, spent_s: float) -> bool:
@@ -448,18 +446,112 @@ def used_dims(inputs: list[Any], feeds: dict[str, Any]) -> dict[str, int]:
 # --- from events to nodes ---
 
 
-def top_level_events(events: list[dict[str, Any]]) -> list[list[Timed]]:
-    """Return the node events of each run, without those inside bodies of If, Loop and Scan.
+class Tracer:
+    """A session with profiling on, and the times of the model's nodes in the runs that are counted.
+
+    A session that has recorded MAX_EVENTS is replaced by a new one, so that memory does not grow with the runs.
+    """
+
+    def __init__(self, open_session: Callable[[], ort.InferenceSession]) -> None:
+        self.nodes: list[Node] = []
+        self._open, self._session = open_session, open_session()
+        self._run: Callable[[], Any] = lambda: None
+        self._counted: list[bool] = []  # for each run of the session
+        self._most_runs = 0
+
+    def begin(self, optimized: bytes, feeds: dict[str, Any], *, as_ort_values: bool) -> None:
+        """Prepare to run with *feeds* the model whose optimised graph is *optimized*."""
+        self.nodes = read_nodes(optimized)
+        self._feeds, self._as_ort_values = feeds, as_ort_values
+        self._run = runner(self._session, feeds, as_ort_values=as_ort_values)
+        # How many events a run has inside bodies is known after the first runs only.
+        self._most_runs = 0 if has_bodies(optimized) else MAX_EVENTS // max(1, len(self.nodes))
+        self._seconds: list[list[float]] = [[] for _ in self.nodes]
+        self._events: list[list[int]] = [[] for _ in self.nodes]
+        self._labels = [node.name for node in self.nodes]
+
+    def run(self) -> None:
+        """Run the model once."""
+        self._run()
+        self._counted.append(False)
+
+    def count(self, last: int) -> None:
+        """Count the *last* runs."""
+        self._counted[-last:] = [True] * last
+
+    def make_room(self, runs: int, warmup: int) -> int:
+        """Replace the session if it has no room for *runs* more; return how many it has room for, at least two."""
+        if len(self._counted) + runs > self._most_runs:
+            self.read()
+            self._session = self._open()
+            self._run = runner(self._session, self._feeds, as_ort_values=self._as_ort_values)
+            for _ in range(min(warmup, max(1, self._most_runs // 2))):
+                timed(self.run)
+        return max(2, min(runs, self._most_runs - len(self._counted)))
+
+    def read(self) -> None:
+        """End profiling, and add the times of the nodes in the runs that are counted."""
+        path = Path(self.close())
+        largest = 0
+        for run, counted in zip(top_level_events(read_events(path)), self._counted):  # noqa: B905 - strict= needs Python 3.10
+            largest = max(largest, sum(item.events for item in run))
+            if counted:
+                self._add(run)
+        self._most_runs = MAX_EVENTS // max(1, largest)
+        self._counted = []
+        path.unlink()
+
+    def close(self) -> str:
+        """End profiling, which closes the file, so that Windows can delete it; return the path of the file."""
+        if self._session is None:
+            return ""
+        path = str(self._session.end_profiling())
+        # The memory of a session is needed for the next one.
+        self._session, self._run = None, lambda: None
+        return path
+
+    def _add(self, run: list[Timed]) -> None:
+        for place, item in zip(places(self.nodes, [item.event for item in run]), run):  # noqa: B905 - strict= needs Python 3.10
+            self._seconds[place].append(item.event["dur"] / 1e6)
+            self._events[place].append(item.events)
+            self._labels[place] = kernel(item.event)
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Return the nodes with their times in each run."""
+        columns = zip(self.nodes, self._labels, self._seconds, self._events)  # noqa: B905 - strict= needs Python 3.10
+        return [
+            {
+                "name": label,
+                "op": node.op,
+                "inputs": node.inputs,
+                "outputs": node.outputs,
+                "seconds": samples,
+                "events": round(median(numbers)),
+            }
+            for node, label, samples, numbers in columns
+        ]
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the events in the file, one at a time; ONNX Runtime writes each in a line of its own."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            text = line.strip().lstrip("[").rstrip(",]")
+            if text:
+                yield json.loads(text)
+
+
+def top_level_events(events: Iterable[dict[str, Any]]) -> Iterator[list[Timed]]:
+    """Yield the node events of each run, without those inside bodies of If, Loop and Scan.
 
     Events are ordered by the time at which they end. A body has its own Execute event within the event of
     its node, whose time includes it; the Execute event of the main graph comes before model_run.
     """
-    runs: list[list[Timed]] = []
     pending: list[Timed] = []
     executed = None
     for event in events:
         if event["name"] == WHOLE:
-            runs.append(pending)
+            yield pending
             pending, executed = [], None
         elif executed is not None:
             pending.append(Timed(executed, 1 + take(pending, executed["ts"])))
@@ -468,7 +560,6 @@ def top_level_events(events: list[dict[str, Any]]) -> list[list[Timed]]:
             executed = event
         elif event["cat"] == "Node" and event["name"].endswith(KERNEL_SUFFIX):
             pending.append(Timed(event, 1 + take(pending, event["ts"], of=BODY)))
-    return runs
 
 
 def take(pending: list[Timed], since: float, of: str | None = None) -> int:
@@ -477,29 +568,6 @@ def take(pending: list[Timed], since: float, of: str | None = None) -> int:
     while pending and pending[-1].event["ts"] >= since and of in (None, pending[-1].event["name"]):
         count += pending.pop().events
     return count
-
-
-def attribute(nodes: list[Node], runs: list[list[Timed]]) -> list[dict[str, Any]]:
-    """Return the nodes with their times in each run."""
-    seconds: list[list[float]] = [[] for _ in nodes]
-    counted: list[list[int]] = [[] for _ in nodes]
-    labels = [node.name for node in nodes]
-    for run in runs:
-        for place, item in zip(places(nodes, [item.event for item in run]), run):  # noqa: B905 - strict= needs Python 3.10
-            seconds[place].append(item.event["dur"] / 1e6)
-            counted[place].append(item.events)
-            labels[place] = kernel(item.event)
-    return [
-        {
-            "name": label,
-            "op": node.op,
-            "inputs": node.inputs,
-            "outputs": node.outputs,
-            "seconds": samples,
-            "events": round(median(numbers)),
-        }
-        for node, label, samples, numbers in zip(nodes, labels, seconds, counted)  # noqa: B905 - strict= needs Python 3.10
-    ]
 
 
 def places(nodes: list[Node], events: list[dict[str, Any]]) -> list[int]:
@@ -534,6 +602,13 @@ def read_nodes(data: bytes) -> list[Node]:
             inputs, outputs, names, ops = (texts(node, field) for field in (1, 2, 3, 4))
             nodes.append(Node("".join(names[-1:]), "".join(ops[-1:]), inputs, outputs))
     return nodes
+
+
+def has_bodies(data: bytes) -> bool:
+    """Return whether any node of a serialised ModelProto has a graph among its attributes, such as the body of a Loop."""
+    nodes = (node for graph in blocks(data, 7) for node in blocks(graph, 1))
+    attributes = (attribute for node in nodes for attribute in blocks(node, 5))
+    return any(blocks(attribute, 6) or blocks(attribute, 11) for attribute in attributes)
 
 
 def texts(data: bytes, wanted: int) -> list[str]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -189,6 +190,45 @@ def test_number_of_runs_adapts(tmp_path: Path) -> None:
     document = profile(tmp_path, write(tmp_path, "chain"), "--model-id", "any text")
     assert 5 <= len(document["measurements"][0]["whole_s"]) <= 1000
     assert document["model"] == "any text"
+
+
+@pytest.mark.parametrize("name", ["chain", "nested_if", "loop_captures"])
+def test_times_of_several_sessions_are_joined(name: str, tmp_path: Path) -> None:
+    """A session keeps all its events in memory, so another one takes its place."""
+    program: Any = imported()
+    sessions = 0
+
+    class Counted(program.Tracer):  # type: ignore[misc, name-defined]
+        def read(self) -> None:
+            nonlocal sessions
+            sessions += 1
+            super().read()
+
+    model, runs = write(tmp_path, name), 30
+    options = Namespace(
+        model=model, threads=[1], runs=runs, warmup=2, dim=[], inputs=None, seed=0, model_id=None
+    )
+    nodes = program.profile(options)["measurements"][0]["nodes"]
+    program.MAX_EVENTS, program.Tracer = 60, Counted
+    (measurement,) = program.profile(options)["measurements"]
+    assert sessions > 3
+    assert [len(node["seconds"]) for node in measurement["nodes"]] == [runs] * len(nodes)
+    assert len(measurement["profiled_whole_s"]) == runs
+    fixed = ("name", "op", "inputs", "outputs", "events")
+    assert [[node[key] for key in fixed] for node in measurement["nodes"]] == [
+        [node[key] for key in fixed] for node in nodes
+    ]
+
+
+def test_events_are_read_one_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "events.json"
+    path.write_text(
+        '[\n{"name": "a", "args": {"x": [1]}},\n\n{"name": "b [", "args": {}}\n]\n', encoding="utf-8"
+    )
+    events = imported().read_events(path)
+    assert next(events) == {"name": "a", "args": {"x": [1]}}
+    assert next(events) == {"name": "b [", "args": {}}
+    assert list(events) == []
 
 
 def test_noisy_runs_are_repeated_more_often() -> None:
