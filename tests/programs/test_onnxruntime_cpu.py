@@ -198,7 +198,7 @@ def test_times_of_several_sessions_are_joined(name: str, tmp_path: Path) -> None
     program: Any = imported()
     sessions = 0
 
-    class Counted(program.Tracer):  # type: ignore[misc, name-defined]
+    class Counted(program.Tracer):  # type: ignore[misc]
         def read(self) -> None:
             nonlocal sessions
             sessions += 1
