@@ -50,7 +50,7 @@ def _predecessors(graph: Graph) -> list[set[int]]:
 
 
 def _keeps_pins(graph: Graph, device: frozenset[int], limits: Limits) -> bool:
-    private = [graph.tensors[index] for index in limits.private]
+    private = [graph.tensors[index] for index in limits.private | limits.recoverable]
     stays = {unit for t in private for unit in (t.producer, *t.consumers) if unit is not None}
     return (limits.pin_device | graph.device_only | stays) <= device and not limits.pin_cloud & device
 

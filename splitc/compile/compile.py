@@ -19,6 +19,7 @@ from splitc.compile.pipeline.stages import Pipeline
 from splitc.compile.pipeline.times import pipeline_times
 from splitc.compile.pipeline.unroll import unroll
 from splitc.compile.pipeline.unrolled import Unrolled, ends
+from splitc.compile.private import recoverable_note
 from splitc.compile.trial import try_cuts
 from splitc.compile.verdict import Verdict, judge
 from splitc.model.analysis import AnalysisOptions, Progress
@@ -115,6 +116,7 @@ def compile_bundle(
         notes = (
             *caveats((device_target, device.whole), (cloud_target, cloud.whole)),
             *found.notes,
+            *recoverable_note(unrolled, options.limits.private, limits.recoverable),
             *input_conversions(found, unrolled, cut_set.cuts),
         )
         tried: tuple[str, ...] = ("cuts were not verified: --no-verify",)

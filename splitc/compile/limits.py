@@ -8,6 +8,7 @@ from splitc.common.errors import ModelError
 from splitc.common.records import did_you_mean
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.unrolled import Unrolled
+from splitc.compile.private import Inner, recoverable_tensors
 from splitc.model.model import Model
 from splitc.solve.costs import Limits
 
@@ -45,14 +46,31 @@ def read_limits(options: LimitOptions, found: PipelineAnalysis, unrolled: Unroll
     tensors = _Names("tensor" if is_model else "value", makers | crossing, gone, found)
     # A tensor inside a unit never crosses; its unit must only be on the device.
     inner = tensors.find([name for name in options.private if name not in crossing], "--private")
+    private = tensors.find([name for name in options.private if name in crossing], "--private")
     return Limits(
         pin_device=pins.find(options.pin_device, "--pin-device") | inner,
         pin_cloud=pins.find(options.pin_cloud, "--pin-cloud"),
-        private=tensors.find([name for name in options.private if name in crossing], "--private"),
+        private=private,
+        recoverable=recoverable_tensors(found, unrolled, private, private_inside(options, found, unrolled)),
         max_device_weight_bytes=options.max_device_weight_bytes,
         max_device_peak_bytes=options.max_device_peak_bytes,
         max_payload_bytes=options.max_payload_bytes,
         max_energy_j=options.max_energy_j,
+    )
+
+
+def private_inside(options: LimitOptions, found: PipelineAnalysis, unrolled: Unrolled) -> frozenset[Inner]:
+    """The private tensors that never cross, because they are inside a unit: of which stage, and their names there."""
+    crossing = set(unrolled.values)
+    stages = {place.stage for place in unrolled.places if place.unit is not None}
+    return frozenset(
+        (stage, output.name)
+        for stage in stages
+        for node in found.analysis(stage).sources.nodes
+        for output in node.outputs
+        if output.name
+        and (name := f"{_prefix(found, found.pipeline.stages[stage].name)}{output.name}") in options.private
+        and name not in crossing
     )
 
 

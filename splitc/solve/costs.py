@@ -24,6 +24,7 @@ class Limits:
     Attributes:
         pin_device, pin_cloud: indices of units that must be on the device, or in the cloud.
         private: indices of tensors that only the device may produce and read.
+        recoverable: the same, because a private tensor can be recovered from them.
         max_device_weight_bytes, max_device_peak_bytes: weights and peak memory of the units on the device.
         max_payload_bytes: the most bytes that the device may send.
         max_energy_j: the most energy that the device may use; needs `Costs.energy`.
@@ -32,6 +33,7 @@ class Limits:
     pin_device: frozenset[int] = frozenset()
     pin_cloud: frozenset[int] = frozenset()
     private: frozenset[int] = frozenset()
+    recoverable: frozenset[int] = frozenset()
     max_device_weight_bytes: int | None = None
     max_device_peak_bytes: int | None = None
     max_payload_bytes: int | None = None

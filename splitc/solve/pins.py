@@ -46,11 +46,16 @@ def make_pins(graph: Graph, limits: Limits, direction: Direction) -> Pins:
 def device_reasons(graph: Graph, limits: Limits) -> dict[int, str]:
     """Return the units that must run on the device for a reason of their own, and that reason."""
     reasons = dict.fromkeys(limits.pin_device, "--pin-device")
-    for index in sorted(limits.private):
+    for index in (*sorted(limits.private), *sorted(limits.recoverable - limits.private)):
         tensor = graph.tensors[index]
         made_by = () if tensor.producer is None else (tensor.producer,)
+        reason = (
+            f"the private tensor '{tensor.name}'"
+            if index in limits.private
+            else f"'{tensor.name}', from which a private tensor can be recovered,"
+        )
         for unit in (*made_by, *tensor.consumers):
-            reasons.setdefault(unit, f"the private tensor '{tensor.name}'")
+            reasons.setdefault(unit, reason)
     for unit in graph.device_only:
         reasons.setdefault(unit, "an input that cannot be sent")
     return reasons
