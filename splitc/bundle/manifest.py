@@ -229,6 +229,28 @@ class CheckEntry:
         check(self)
 
 
+@dataclass(frozen=True, slots=True)
+class LeakEntry:
+    """How much of a private tensor can be rebuilt from what crosses.
+
+    Attributes:
+        share: of the variance of the private tensor, 0 to 1, that a linear decoder explains on samples that it was not
+            fitted to: a lower bound on what an attacker gets. None if unknown.
+        samples: how many different samples of the user there were.
+        tensor: the private tensor; of several, the one of which most can be rebuilt. None if nothing crosses, or
+            the share is unknown.
+    """
+
+    share: Amount | None
+    samples: Count
+    tensor: str | None
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.share is not None and self.share > 1:
+            raise ValueError(f"a share is at most 1, found {self.share}")
+
+
 _DEVICE_FIRST = {"direction": "device-first", "uploads": None, "downloads": None}
 _CLOUD_FIRST = {"direction": "cloud-first", "uploads": GIVEN, "downloads": GIVEN}
 
@@ -242,6 +264,7 @@ class CutEntry:
         check: None where the pair could not be run; `Manifest.notes` says why.
         uploads, downloads: of a cloud-first split, the raw inputs that the head takes, and all that it makes for the
             device: the boundary, and outputs of the model.
+        leak: only in bundles that were built with private tensors.
     """
 
     id: str
@@ -255,6 +278,7 @@ class CutEntry:
     direction: Direction = field(default="device-first", metadata=SPARSE)
     uploads: tuple[TensorEntry, ...] | None = field(default=None, metadata=SPARSE)
     downloads: tuple[TensorEntry, ...] | None = field(default=None, metadata=SPARSE)
+    leak: LeakEntry | None = field(default=None, metadata=SPARSE)
 
     FORMS: ClassVar = Forms(
         "a head, a tail, uploads and downloads that belong to its kind and direction",

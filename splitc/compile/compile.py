@@ -12,6 +12,7 @@ from splitc.common.kinds import Direction
 from splitc.compile import report
 from splitc.compile.describe import cut_entries, describe, input_conversions
 from splitc.compile.emit import emit
+from splitc.compile.leak_trial import leak_notes, with_leaks
 from splitc.compile.limits import LimitOptions, read_limits
 from splitc.compile.pipeline.analyse import analyse_pipeline
 from splitc.compile.pipeline.load import files_of, load_pipeline
@@ -124,6 +125,9 @@ def compile_bundle(
             cuts, tried = try_cuts(
                 found, unrolled, emitted.cuts, cuts, staging, device.whole, cloud.whole, cache, progress
             )
+        private, sampled = options.limits.private, bool(options.analysis.samples)
+        cuts = with_leaks(found, unrolled, private, cuts, staging, progress, sampled=sampled)
+        tried = (*tried, *leak_notes(cuts))
         progress("Writing the report")
         manifest = describe(found, device.whole, cloud.whole, box, cut_set, cuts, emitted, (*notes, *tried))
         verdicts = judge(manifest, networks, options.sla_s)

@@ -210,8 +210,13 @@ def _program(cut: CutEntry, part: PartEntry | None, whole: Whole) -> Program | N
 
 
 def _digest(call: Call) -> str:
-    sha = hashlib.sha256(repr(call.outputs).encode())
-    for name, value in sorted(call.feeds.items()):
+    return values_digest(call.feeds, repr(call.outputs))
+
+
+def values_digest(feeds: Feeds, more: str = "") -> str:
+    """A digest of the values *feeds* with their names, and of *more*."""
+    sha = hashlib.sha256(more.encode())
+    for name, value in sorted(feeds.items()):
         sha.update(f"{name} {value.dtype} {value.shape} ".encode())
         sha.update(value.tobytes() if value.dtype.kind != "O" else repr(value.tolist()).encode())
     return sha.hexdigest()

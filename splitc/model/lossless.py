@@ -106,7 +106,7 @@ class LosslessPaths:
             divide: whether each piece of a Split counts.
         """
         known = {self.values[name] for name in names if name in self.values}
-        for node in self.nodes:
+        for node in self.nodes if known else ():
             if divide or node.op_type != "Split":
                 known |= _made(node, known, self.fixed, self.scope)
         return _names(known)
@@ -115,11 +115,11 @@ class LosslessPaths:
         """Return the tensors that *names* were made from without a loss."""
         known = {self.values[name] for name in names if name in self.values}
         found: set[ir.Value] = set()
-        for node in reversed(self.nodes):
+        for node in reversed(self.nodes if known else ()):
             if known.isdisjoint(node.outputs):
                 continue
             for source in _sources(node):
-                if source in self.values.values() and not known.isdisjoint(
+                if self.values.get(source.name or "") is source and not known.isdisjoint(
                     _made(node, {source}, self.fixed, self.scope)
                 ):
                     known.add(source)

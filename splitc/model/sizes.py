@@ -1,10 +1,11 @@
 """Size every tensor at the sizing dimensions: by shape inference, or by a run where inference cannot tell."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnxruntime import InferenceSession
 
 from splitc.common import ort
 from splitc.common.errors import ModelError
@@ -110,19 +111,27 @@ def _run_with_outputs(model: Model, names: list[str], feeds: Feeds) -> dict[str,
     The model runs without graph optimisation, because fused tensors do not exist otherwise.
     """
     proto = onnx.load_model(model.path, load_external_data=False)
-    folder = without_links(proto, model.path.parent)
     made = {output for node in proto.graph.node for output in node.output}
     outputs = {output.name for output in proto.graph.output}
-    proto.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in names if name in made and name not in outputs
-    )
     wanted = [name for name in names if name in made]
     try:
-        opened = ort.session(proto.SerializeToString(), external_folder=folder, level=ort.UNCHANGED)
-        return ort.run(opened, feeds, wanted)
+        return ort.run(session_with_outputs(model, wanted), feeds, wanted)
     except ModelError:
         opened = ort.session(model.path)
         return ort.run(opened, feeds, [name for name in wanted if name in outputs])
+
+
+def session_with_outputs(model: Model, names: Iterable[str]) -> InferenceSession:
+    """Open *model* so that it returns the tensors *names* as well, which its nodes make.
+
+    Raises:
+        ModelError: ONNX Runtime cannot return one of them.
+    """
+    proto = onnx.load_model(model.path, load_external_data=False)
+    folder = without_links(proto, model.path.parent)
+    outputs = {output.name for output in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
+    return ort.session(proto.SerializeToString(), external_folder=folder, level=ort.UNCHANGED)
 
 
 def _outputs(node: object) -> list[str]:
