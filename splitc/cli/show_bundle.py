@@ -17,7 +17,7 @@ from splitc.common.formatting import (
     plural,
 )
 from splitc.compile.compile import Compiled
-from splitc.compile.report import sides
+from splitc.compile.report import leak, leak_meaning, sides
 from splitc.compile.verdict import Range, Verdict
 
 _ESTIMATE = "~"
@@ -48,6 +48,9 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
     )
     console.print(_cut_table(manifest))
     console.print(_crossing_list(manifest))
+    if meaning := leak_meaning(manifest.cuts):
+        console.print()
+        console.print(meaning, markup=False)
     console.print()
     regret = manifest.regret
     console.print(
@@ -82,7 +85,9 @@ def _source(target: TargetEntry) -> str:
 
 
 def _cut_table(manifest: Manifest) -> Table:
+    is_private = any(cut.leak is not None for cut in manifest.cuts)
     numbers = ("device", "cloud", lines("uplink", "downlink"), lines("weights", "memory"), "error")
+    numbers += ("leak",) if is_private else ()
     table = _narrow_table("cut", "kind", *numbers, right=numbers, wraps=("kind",))
     for cut in manifest.cuts:
         exchanged = lines(format_bytes(cut.uplink_bytes), format_bytes(cut.downlink_bytes))
@@ -94,6 +99,7 @@ def _cut_table(manifest: Manifest) -> Table:
             exchanged if cut.cloud else "-",
             _memory(cut.device),
             f"{cut.check.max_rel:.0e}" if cut.check else "not run",
+            *((leak(cut),) if is_private else ()),
         )
     return table
 

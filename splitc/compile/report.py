@@ -41,6 +41,8 @@ def render(manifest: Manifest, verdicts: Sequence[Verdict], networks: Sequence[N
         chart=chart(manifest, verdicts),
         keys=_keys(manifest.cuts),
         stages=_stages(manifest.cuts),
+        is_private=any(cut.leak is not None for cut in manifest.cuts),
+        leak_meaning=leak_meaning(manifest.cuts),
         sources={"device": manifest.targets.device.source, "cloud": manifest.targets.cloud.source},
     )
 
@@ -62,6 +64,25 @@ def sides(cut: CutEntry) -> dict[str, str]:
         )
         for number, (name, stages) in enumerate(found.items())
     }
+
+
+def leak(cut: CutEntry) -> str:
+    """How much *cut* gives away of a private tensor, in words; empty if none is private."""
+    if cut.leak is None:
+        return ""
+    return "unknown" if cut.leak.share is None else f"{100 * cut.leak.share:.0f} %"
+
+
+def leak_meaning(cuts: Sequence[CutEntry]) -> str:
+    """What the leak figures of *cuts* say, in a sentence; empty if none is known."""
+    measured = [cut.leak for cut in cuts if cut.leak is not None and cut.leak.tensor is not None]
+    if not measured:
+        return ""
+    tensors = " or ".join(dict.fromkeys(f"'{entry.tensor}'" for entry in measured))
+    return (
+        f"Leak: the share of the variance of {tensors} that a linear decoder rebuilds from what crosses, on "
+        f"{measured[0].samples} samples that it was not fitted to; a lower bound on what an attacker gets."
+    )
 
 
 def _stages(cuts: Sequence[CutEntry]) -> str:
@@ -109,6 +130,7 @@ _FILTERS: dict[str, Callable[..., object]] = {
     "bytes": format_bytes,
     "estimated": _estimated,
     "gain": _gain,
+    "leak": leak,
     "percent": format_share,
     "rate": format_rate,
     "seconds": format_seconds,
