@@ -4,16 +4,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from splitc.bundle.folder import file_entry, write_manifest
-from splitc.bundle.manifest import Manifest
+from splitc.bundle.manifest import CutEntry, Manifest
 from splitc.bundle.staging import ARTIFACTS, new_folder
 from splitc.common.cache import Cache
 from splitc.common.errors import TargetError
 from splitc.common.kinds import Direction
 from splitc.compile import report
 from splitc.compile.describe import cut_entries, describe, input_conversions
-from splitc.compile.emit import emit
-from splitc.compile.leak_trial import leak_notes, with_leaks
+from splitc.compile.emit import Written, emit
+from splitc.compile.leak_trial import leak_meter, leak_notes
 from splitc.compile.limits import LimitOptions, read_limits
+from splitc.compile.max_leak import Forbidden, solve_within_leak
 from splitc.compile.pipeline.analyse import analyse_pipeline
 from splitc.compile.pipeline.load import files_of, load_pipeline
 from splitc.compile.pipeline.stages import Pipeline
@@ -28,8 +29,10 @@ from splitc.profile.document import UnitTimes
 from splitc.profile.targets.description import Network, Target, load_network, load_target
 from splitc.profile.unit_times import caveats
 from splitc.solve.costs import Box, Costs, Energy
+from splitc.solve.cuts import CutSet
 from splitc.solve.handovers import with_handovers
 from splitc.solve.solve import solve
+from splitc.solve.space import make_space
 
 STANDARD_NETWORKS = ("wifi", "5g", "lte", "3g")
 REPORT = "report.html"
@@ -107,17 +110,37 @@ def compile_bundle(
         box = box_for(networks if options.networks else (), device.whole)
         costs = costs_of(unrolled, device.whole, cloud.whole, energy)
         max_cuts, regret = options.max_cuts, options.regret
-        cut_set = solve(costs, box, limits, directions=directions, max_cuts=max_cuts, regret=regret)
-        cut_set = with_handovers(
-            cut_set, ends(unrolled), costs, limits, directions=directions, max_cuts=max_cuts
-        )
+
+        def solved(forbidden: Forbidden) -> CutSet:
+            given = replace(limits, forbidden=forbidden)
+            cut_set = solve(costs, box, given, directions=directions, max_cuts=max_cuts, regret=regret)
+            return with_handovers(
+                cut_set, ends(unrolled), costs, given, directions=directions, max_cuts=max_cuts
+            )
+
+        def write(cut_set: CutSet, place: Path) -> tuple[tuple[Written, ...], tuple[CutEntry, ...]]:
+            written = emit(found, unrolled, cut_set, place).cuts
+            return written, cut_entries(found, unrolled, written, device, cloud)
+
+        private, sampled = options.limits.private, bool(options.analysis.samples)
+        meter = leak_meter(found, unrolled, private, progress, sampled=sampled)
+        most, left_out = options.limits.max_leak, tuple[str, ...]()
+        if meter is not None and most is not None:
+            space = make_space(unrolled.graph, box, directions)
+            cut_set, left_out = solve_within_leak(most, meter, solved, write, space, scratch, progress)
+        else:
+            cut_set = solved(frozenset())
         progress("Writing heads and tails")
         emitted = emit(found, unrolled, cut_set, staging)
         cuts = cut_entries(found, unrolled, emitted.cuts, device, cloud)
+        if meter is not None:
+            cuts = meter.measured(emitted.cuts, cuts, staging, progress)
         notes = (
             *caveats((device_target, device.whole), (cloud_target, cloud.whole)),
             *found.notes,
-            *recoverable_note(unrolled, options.limits.private, limits.recoverable),
+            *recoverable_note(unrolled, private, limits.recoverable),
+            *leak_notes(cuts),
+            *left_out,
             *input_conversions(found, unrolled, cut_set.cuts),
         )
         tried: tuple[str, ...] = ("cuts were not verified: --no-verify",)
@@ -125,9 +148,6 @@ def compile_bundle(
             cuts, tried = try_cuts(
                 found, unrolled, emitted.cuts, cuts, staging, device.whole, cloud.whole, cache, progress
             )
-        private, sampled = options.limits.private, bool(options.analysis.samples)
-        cuts = with_leaks(found, unrolled, private, cuts, staging, progress, sampled=sampled)
-        tried = (*tried, *leak_notes(cuts))
         progress("Writing the report")
         manifest = describe(found, device.whole, cloud.whole, box, cut_set, cuts, emitted, (*notes, *tried))
         verdicts = judge(manifest, networks, options.sla_s)

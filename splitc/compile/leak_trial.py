@@ -1,7 +1,7 @@
 """Measure, on the user's samples, how much of the private tensors each cut of a build gives away."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from splitc.bundle.manifest import CutEntry, LeakEntry, part_files
 from splitc.bundle.program import run_program, stages_program
 from splitc.common import ort
+from splitc.common.errors import BundleError, ModelError
+from splitc.common.kinds import Direction
 from splitc.common.ort import usable_cores
 from splitc.common.values import Feeds, Value
+from splitc.compile.emit import Written
 from splitc.compile.leak import MIN_SAMPLES, products, share_explained
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.unrolled import Unrolled
@@ -40,61 +43,87 @@ def leak_notes(cuts: Sequence[CutEntry]) -> tuple[str, ...]:
     return (note,)
 
 
-def with_leaks(
+@dataclass(slots=True)
+class LeakMeter:
+    """Measures cuts, each once.
+
+    Attributes:
+        feeds: the user's samples, each once.
+        hidden: the `products` of each private tensor, if there are enough samples.
+        known: the figures so far, by direction and the units on the device.
+    """
+
+    whole: Whole
+    feeds: tuple[Feeds, ...]
+    hidden: Mapping[str, _Products | None]
+    known: dict[tuple[Direction, frozenset[int]], LeakEntry] = field(default_factory=dict)
+
+    @property
+    def works(self) -> bool:
+        """Whether there are enough samples to measure anything."""
+        return len(self.feeds) >= MIN_SAMPLES
+
+    def measured(
+        self, written: Sequence[Written], cuts: Sequence[CutEntry], folder: Path, progress: Progress
+    ) -> tuple[CutEntry, ...]:
+        """Return *cuts*, which describe those *written* into *folder*, with their leak figures."""
+        runner = Runner(files_in(folder).path, usable_cores())
+        told = []
+        for item, cut in zip(written, cuts, strict=True):
+            key = (item.cut.direction, item.cut.device)
+            if key not in self.known:
+                self.known[key] = self._figure(cut, folder, runner, progress)
+            told.append(replace(cut, leak=self.known[key]))
+        return tuple(told)
+
+    def _figure(self, cut: CutEntry, folder: Path, runner: Runner, progress: Progress) -> LeakEntry:
+        if cut.cloud is None or not cut.sent:
+            return LeakEntry(0.0, len(self.feeds), None)
+        unknown = LeakEntry(None, len(self.feeds), None)
+        if not self.works:
+            return unknown
+        progress(f"Measuring the leak of cut {cut.id}")
+        try:
+            crossing = _crossing(cut, self.whole, folder, runner, self.feeds)
+        except (ModelError, BundleError):  # a cut that does not work is the business of those that verify it
+            return unknown
+        if crossing is None:
+            return unknown
+        shares: dict[str, float] = {}
+        for name, one in self.hidden.items():
+            share = share_explained(crossing, one) if one is not None else None
+            if share is None:
+                return unknown
+            shares[name] = share
+        worst = max(shares, key=lambda name: shares[name])
+        return LeakEntry(shares[worst], len(self.feeds), worst)
+
+
+def leak_meter(
     found: PipelineAnalysis,
     unrolled: Unrolled,
     private: Sequence[str],
-    cuts: Sequence[CutEntry],
-    folder: Path,
     progress: Progress,
     *,
     sampled: bool,
-) -> tuple[CutEntry, ...]:
-    """Return *cuts*, whose files lie in *folder*, with their leak figures.
+) -> LeakMeter | None:
+    """Prepare to measure how much of the tensors *private* cuts give away; None if there are none.
 
     Args:
-        private: the names of the private tensors; without any, no cut has a figure.
         sampled: whether the inputs of *found* are the user's samples; random inputs tell nothing.
 
     Raises:
-        ModelError: a part cannot be run.
+        ModelError: a model cannot be run.
     """
     if not private:
-        return tuple(cuts)
+        return None
+    whole = whole_as_given(found.pipeline)
     feeds = _different(found.feeds) if sampled else ()
     if len(feeds) < MIN_SAMPLES:
-        return tuple(replace(cut, leak=_unknown(cut, len(feeds))) for cut in cuts)
+        return LeakMeter(whole, feeds, {})
     progress("Running the samples for the leak figures")
-    runner = Runner(files_in(folder).path, usable_cores())
-    whole = whole_as_given(found.pipeline)
-    hidden = {
-        name: products(values)
-        for name, values in _private_values(found, unrolled, whole, private, feeds).items()
-    }
-    told = []
-    for cut in cuts:
-        if cut.cloud is not None:
-            progress(f"Measuring the leak of cut {cut.id}")
-        crossing = _crossing(cut, whole, folder, runner, feeds)
-        shares = {
-            name: share_explained(crossing, one) if one is not None and crossing is not None else None
-            for name, one in hidden.items()
-        }
-        told.append(replace(cut, leak=_entry(cut, shares, len(feeds))))
-    return tuple(told)
-
-
-def _unknown(cut: CutEntry, samples: int) -> LeakEntry:
-    return LeakEntry(None if cut.sent and cut.cloud is not None else 0.0, samples, None)
-
-
-def _entry(cut: CutEntry, shares: Mapping[str, float | None], samples: int) -> LeakEntry:
-    """The largest of *shares*; unknown if any of them is, unless nothing crosses."""
-    known = {name: share for name, share in shares.items() if share is not None}
-    if len(known) < len(shares) or cut.cloud is None or not cut.sent:
-        return _unknown(cut, samples)
-    name = max(known, key=lambda name: known[name])
-    return LeakEntry(known[name], samples, name)
+    values = _private_values(found, unrolled, whole, private, feeds)
+    return LeakMeter(whole, feeds, {name: products(items) for name, items in values.items()})
 
 
 def _different(feeds: Sequence[Feeds]) -> tuple[Feeds, ...]:
@@ -149,8 +178,6 @@ def _crossing(
     cut: CutEntry, whole: Whole, folder: Path, runner: Runner, feeds: Sequence[Feeds]
 ) -> list[_Products] | None:
     """The `products` of each tensor that goes up; None if one of them has none."""
-    if cut.cloud is None:
-        return []
     values: list[Mapping[str, Value]] = list(feeds)
     if cut.head is not None and not cut.is_cloud_first:
         program = short_program(cut, cut.head, whole.outputs, whole.times)

@@ -21,11 +21,15 @@ class LimitOptions:
 
     Of a pipeline of several models, pins name a stage (all of its iterations), a value (whatever makes it), or
     "stage/node" of a stage that runs once; `private` names a value, or "stage/tensor".
+
+    Attributes:
+        max_leak: the largest leak figure of a cut, 0 to 1; needs samples.
     """
 
     pin_device: tuple[str, ...] = ()
     pin_cloud: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
+    max_leak: float | None = None
     max_device_weight_bytes: int | None = None
     max_device_peak_bytes: int | None = None
     max_payload_bytes: int | None = None

@@ -5,6 +5,7 @@ The costs do not depend on the network; `splitc.solve.frontier` combines them wi
 
 from dataclasses import dataclass
 
+from splitc.common.kinds import Direction
 from splitc.model.graph import Graph
 
 
@@ -28,6 +29,7 @@ class Limits:
         max_device_weight_bytes, max_device_peak_bytes: weights and peak memory of the units on the device.
         max_payload_bytes: the most bytes that the device may send.
         max_energy_j: the most energy that the device may use; needs `Costs.energy`.
+        forbidden: cuts that were tried and found wanting: the direction, and the units on the device.
     """
 
     pin_device: frozenset[int] = frozenset()
@@ -38,6 +40,7 @@ class Limits:
     max_device_peak_bytes: int | None = None
     max_payload_bytes: int | None = None
     max_energy_j: float | None = None
+    forbidden: frozenset[tuple[Direction, frozenset[int]]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

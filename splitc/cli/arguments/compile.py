@@ -43,6 +43,7 @@ class CompileArguments:
     pin_device: tuple[str, ...]
     pin_cloud: tuple[str, ...]
     private: tuple[str, ...]
+    max_leak: float | None
     max_device_weights: int | None
     max_device_memory: int | None
     max_payload: int | None
@@ -116,7 +117,16 @@ class CompileArguments:
     help="Keep this node, or the node that makes this tensor, in the cloud; repeatable.",
 )
 @click.option(
-    "--private", multiple=True, metavar="TENSOR", help="This tensor must not leave the device; repeatable."
+    "--private",
+    multiple=True,
+    metavar="TENSOR",
+    help="Neither this tensor, nor any from which it can be recovered, may leave the device; repeatable.",
+)
+@click.option(
+    "--max-leak",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="How much of a private tensor a linear decoder may rebuild from what crosses, 0 to 1; needs --samples.",
 )
 @click.option("--max-device-weights", type=BYTES, help="Maximum size of the weights on the device (10MB).")
 @click.option("--max-device-memory", type=BYTES, help="Maximum memory in use on the device (50MB).")

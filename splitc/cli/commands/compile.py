@@ -1,5 +1,7 @@
 """`splitc compile`: build a bundle, and show what is in it."""
 
+import click
+
 from splitc.cli.arguments.compile import CompileArguments
 from splitc.cli.facts.bundle import compile_facts
 from splitc.cli.show_bundle import show_compiled
@@ -7,6 +9,7 @@ from splitc.cli.terminal import print_json, results, stages
 from splitc.common.cache import Cache
 from splitc.common.kinds import Direction
 from splitc.compile.compile import CompileOptions, compile_bundle
+from splitc.compile.leak import MIN_SAMPLES
 from splitc.compile.limits import LimitOptions
 from splitc.model.analysis import AnalysisOptions
 
@@ -19,6 +22,7 @@ _DIRECTIONS: dict[str, tuple[Direction, ...]] = {
 
 def run(arguments: CompileArguments) -> None:
     """Compile a model or a pipeline, and show what was built."""
+    _check_max_leak(arguments)
     cache = Cache(None if arguments.no_cache else arguments.cache_dir)
     with stages() as progress:
         compiled = compile_bundle(arguments.model, arguments.output, _options(arguments), cache, progress)
@@ -26,6 +30,18 @@ def run(arguments: CompileArguments) -> None:
         print_json(compile_facts(compiled))
     else:
         show_compiled(compiled, results())
+
+
+def _check_max_leak(arguments: CompileArguments) -> None:
+    if arguments.max_leak is None:
+        return
+    if not arguments.private:
+        raise click.UsageError("--max-leak limits what is told of a private tensor; name one with --private")
+    if len(arguments.samples) < MIN_SAMPLES:
+        raise click.UsageError(
+            f"--max-leak needs at least {MIN_SAMPLES} samples to measure what is told of a private tensor; "
+            "give them with --samples"
+        )
 
 
 def _options(arguments: CompileArguments) -> CompileOptions:
@@ -45,6 +61,7 @@ def _options(arguments: CompileArguments) -> CompileOptions:
             pin_device=arguments.pin_device,
             pin_cloud=arguments.pin_cloud,
             private=arguments.private,
+            max_leak=arguments.max_leak,
             max_device_weight_bytes=arguments.max_device_weights,
             max_device_peak_bytes=arguments.max_device_memory,
             max_payload_bytes=arguments.max_payload,
