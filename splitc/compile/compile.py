@@ -1,11 +1,13 @@
 """From a model or a pipeline to a verified bundle: the stages in order, one function each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from splitc.bundle.folder import file_entry, write_manifest
-from splitc.bundle.manifest import CutEntry, Manifest
-from splitc.bundle.staging import ARTIFACTS, new_folder
+from splitc.bundle.manifest import CutEntry, FileEntry, Manifest
+from splitc.bundle.staging import new_folder
 from splitc.common.cache import Cache
 from splitc.common.errors import TargetError
 from splitc.common.kinds import Direction
@@ -15,10 +17,10 @@ from splitc.compile.emit import Written, emit
 from splitc.compile.leak_trial import leak_meter, leak_notes
 from splitc.compile.limits import LimitOptions, read_limits
 from splitc.compile.max_leak import Forbidden, solve_within_leak
-from splitc.compile.pipeline.analyse import analyse_pipeline
-from splitc.compile.pipeline.load import files_of, load_pipeline
+from splitc.compile.pipeline.analyse import PipelineAnalysis, analyse_pipeline
+from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.stages import Pipeline
-from splitc.compile.pipeline.times import pipeline_times
+from splitc.compile.pipeline.times import PipelineTimes, pipeline_times
 from splitc.compile.pipeline.unroll import unroll
 from splitc.compile.pipeline.unrolled import Unrolled, ends
 from splitc.compile.private import recoverable_note
@@ -28,7 +30,7 @@ from splitc.model.analysis import AnalysisOptions, Progress
 from splitc.profile.document import UnitTimes
 from splitc.profile.targets.description import Network, Target, load_network, load_target
 from splitc.profile.unit_times import caveats
-from splitc.solve.costs import Box, Costs, Energy
+from splitc.solve.costs import Box, Costs, Energy, Limits
 from splitc.solve.cuts import CutSet
 from splitc.solve.handovers import with_handovers
 from splitc.solve.solve import solve
@@ -109,36 +111,22 @@ def compile_bundle(
         progress("Solving")
         box = box_for(networks if options.networks else (), device.whole)
         costs = costs_of(unrolled, device.whole, cloud.whole, energy)
-        max_cuts, regret = options.max_cuts, options.regret
-
-        def solved(forbidden: Forbidden) -> CutSet:
-            given = replace(limits, forbidden=forbidden)
-            cut_set = solve(costs, box, given, directions=directions, max_cuts=max_cuts, regret=regret)
-            return with_handovers(
-                cut_set, ends(unrolled), costs, given, directions=directions, max_cuts=max_cuts
-            )
-
-        def write(cut_set: CutSet, place: Path) -> tuple[tuple[Written, ...], tuple[CutEntry, ...]]:
-            written = emit(found, unrolled, cut_set, place).cuts
-            return written, cut_entries(found, unrolled, written, device, cloud)
-
-        private, sampled = options.limits.private, bool(options.analysis.samples)
-        meter = leak_meter(found, unrolled, private, progress, sampled=sampled)
-        most, left_out = options.limits.max_leak, tuple[str, ...]()
-        if meter is not None and most is not None:
-            space = make_space(unrolled.graph, box, directions)
-            cut_set, left_out = solve_within_leak(most, meter, solved, write, space, scratch, progress)
-        else:
-            cut_set = solved(frozenset())
+        meter = leak_meter(
+            found, unrolled, options.limits.private, progress, sampled=bool(options.analysis.samples)
+        )
+        solved = partial(_solved, costs, box, limits, ends(unrolled), directions, options)
+        write = partial(_write, found, unrolled, device, cloud)
+        space = make_space(unrolled.graph, box, directions)
+        cut_set, left_out = solve_within_leak(
+            options.limits.max_leak, meter, solved, write, space, scratch, progress
+        )
         progress("Writing heads and tails")
-        emitted = emit(found, unrolled, cut_set, staging)
-        cuts = cut_entries(found, unrolled, emitted.cuts, device, cloud)
-        if meter is not None:
-            cuts = meter.measured(emitted.cuts, cuts, staging, progress)
+        written, files, cuts = write(cut_set, staging)
+        cuts = meter.measured(written, cuts, staging, progress)
         notes = (
             *caveats((device_target, device.whole), (cloud_target, cloud.whole)),
             *found.notes,
-            *recoverable_note(unrolled, private, limits.recoverable),
+            *recoverable_note(unrolled, options.limits.private, limits.recoverable),
             *leak_notes(cuts),
             *left_out,
             *input_conversions(found, unrolled, cut_set.cuts),
@@ -166,6 +154,32 @@ def _other_files(options: CompileOptions) -> tuple[Path, ...]:
         *options.cloud_profiles,
         *(Path(name) for name in described if Path(name).is_file()),
     )
+def _solved(
+    costs: Costs,
+    box: Box,
+    limits: Limits,
+    handovers: Sequence[int],
+    directions: tuple[Direction, ...],
+    options: CompileOptions,
+    forbidden: Forbidden,
+) -> CutSet:
+    """The cuts to ship, none of them *forbidden*."""
+    given, most = replace(limits, forbidden=forbidden), options.max_cuts
+    cut_set = solve(costs, box, given, directions=directions, max_cuts=most, regret=options.regret)
+    return with_handovers(cut_set, handovers, costs, given, directions=directions, max_cuts=most)
+
+
+def _write(
+    found: PipelineAnalysis,
+    unrolled: Unrolled,
+    device: PipelineTimes,
+    cloud: PipelineTimes,
+    cut_set: CutSet,
+    folder: Path,
+) -> tuple[tuple[Written, ...], tuple[FileEntry, ...], tuple[CutEntry, ...]]:
+    """Write the cuts into *folder*, and describe them."""
+    written, files = emit(found, unrolled, cut_set, folder)
+    return written, files, cut_entries(found, unrolled, written, device, cloud)
 
 
 def _directions(pipeline: Pipeline) -> tuple[Direction, ...]:

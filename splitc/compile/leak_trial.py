@@ -49,11 +49,13 @@ class LeakMeter:
 
     Attributes:
         feeds: the user's samples, each once.
+        private: whether there are private tensors; else cuts have no figure.
         hidden: the `products` of each private tensor, if there are enough samples.
         known: the figures so far, by direction and the units on the device.
     """
 
     whole: Whole
+    private: bool
     feeds: tuple[Feeds, ...]
     hidden: Mapping[str, _Products | None]
     known: dict[tuple[Direction, frozenset[int]], LeakEntry] = field(default_factory=dict)
@@ -67,6 +69,8 @@ class LeakMeter:
         self, written: Sequence[Written], cuts: Sequence[CutEntry], folder: Path, progress: Progress
     ) -> tuple[CutEntry, ...]:
         """Return *cuts*, which describe those *written* into *folder*, with their leak figures."""
+        if not self.private:
+            return tuple(cuts)
         runner = Runner(files_in(folder).path, usable_cores())
         told = []
         for item, cut in zip(written, cuts, strict=True):
@@ -106,8 +110,8 @@ def leak_meter(
     progress: Progress,
     *,
     sampled: bool,
-) -> LeakMeter | None:
-    """Prepare to measure how much of the tensors *private* cuts give away; None if there are none.
+) -> LeakMeter:
+    """Prepare to measure how much of the tensors *private* cuts give away.
 
     Args:
         sampled: whether the inputs of *found* are the user's samples; random inputs tell nothing.
@@ -115,15 +119,13 @@ def leak_meter(
     Raises:
         ModelError: a model cannot be run.
     """
-    if not private:
-        return None
     whole = whole_as_given(found.pipeline)
-    feeds = _different(found.feeds) if sampled else ()
+    feeds = _different(found.feeds) if sampled and private else ()
     if len(feeds) < MIN_SAMPLES:
-        return LeakMeter(whole, feeds, {})
+        return LeakMeter(whole, bool(private), feeds, {})
     progress("Running the samples for the leak figures")
     values = _private_values(found, unrolled, whole, private, feeds)
-    return LeakMeter(whole, feeds, {name: products(items) for name, items in values.items()})
+    return LeakMeter(whole, bool(private), feeds, {name: products(items) for name, items in values.items()})
 
 
 def _different(feeds: Sequence[Feeds]) -> tuple[Feeds, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from splitc.bundle.manifest import CutEntry, LeakEntry
+from splitc.bundle.manifest import CutEntry, FileEntry, LeakEntry
 from splitc.common.errors import NoFeasibleCut
 from splitc.common.kinds import Direction
 from splitc.compile.emit import Written
@@ -23,32 +23,35 @@ _NAMED = 6
 
 
 def solve_within_leak(
-    most: float,
+    most: float | None,
     meter: LeakMeter,
     solved: Callable[[Forbidden], CutSet],
-    written: Callable[[CutSet, Path], tuple[tuple[Written, ...], tuple[CutEntry, ...]]],
+    write: Callable[[CutSet, Path], tuple[tuple[Written, ...], tuple[FileEntry, ...], tuple[CutEntry, ...]]],
     space: Space,
     scratch: Path,
     progress: Progress,
 ) -> tuple[CutSet, tuple[str, ...]]:
-    """Return cuts with a leak figure of at most *most*, and notes on those that were left out.
+    """Return cuts with a leak figure of at most *most* (None: of any), and notes on those that were left out.
 
     Cuts are solved, measured, and solved again without those that leak more, or whose figure is unknown. After a few
     rounds such cuts are left out without a replacement.
 
     Args:
         solved: solves without the forbidden cuts.
-        written: writes and describes cuts in a folder.
+        write: writes and describes cuts in a folder.
 
     Raises:
         NoFeasibleCut: every cut leaks more.
     """
+    if most is None or not meter.private:
+        return solved(frozenset()), ()
     excluded: dict[tuple[Direction, frozenset[int]], tuple[str, LeakEntry]] = {}
     cut_set, kept = solved(frozenset()), tuple[Cut, ...]()
     for number in range(_ROUNDS):
         folder = scratch / f"leak-{number}"
         folder.mkdir()
-        entries = meter.measured(*written(cut_set, folder), folder, progress)
+        written, _, described = write(cut_set, folder)
+        entries = meter.measured(written, described, folder, progress)
         shutil.rmtree(folder)
         kept = tuple(cut for cut, entry in zip(cut_set.cuts, entries, strict=True) if _within(most, entry))
         if len(kept) == len(entries):
