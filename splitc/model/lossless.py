@@ -69,6 +69,7 @@ _COMBINED: Mapping[str, tuple[int, ...] | None] = {
     "SkipLayerNormalization": (0, 1),
     "SkipSimplifiedLayerNormalization": (0, 1),
 }
+_COMPARISONS = frozenset("Equal Greater GreaterOrEqual Less LessOrEqual".split())
 # Their bodies take the inputs of the node, in order; those of an If capture what they read.
 _FED = frozenset({"Loop", "Scan", "SequenceMap"})
 
@@ -78,7 +79,7 @@ class _ModelScope:
     """What is the same at every depth of a model.
 
     Attributes:
-        counts: the number of elements of top-level values, where it is known.
+        counts: the number of elements of top-level values and weights, where it is known.
     """
 
     functions: Mapping[ir.OperatorIdentifier, ir.Function]
@@ -134,10 +135,12 @@ def lossless_paths(model: Model, found: Sources, sizes: Mapping[str, Size]) -> L
     values = {value.name: value for value in tops if value.name}
     sized = ((value, sizes[name].sized) for name, value in values.items() if name in sizes)
     counts = {value: int(np.prod(shape, dtype=np.int64)) for value, shape in sized if shape is not None}
+    weights = graph.initializers.values()
+    counts |= {value: value.const_value.size for value in weights if value.const_value is not None}
     constants = {
         value for number, node in enumerate(found.nodes) if number in found.constant for value in node.outputs
     }
-    fixed = {*graph.initializers.values(), *constants}
+    fixed = {*weights, *constants}
     _add_fixed(found.nodes, fixed)
     return LosslessPaths(found.nodes, values, frozenset(fixed), _ModelScope(model.ir.functions, counts))
 
@@ -187,13 +190,15 @@ def _keeps(
         return not known.isdisjoint(_at(inputs, _PIECES[kind]))
     if kind in _COMBINED:
         return _combines(_at(inputs, _COMBINED[kind]), known, fixed, scope)
+    if (
+        kind in _COMPARISONS
+    ):  # with one value hardly anything is told, with a row of them (as in a one-hot code) all
+        others = [value for value in _at(inputs, None) if value not in known]
+        return all(value in fixed and scope.counts.get(value, 0) > 1 for value in others)
     if kind == "Gather" and inputs[0] in fixed:  # a table: equal rows aside, a row tells its index
         return inputs[1] in known
-    if kind == "Conv":
-        return inputs[0] in known and _scales(node)
-    if kind == "Einsum":
-        return inputs[0] in known and _permutes(node)
-    return kind in _FIRST and inputs[0] in known
+    keeps = _scales(node) if kind == "Conv" else _permutes(node) if kind == "Einsum" else kind in _FIRST
+    return keeps and inputs[0] in known
 
 
 def _at(inputs: Iterable[ir.Value | None], positions: tuple[int, ...] | None) -> list[ir.Value]:

@@ -233,7 +233,31 @@ def embedded() -> ModelProto:
     return model(nodes, [ids], [floats("y", 3, WIDTH)], weights)
 
 
+def one_hot() -> ModelProto:
+    """Token numbers are compared with all numbers there are, and with one number."""
+    nodes = [
+        op("Unsqueeze", "ids last", "column"),
+        op("Equal", "column numbers", "told"),
+        op("Cast", "told", "code", to=TensorProto.FLOAT),
+        op("MatMul", "code table", "a"),
+        op("Equal", "column first", "padded"),
+        op("Cast", "padded", "mask", to=TensorProto.FLOAT),
+        op("Mul", "a mask", "b"),
+        *dense("b", "y"),
+    ]
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [3])
+    weights = [
+        weight("table", 50, WIDTH),
+        value("numbers", np.arange(50), "int64"),
+        value("last", [1], "int64"),
+        value("first", 0, "int64"),
+        *dense_weights("y"),
+    ]
+    return model(nodes, [ids], [floats("y", 3, WIDTH)], weights)
+
+
 CASES = {
+    "one-hot": (one_hot, "ids", {"ids", "column", "told", "code"}),
     "concat": (concatenated, "image", {"image", "t"}),
     "split": (divided, "image", {"image", "upper", "lower", "l", "t"}),
     "standardised": (standardised, "image", {"image", "centred", "t"}),
