@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from splitc.bundle.manifest import Manifest
+from splitc.bundle.manifest import LeakEntry, Manifest
 from splitc.cli.facts.bundle import bundle_facts
 from splitc.cli.show_bundle import show_compiled
 from splitc.common.formatting import format_seconds_range
@@ -120,3 +120,32 @@ def test_tables_fit_into_a_terminal(width: int) -> None:
     assert max(map(len, out.splitlines())) <= width
     for word in ("kind", "error", "best cut", "all-tail", "cloud-first", "888 MB", "111 to 148 s", "1e-07"):
         assert word in out
+
+
+LEAKS = (
+    LeakEntry(0.0, 12, None),
+    LeakEntry(0.523, 12, "image"),
+    LeakEntry(None, 12, None),
+)
+
+
+def test_the_leak_of_each_cut_is_in_the_table() -> None:
+    cuts = [replace(cut, leak=leak) for cut, leak in zip(manifests.CUTS, LEAKS, strict=True)]
+    lines = shown(manifests.manifest(cuts))
+    assert [lines[cut.id].split()[-1] for cut in cuts] == ["%", "%", "unknown"]
+    assert " 0 %" in lines["c0"]
+    assert " 52 %" in lines["c1"]
+    assert "the variance of 'image'" in lines["Leak:"]
+    assert "a lower bound on what an attacker gets" in " ".join(printed(manifests.manifest(cuts)).split())
+
+
+def test_without_private_tensors_there_is_no_word_of_a_leak() -> None:
+    assert "leak" not in printed(manifests.manifest()).lower()
+
+
+def test_the_table_with_leaks_fits_into_80_columns() -> None:
+    cuts = [replace(cut, leak=leak) for cut, leak in zip(manifests.CUTS, LEAKS, strict=True)]
+    lines = printed(manifests.manifest(cuts), width=80).splitlines()
+    start = next(number for number, line in enumerate(lines) if "leak" in line)
+    assert all(len(line) <= 80 for line in lines[start : start + 8])
+    assert "…" not in "".join(lines[start : start + 8])

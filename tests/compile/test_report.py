@@ -14,6 +14,7 @@ from splitc.bundle.manifest import (
     CheckEntry,
     CutEntry,
     FileEntry,
+    LeakEntry,
     Manifest,
     ModelEntry,
     PartEntry,
@@ -411,3 +412,17 @@ def test_a_stage_that_is_cut_inside_is_told_as_two_halves() -> None:
 def test_whoever_begins_comes_first() -> None:
     assert list(sides(manifests.staged("c1", first=3, times=8))) == ["device", "cloud"]
     assert sides(manifests.cut("c1", head_s=0.1, tail_s=0.1)) == {}
+
+
+def test_leaks_of_private_tensors() -> None:
+    leaks = (LeakEntry(0.0, 12, None), LeakEntry(0.523, 12, "<image>"), LeakEntry(None, 12, None))
+    cuts = [replace(cut, leak=leak) for cut, leak in zip(manifests.CUTS, leaks, strict=True)]
+    text = Page(render(manifests.manifest(cuts), (), ())).text
+    assert "Leak Error" in text
+    assert " 52 % " in text
+    assert " unknown " in text
+    assert "Leak: the share of the variance of '<image>' that a linear decoder rebuilds" in text
+    assert "on 12 samples that it was not fitted to; a lower bound on what an attacker gets." in text
+    unknown = [replace(cut, leak=LeakEntry(None, 0, None)) for cut in manifests.CUTS]
+    assert "the notes say why it is unknown" in Page(render(manifests.manifest(unknown), (), ())).text
+    assert "Leak" not in Page(render(manifests.manifest(), (), ())).text
