@@ -127,7 +127,7 @@ def compile_bundle(
             *caveats((device_target, device.whole), (cloud_target, cloud.whole)),
             *found.notes,
             *recoverable_note(unrolled, options.limits.private, limits.recoverable),
-            *leak_notes(cuts),
+            *leak_notes(cuts, runs=bool(found.feeds)),
             *left_out,
             *input_conversions(found, unrolled, cut_set.cuts),
         )

@@ -28,13 +28,19 @@ from splitc.model.sizes import session_with_outputs
 _Products = NDArray[np.float64]
 
 
-def leak_notes(cuts: Sequence[CutEntry]) -> tuple[str, ...]:
-    """Say that figures of *cuts* are unknown, and why; nothing if none is."""
+def leak_notes(cuts: Sequence[CutEntry], *, runs: bool) -> tuple[str, ...]:
+    """Say that figures of *cuts* are unknown, and why; nothing if none is.
+
+    Args:
+        runs: whether the models could be run here.
+    """
     unknown = [cut for cut in cuts if cut.leak is not None and cut.leak.share is None]
     if not unknown:
         return ()
     fault = (
-        f"give at least {MIN_SAMPLES} different samples with --samples"
+        "too little memory to run the samples"
+        if not runs
+        else f"give at least {MIN_SAMPLES} different samples with --samples"
         if all(cut.leak is not None and cut.leak.samples < MIN_SAMPLES for cut in unknown)
         else "all samples have the same private value, or values differ in size"
     )

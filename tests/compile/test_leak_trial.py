@@ -115,3 +115,12 @@ def test_the_stages_of_a_pipeline(tmp_path: Path) -> None:
         assert cut.leak is not None
         assert cut.leak.share is not None
         assert cut.leak.samples == 12
+
+
+def test_too_little_memory_is_no_lack_of_samples(tmp_path: Path) -> None:
+    path = write_stages(tmp_path / "source")
+    samples = write_samples(tmp_path, 12, (WIDTH, WIDTH), "image")
+    limits = LimitOptions(private=("image",))
+    made = compiled(path, tmp_path / "bundle", samples=samples, limits=limits, build_memory_bytes=1)
+    (note,) = (note for note in made.manifest.notes if "rebuilt" in note)
+    assert note.endswith("is unknown: too little memory to run the samples")
