@@ -12,6 +12,7 @@ from splitc.bundle.weights import weight_pool
 from splitc.common.kinds import Direction
 from splitc.common.values import Feeds
 from splitc.compile.describe import boundary_entry, downloads, tensor_entry, uploads
+from splitc.compile.judgement import Allowed
 from splitc.compile.parts import Emitter, head_part, prepare, tail_part, write_part
 from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.verify import Reference, Runner, reference, tolerance, verify_cuts
@@ -196,4 +197,4 @@ def whole(made: Split, *feeds: Feeds) -> Reference | None:
     ]
     dtypes = {size.dtype for size in made.emitter.sizes.values()}
     allowed = tolerance(dtypes, [node.op_type for node in made.model.ir.graph])
-    return reference(whole_as_given(load_pipeline(made.original.path)), given, allowed, 1)
+    return reference(whole_as_given(load_pipeline(made.original.path)), given, Allowed(allowed), 1)

@@ -218,7 +218,14 @@ def part_files(part: PartEntry) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CheckEntry:
-    """How the composed pair differed from the whole model; `max_rel` is relative to output scale."""
+    """How the composed pair differed from the whole model.
+
+    Attributes:
+        seeds: how many sets of inputs it ran on.
+        max_abs: the largest difference of any output; of integers, in steps.
+        max_rel: the largest difference of floats, relative to the largest value of their output.
+        tolerance: the largest `max_rel` that was allowed for any output.
+    """
 
     seeds: Count
     max_abs: Amount

@@ -5,6 +5,7 @@ import ctypes
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -29,10 +30,11 @@ _ADVICE = {
 _OUTPUT_TYPES: "WeakKeyDictionary[onnxruntime.InferenceSession, dict[str, str]]" = WeakKeyDictionary()
 RUNTIME_VERSION: str = onnxruntime.__version__
 
-# How far ONNX Runtime may rewrite a model.
-UNCHANGED = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-PORTABLE = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-FASTEST = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+Level: TypeAlias = onnxruntime.GraphOptimizationLevel
+"""How far ONNX Runtime may rewrite a model."""
+UNCHANGED = Level.ORT_DISABLE_ALL
+PORTABLE = Level.ORT_ENABLE_EXTENDED
+FASTEST = Level.ORT_ENABLE_ALL
 # On x86 this replaces every int8 tensor with a uint8 tensor of another name, also at level PORTABLE.
 _MACHINE_SPECIFIC = ["QDQS8ToU8Transformer"]
 
@@ -48,7 +50,7 @@ def session(
     threads: int = 0,
     external_folder: Path | None = None,
     optimized_path: Path | None = None,
-    level: onnxruntime.GraphOptimizationLevel = FASTEST,
+    level: Level = FASTEST,
 ) -> onnxruntime.InferenceSession:
     """Open *model* (a path, or its bytes with the folder of its external data) on the CPU.
 

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -124,51 +124,108 @@ def value_bytes(value: Value) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The difference between a value and the wanted one; infinite if shapes, NaNs or exact values differ."""
+    """The difference between a value and the wanted one.
+
+    Attributes:
+        max_abs: the largest one; of integers and booleans, in steps. Infinite where it is not a number.
+        max_rel: the same relative to the largest magnitude that is wanted; infinite for what must be equal and is not:
+            types, shapes, the places of NaN and infinity, and all elements that are not floats.
+        values, differing: how many elements were compared, and how many of them are not equal.
+        misplaced: how many are NaN or infinite where the wanted ones are not, or the other way round.
+        largest: the largest finite magnitude that is wanted.
+        unlike: what is wrong with the type or the shape, as the end of a sentence; empty if nothing is.
+        is_resized: whether only the lengths of the axes are wrong.
+    """
 
     max_abs: float
     max_rel: float
+    values: int = field(default=0, compare=False)
+    differing: int = field(default=0, compare=False)
+    misplaced: int = field(default=0, compare=False)
+    largest: float = field(default=0.0, compare=False)
+    unlike: str = field(default="", compare=False)
+    is_resized: bool = field(default=False, compare=False)
 
     def __or__(self, other: "Difference") -> "Difference":
-        return Difference(max(self.max_abs, other.max_abs), max(self.max_rel, other.max_rel))
+        return Difference(
+            max(self.max_abs, other.max_abs),
+            max(self.max_rel, other.max_rel),
+            self.values + other.values,
+            self.differing + other.differing,
+            self.misplaced + other.misplaced,
+            max(self.largest, other.largest),
+            self.unlike or other.unlike,
+            (self.is_resized or not self.unlike) and (other.is_resized or not other.unlike)
+            if self.unlike or other.unlike
+            else False,
+        )
+
+    @property
+    def is_countable(self) -> bool:
+        """Whether it is a difference of single elements that are not floats."""
+        return math.isinf(self.max_rel) and not self.unlike and not self.misplaced
 
 
 SAME = Difference(0.0, 0.0)
-_WRONG = Difference(math.inf, math.inf)
 
 
 def difference(got: Value, want: Value) -> Difference:
     """Largest absolute difference, and the same relative to the largest magnitude in *want*.
 
-    Integers, booleans and strings must be equal; NaN and infinities must be at the same places.
+    NaN and infinities that are at the same places are equal.
     """
     if isinstance(want, list | tuple):
-        if not isinstance(got, list | tuple) or len(got) != len(want):
-            return _WRONG
+        if not isinstance(got, list | tuple):
+            return _unlike("is not a sequence")
+        if len(got) != len(want):
+            return _unlike(f"is a sequence of {len(got)}, not of {len(want)}", is_resized=True)
         worst = SAME
         for one, other in zip(got, want, strict=True):
             worst = worst | difference(one, other)
         return worst
     if isinstance(want, dict):
         if not isinstance(got, dict) or got.keys() != want.keys():
-            return _WRONG
+            return _unlike("is not a map with the same keys")
         return difference([got[key] for key in want], list(want.values()))
     return _array_difference(np.asarray(got), np.asarray(want))
 
 
+def _unlike(words: str, *, is_resized: bool = False) -> Difference:
+    return Difference(math.inf, math.inf, unlike=words, is_resized=is_resized)
+
+
 def _array_difference(got: Array, want: Array) -> Difference:
-    if got.shape != want.shape or got.dtype != want.dtype:
-        return _WRONG
+    if got.dtype != want.dtype:
+        return _unlike(f"is of the type {got.dtype.name}, not {want.dtype.name}")
+    if got.shape != want.shape:
+        words = f"has the shape {got.shape}, not {want.shape}"
+        return _unlike(words, is_resized=got.ndim == want.ndim)
     if want.dtype.kind in "iubOUS":
-        return SAME if np.array_equal(got, want) else _WRONG
+        return _exact_difference(got, want)
     left, right = got.astype(np.float64), want.astype(np.float64)
     finite = np.isfinite(right)
-    if (
-        not np.array_equal(left[~finite], right[~finite], equal_nan=True)
-        or not np.isfinite(left[finite]).all()
-    ):
-        return _WRONG
     largest = float(np.abs(right[finite]).max(initial=0.0))
+    equal = (left == right) | (np.isnan(left) & np.isnan(right))
+    differing = int(equal.size - np.count_nonzero(equal))
+    misplaced = int(np.count_nonzero(~equal & ~(finite & np.isfinite(left))))
+    if misplaced:
+        return Difference(math.inf, math.inf, want.size, differing, misplaced, largest)
     error = float(np.abs(left[finite] - right[finite]).max(initial=0.0))
     # An output that is zero everywhere has no scale, so the absolute error is used.
-    return Difference(error, error / largest if largest > 0 else error)
+    relative = error / largest if largest > 0 else error
+    return Difference(error, relative, want.size, differing, largest=largest)
+
+
+def _exact_difference(got: Array, want: Array) -> Difference:
+    """The difference of integers, booleans or strings."""
+    differing = int(np.count_nonzero(got != want))
+    if want.dtype.kind in "OUS":
+        found = Difference(math.inf, math.inf, want.size, differing)
+        return found if differing else Difference(0.0, 0.0, want.size)
+    right = want.astype(np.float64)
+    largest = float(np.abs(right).max(initial=0.0))
+    if not differing:
+        return Difference(0.0, 0.0, want.size, largest=largest)
+    # Large integers that differ may be the same float.
+    steps = max(float(np.abs(got.astype(np.float64) - right).max()), 1.0)
+    return Difference(steps, math.inf, want.size, differing, largest=largest)

@@ -8,6 +8,8 @@ from splitc.bundle.manifest import CheckEntry, Manifest
 from splitc.common.errors import BundleError, VerifyError
 from splitc.common.memory import memory_shortage
 from splitc.common.values import Feeds, Input
+from splitc.compile import judgement
+from splitc.compile.judgement import Allowed
 from splitc.compile.pipeline.analyse import LARGE_BYTES
 from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.spec import DESCRIPTION
@@ -69,12 +71,15 @@ def check_bundle(
     feeds = inputs_to_check(bundle.manifest, samples)
     if len(whole.models) > 1 and sum(file.bytes for file in bundle.manifest.files) > LARGE_BYTES:
         feeds = feeds if samples else feeds[:1]
-    against = reference(whole, feeds, _tolerance(bundle, whole), threads=0)
+    against = reference(whole, feeds, Allowed(_tolerance(bundle, whole)), threads=0)
     if against is None:
         raise VerifyError(f"{name} gives another result each time it runs, so nothing can be compared")
     files = files_of(bundle)
-    verified = verify_cuts(bundle.manifest.cuts, files, against, Runner(files.path, threads=0), progress)
-    return Checked(name, tuple((item.cut.id, item.check) for item in verified), whole.notes())
+    verified = tuple(
+        verify_cuts(bundle.manifest.cuts, files, against, Runner(files.path, threads=0), progress)
+    )
+    notes = judgement.notes((item.cut.id, item.unusual) for item in verified)
+    return Checked(name, tuple((item.cut.id, item.check) for item in verified), (*whole.notes(), *notes))
 
 
 def inputs_to_check(manifest: Manifest, samples: tuple[Path, ...]) -> tuple[Feeds, ...]:
@@ -94,7 +99,7 @@ def _tolerance(bundle: Bundle, whole: Whole) -> float:
     """The tolerance that *bundle* was compiled with; that of the models of *whole*, if no cut was verified then."""
     recorded = [cut.check.tolerance for cut in bundle.manifest.cuts if cut.check is not None]
     if recorded:
-        return max(recorded)
+        return min(recorded)  # where rounding explained more, it may have to explain it again
     loaded = [load(path) for path in whole.models]
     return tolerance(
         (info.dtype for model in loaded for info in model.infos.values()),

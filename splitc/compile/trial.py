@@ -7,7 +7,9 @@ from pathlib import Path
 from splitc.bundle.manifest import CutEntry
 from splitc.common.cache import Cache
 from splitc.common.ort import usable_cores
+from splitc.compile import judgement
 from splitc.compile.emit import Written
+from splitc.compile.judgement import Allowed
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.unrolled import Unrolled
 from splitc.compile.timings import PartTimer
@@ -39,13 +41,13 @@ def try_cuts(
     noun = found.pipeline.noun
     progress(f"Running the whole {noun}")
     threads = next((side.threads for side in (cloud, device) if side.here), usable_cores())
-    against = reference(whole_as_given(found.pipeline), found.feeds, _tolerance(found), threads)
+    against = reference(whole_as_given(found.pipeline), found.feeds, _allowed(found), threads)
     if against is None:
         return tuple(cuts), (f"cuts were not verified: the {noun} gives another result each time it runs",)
     files = files_in(folder)
     runner = Runner(files.path, threads)
     timer = PartTimer(cache, runner, is_device_here=device.here, is_cloud_here=cloud.here)
-    tried = []
+    tried, unusual = [], []
     for item, verified in zip(written, verify_cuts(cuts, files, against, runner, progress), strict=True):
         cut = replace(verified.cut, check=verified.check)
         if device.here or cloud.here:
@@ -58,13 +60,16 @@ def try_cuts(
             )
             cut = timer.timed(cut, verified.calls, key)
         tried.append(cut)
-    return tuple(tried), against.whole.notes()
+        unusual.append((cut.id, verified.unusual))
+    return tuple(tried), (*against.whole.notes(), *judgement.notes(unusual))
 
 
-def _tolerance(found: PipelineAnalysis) -> float:
-    return tolerance(
-        (size.dtype for analysis in found.analyses for size in analysis.sizes.values()),
-        (node.op_type for analysis in found.analyses for node in analysis.sources.nodes),
+def _allowed(found: PipelineAnalysis) -> Allowed:
+    return Allowed(
+        tolerance(
+            (size.dtype for analysis in found.analyses for size in analysis.sizes.values()),
+            (node.op_type for analysis in found.analyses for node in analysis.sources.nodes),
+        )
     )
 
 

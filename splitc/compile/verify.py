@@ -1,6 +1,7 @@
 """Run every cut, head then tail, by the interpreter that apps and servers use, and compare it with the whole."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from splitc.bundle.program import Call, Program, ReadArray, run_program
 from splitc.common import ort
 from splitc.common.errors import BundleError, ModelError, VerifyError
 from splitc.common.values import SAME, Difference, Feeds, Value, difference
+from splitc.compile.judgement import Allowed, Evidence, Judged, in_words, judge
 from splitc.compile.whole import Files, Whole, short_program
 from splitc.model.analysis import Progress
 
@@ -29,21 +31,36 @@ Values = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the whole makes of each set of inputs, and how far a cut may be off: see `tolerance`."""
+    """What the whole makes of each set of inputs, how far a cut may be off, and what explains that one is further off."""
 
     whole: Whole
     feeds: tuple[Feeds, ...]
     wanted: tuple[Values, ...]
-    tolerance: float
+    allowed: Allowed
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedCut:
-    """A cut that agrees with the whole, and the first call of each of its files, with which they can be timed."""
+    """A cut that agrees with the whole.
+
+    Attributes:
+        calls: the first call of each of its files, with which they can be timed.
+        unusual: the outputs that differ by more than the types explain, by name.
+    """
 
     cut: CutEntry
     check: CheckEntry
     calls: tuple[Call, ...]
+    unusual: Mapping[str, Judged]
+
+
+@dataclass(frozen=True, slots=True)
+class WrongCut:
+    """A cut that does not agree with the whole, and why: what comes after its name in a sentence."""
+
+    cut: CutEntry
+    why: str
 
 
 def tolerance(dtypes: Iterable[str | None], operators: Iterable[str] = ()) -> float:
@@ -55,10 +72,11 @@ def tolerance(dtypes: Iterable[str | None], operators: Iterable[str] = ()) -> fl
     return max(floats, _QUANTIZED_TOLERANCE) if _QUANTIZERS.intersection(operators) else floats
 
 
-def reference(whole: Whole, feeds: Sequence[Feeds], allowed: float, threads: int) -> Reference | None:
+def reference(whole: Whole, feeds: Sequence[Feeds], allowed: Allowed, threads: int) -> Reference | None:
     """Run *whole* on each of *feeds*; None if it gives another result each time, so nothing can be compared.
 
-    *allowed* is the tolerance of every comparison with it.
+    Args:
+        allowed: by every comparison with it.
 
     Raises:
         ModelError: a model cannot be run on what it is given.
@@ -71,60 +89,85 @@ def reference(whole: Whole, feeds: Sequence[Feeds], allowed: float, threads: int
     again = run_program(whole.program, feeds[0], runner, whole.files.array)
     if any(difference(again[name], wanted[0][name]).max_rel > _REPEATABLE for name in again):
         return None
-    return Reference(whole, tuple(feeds), wanted, allowed)
+
+    def plain() -> tuple[Values, ...]:
+        runner = Runner(whole.files.path, threads, level=ort.UNCHANGED)
+        return tuple(run_program(whole.program, values, runner, whole.files.array) for values in feeds)
+
+    return Reference(whole, tuple(feeds), wanted, allowed, Evidence(whole, wanted, plain))
 
 
 def verify_cuts(
     cuts: Sequence[CutEntry], files: Files, against: Reference, runner: "Runner", progress: Progress
 ) -> Iterator[VerifiedCut]:
+    """Do the same as `tried_cuts`, up to the first cut that is wrong.
+
+    Raises:
+        VerifyError: a cut does not work, or does not compute what the whole does; names the cut and the output.
+    """
+    for found in tried_cuts(cuts, files, against, runner, progress):
+        if isinstance(found, WrongCut):
+            raise VerifyError(f"cut {found.cut.id}{found.why}")
+        yield found
+
+
+def tried_cuts(
+    cuts: Sequence[CutEntry], files: Files, against: Reference, runner: "Runner", progress: Progress
+) -> Iterator[VerifiedCut | WrongCut]:
     """Run one of *cuts* after the other on every set of inputs of *against*, and compare all outputs.
 
     Args:
         files: those that the cuts name.
         runner: runs them; the sessions of a cut stay open until the next one is asked for.
-
-    Raises:
-        VerifyError: a cut does not work, or does not compute what the whole does; names the cut and the output.
     """
     uses = Counter(file for cut in cuts for file in _files(cut))
     runner.shared.update(file for file, count in uses.items() if count > 1)
     for number, cut in enumerate(cuts, start=1):
         progress(f"Verifying cut {cut.id}, {number} of {len(cuts)}")
-        composed = _Composed(cut, against.whole, files.array)
-        worst, calls = SAME, dict[str, Call]()
-
-        def run(call: Call, calls: dict[str, Call] = calls) -> Values:
-            calls.setdefault(call.file, call)
-            return runner(call)
-
         try:
-            for values, want in zip(against.feeds, against.wanted, strict=True):
-                worst = worst | compare(cut.id, composed.run(values, run), want, against.tolerance)
+            yield _tried(cut, files, against, runner)
         except (ModelError, BundleError) as error:
-            raise VerifyError(f"cut {cut.id} does not work: {error}") from error
-        check = CheckEntry(len(against.feeds), worst.max_abs, worst.max_rel, against.tolerance)
-        yield VerifiedCut(cut, check, tuple(calls.values()))
+            yield WrongCut(cut, f" does not work: {error}")
         runner.forget(_files(cut) - runner.shared)
 
 
-def compare(cut: str, values: Values, wanted: Values, allowed: float) -> Difference:
-    """The largest difference of any output of the cut called *cut* from what the whole model made.
+def _tried(cut: CutEntry, files: Files, against: Reference, runner: "Runner") -> VerifiedCut | WrongCut:
+    """Run and judge one cut.
 
     Raises:
-        VerifyError: an output is missing, or differs by more than is *allowed*; names the cut and the output.
+        ModelError: a file cannot be opened or run.
+        BundleError: a value or an array is not what it should be.
     """
-    worst = SAME
-    for name, want in wanted.items():
-        if name not in values:
-            raise VerifyError(f"cut {cut}: neither part makes the output '{name}'")
-        found = difference(values[name], want)
-        if not found.max_rel <= allowed:
-            raise VerifyError(
-                f"cut {cut}: output '{name}' differs from the whole model by {found.max_rel:.1e} of its scale, "
-                f"allowed is {allowed:.0e}"
-            )
-        worst = worst | found
-    return worst
+    composed = _Composed(cut, against.whole, files.array)
+    calls: dict[str, Call] = {}
+
+    def run(call: Call) -> Values:
+        calls.setdefault(call.file, call)
+        return runner(call)
+
+    found = dict.fromkeys(against.wanted[0], SAME)
+    for values, want in zip(against.feeds, against.wanted, strict=True):
+        made = composed.run(values, run)
+        missing = next((name for name in want if name not in made), None)
+        if missing is not None:
+            return WrongCut(cut, f": neither part makes the output '{missing}'")
+        found = {name: found[name] | difference(made[name], value) for name, value in want.items()}
+    judged = {name: judge(name, item, against.allowed, against.evidence) for name, item in found.items()}
+    wrong = next((name for name, item in judged.items() if not item.is_right), None)
+    if wrong is not None:
+        return WrongCut(cut, f": output '{wrong}' {in_words(judged[wrong])}")
+    unusual = {name: item for name, item in judged.items() if not item.is_usual}
+    return VerifiedCut(cut, _check(against, judged.values()), tuple(calls.values()), unusual)
+
+
+def _check(against: Reference, judged: Iterable[Judged]) -> CheckEntry:
+    """The largest differences, and the largest that were allowed."""
+    worst, allowed = SAME, against.allowed.relative
+    for item in judged:
+        steps = item.found.max_abs if math.isfinite(item.found.max_abs) else 0.0
+        worst = worst | Difference(steps, item.found.max_rel if item.relative is not None else 0.0)
+        allowed = max(allowed, item.relative or 0.0)
+    return CheckEntry(len(against.feeds), worst.max_abs, worst.max_rel, allowed)
 
 
 @dataclass(slots=True)
@@ -136,11 +179,13 @@ class Runner:
     Attributes:
         path: where a file lies.
         threads: of each session; 0 for as many as there are cores.
+        level: how far ONNX Runtime may rewrite the files.
         shared: the files whose results are kept.
     """
 
     path: Callable[[str], Path]
     threads: int
+    level: ort.Level = ort.FASTEST
     shared: set[str] = field(default_factory=set)
     sessions: dict[str, InferenceSession] = field(default_factory=dict)
     made: dict[tuple[str, str], dict[str, Value]] = field(default_factory=dict)
@@ -166,7 +211,9 @@ class Runner:
     def ready(self, call: Call) -> tuple[InferenceSession, Feeds]:
         """The session of the file of *call*, and those of its values that the file takes."""
         if call.file not in self.sessions:
-            self.sessions[call.file] = ort.session(self.path(call.file), threads=self.threads)
+            self.sessions[call.file] = ort.session(
+                self.path(call.file), threads=self.threads, level=self.level
+            )
         session = self.sessions[call.file]
         names = [item.name for item in session.get_inputs()]
         return session, {name: call.feeds[name] for name in names if name in call.feeds}
@@ -201,7 +248,7 @@ class _Composed:
     def _only(self, values: Values, entries: Iterable[TensorEntry | BoundaryEntry]) -> Values:
         missing = next((entry.name for entry in entries if entry.name not in values), None)
         if missing is not None:
-            raise VerifyError(f"cut {self._cut.id}: nothing makes '{missing}', which it says crosses")
+            raise BundleError(f"nothing makes '{missing}', which it says crosses")
         return {entry.name: values[entry.name] for entry in entries}
 
 
