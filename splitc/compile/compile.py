@@ -1,40 +1,32 @@
 """From a model or a pipeline to a verified bundle: the stages in order, one function each."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from splitc.bundle.folder import file_entry, write_manifest
-from splitc.bundle.manifest import CutEntry, FileEntry, Manifest
+from splitc.bundle.manifest import Manifest
 from splitc.bundle.staging import new_folder
 from splitc.common.cache import Cache
 from splitc.common.errors import TargetError
 from splitc.common.kinds import Direction
 from splitc.compile import report
-from splitc.compile.describe import cut_entries, describe, input_conversions
-from splitc.compile.emit import Written, emit
-from splitc.compile.leak_trial import leak_meter, leak_notes
+from splitc.compile.describe import describe, input_conversions
 from splitc.compile.limits import LimitOptions, read_limits
-from splitc.compile.max_leak import Forbidden, solve_within_leak
-from splitc.compile.pipeline.analyse import PipelineAnalysis, analyse_pipeline
+from splitc.compile.pipeline.analyse import analyse_pipeline
 from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.stages import Pipeline
-from splitc.compile.pipeline.times import PipelineTimes, pipeline_times
+from splitc.compile.pipeline.times import pipeline_times
 from splitc.compile.pipeline.unroll import unroll
-from splitc.compile.pipeline.unrolled import Unrolled, ends
-from splitc.compile.private import recoverable_note
-from splitc.compile.trial import try_cuts
+from splitc.compile.pipeline.unrolled import Unrolled
+from splitc.compile.ship import Problem, choose, ship
+from splitc.compile.trial import known_whole
 from splitc.compile.verdict import Verdict, judge
+from splitc.compile.verify import Reference
 from splitc.model.analysis import AnalysisOptions, Progress
 from splitc.profile.document import UnitTimes
 from splitc.profile.targets.description import Network, Target, load_network, load_target
 from splitc.profile.unit_times import caveats
-from splitc.solve.costs import Box, Costs, Energy, Limits
-from splitc.solve.cuts import CutSet
-from splitc.solve.handovers import with_handovers
-from splitc.solve.solve import solve
-from splitc.solve.space import make_space
+from splitc.solve.costs import Box, Costs, Energy
 
 STANDARD_NETWORKS = ("wifi", "5g", "lte", "3g")
 REPORT = "report.html"
@@ -47,18 +39,18 @@ class CompileOptions:
     """What `splitc compile` can be told.
 
     Attributes:
-        name: what to call the model; by default, as its file is called.
         networks: names or .toml files; empty for the default box, and the standard four in the verdict.
         directions: what may come first where both sides work, the device or the cloud; empty for the device where
             there is one model, both where there are several.
         device_profiles, cloud_profiles: recorded profiles, used instead of measuring or predicting: one of a
             model, or files and folders with those of a pipeline's models.
+        tolerance: how far floats of a right cut may be off, relative to the largest value of their output; None for as
+            much as the types explain.
     """
 
     analysis: AnalysisOptions
     device: str
     cloud: str = "local"
-    name: str | None = None
     directions: tuple[Direction, ...] = ()
     networks: tuple[str, ...] = ()
     sla_s: float | None = None
@@ -68,6 +60,7 @@ class CompileOptions:
     device_profiles: tuple[Path, ...] = ()
     cloud_profiles: tuple[Path, ...] = ()
     verify: bool = True
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +87,10 @@ def compile_bundle(
     networks = tuple(load_network(name) for name in options.networks or STANDARD_NETWORKS)
     energy = energy_for(device_target, networks, options)
     progress("Loading")
-    pipeline = load_pipeline(path, options.name)
+    pipeline = load_pipeline(path)
     directions = options.directions or _directions(pipeline)
-    folder = out or ARTIFACTS / f"{pipeline.name}-{device_target.name}"
-    inputs = (*files_of(path, pipeline), *_other_files(options))
-    with new_folder(folder, inputs) as (staging, scratch):
+    folder = out or Path("artifacts") / f"{pipeline.name}-{device_target.name}"
+    with new_folder(folder) as (staging, scratch):
         found = analyse_pipeline(pipeline, options.analysis, scratch, cache, progress)
         unrolled = unroll(found)
         limits = read_limits(options.limits, found, unrolled)
@@ -111,75 +103,27 @@ def compile_bundle(
         progress("Solving")
         box = box_for(networks if options.networks else (), device.whole)
         costs = costs_of(unrolled, device.whole, cloud.whole, energy)
-        meter = leak_meter(
-            found, unrolled, options.limits.private, progress, sampled=bool(options.analysis.samples)
-        )
-        solved = partial(_solved, costs, box, limits, ends(unrolled), directions, options)
-        write = partial(_write, found, unrolled, device, cloud)
-        space = make_space(unrolled.graph, box, directions)
-        cut_set, left_out = solve_within_leak(
-            options.limits.max_leak, meter, solved, write, space, scratch, progress
-        )
-        progress("Writing heads and tails")
-        written, files, cuts = write(cut_set, staging)
-        cuts = meter.measured(written, cuts, staging, progress)
+        problem = Problem(costs, box, limits, directions, options.max_cuts, options.regret)
+        cut_set = choose(problem, unrolled)
+        against: Reference | str = "cuts were not verified: --no-verify"
+        if options.verify:
+            against = known_whole(found, device.whole, cloud.whole, options.tolerance, progress)
+        shipped = ship(problem, cut_set, found, unrolled, against, device, cloud, staging, cache, progress)
+        progress("Writing the report")
         notes = (
             *caveats((device_target, device.whole), (cloud_target, cloud.whole)),
             *found.notes,
-            *recoverable_note(unrolled, options.limits.private, limits.recoverable),
-            *leak_notes(cuts, runs=bool(found.feeds)),
-            *left_out,
-            *input_conversions(found, unrolled, cut_set.cuts),
+            *input_conversions(found, unrolled, shipped.cut_set.cuts),
+            *shipped.notes,
         )
-        tried: tuple[str, ...] = ("cuts were not verified: --no-verify",)
-        if options.verify:
-            cuts, tried = try_cuts(
-                found, unrolled, emitted.cuts, cuts, staging, device.whole, cloud.whole, cache, progress
-            )
-        progress("Writing the report")
-        manifest = describe(found, device.whole, cloud.whole, box, cut_set, cuts, emitted, (*notes, *tried))
+        manifest = describe(
+            found, device.whole, cloud.whole, box, shipped.cut_set, shipped.cuts, shipped.files, notes
+        )
         verdicts = judge(manifest, networks, options.sla_s)
         (staging / REPORT).write_text(report.render(manifest, verdicts, networks), encoding="utf-8")
         manifest = replace(manifest, files=(*manifest.files, file_entry(staging, REPORT)))
         write_manifest(staging, manifest)
     return Compiled(folder, manifest, verdicts)
-
-
-def _other_files(options: CompileOptions) -> tuple[Path, ...]:
-    """Return the files that are read besides the pipeline."""
-    described = (options.device, options.cloud, *options.networks)
-    return (
-        *options.analysis.samples,
-        *options.device_profiles,
-        *options.cloud_profiles,
-        *(Path(name) for name in described if Path(name).is_file()),
-    )
-def _solved(
-    costs: Costs,
-    box: Box,
-    limits: Limits,
-    handovers: Sequence[int],
-    directions: tuple[Direction, ...],
-    options: CompileOptions,
-    forbidden: Forbidden,
-) -> CutSet:
-    """The cuts to ship, none of them *forbidden*."""
-    given, most = replace(limits, forbidden=forbidden), options.max_cuts
-    cut_set = solve(costs, box, given, directions=directions, max_cuts=most, regret=options.regret)
-    return with_handovers(cut_set, handovers, costs, given, directions=directions, max_cuts=most)
-
-
-def _write(
-    found: PipelineAnalysis,
-    unrolled: Unrolled,
-    device: PipelineTimes,
-    cloud: PipelineTimes,
-    cut_set: CutSet,
-    folder: Path,
-) -> tuple[tuple[Written, ...], tuple[FileEntry, ...], tuple[CutEntry, ...]]:
-    """Write the cuts into *folder*, and describe them."""
-    written, files = emit(found, unrolled, cut_set, folder)
-    return written, files, cut_entries(found, unrolled, written, device, cloud)
 
 
 def _directions(pipeline: Pipeline) -> tuple[Direction, ...]:

@@ -1,10 +1,10 @@
 """Run the cuts of a build before it ships them: they are verified, and timed where this is the machine."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from splitc.bundle.manifest import CutEntry
+from splitc.bundle.manifest import CutEntry, part_files
 from splitc.common.cache import Cache
 from splitc.common.ort import usable_cores
 from splitc.compile import judgement
@@ -13,11 +13,57 @@ from splitc.compile.judgement import Allowed
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.unrolled import Unrolled
 from splitc.compile.timings import PartTimer
-from splitc.compile.verify import Runner, reference, tolerance, verify_cuts
+from splitc.compile.verify import Reference, Runner, WrongCut, reference, tolerance, tried_cuts
 from splitc.compile.whole import files_in, whole_as_given
 from splitc.model.analysis import Progress
 from splitc.profile.document import UnitTimes
 from splitc.solve.cuts import Cut
+
+# So many of the tensors that cross tell people which cut it is.
+_NAMED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A cut that is wrong; its name outlives the numbers of cuts, and `why` is a clause."""
+
+    cut: Cut
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of cuts.
+
+    Attributes:
+        cuts: those that are right, or were not verified; with checks and times.
+        wrong: the others.
+        notes: what a user should know of how the cuts were verified, a sentence each.
+    """
+
+    cuts: tuple[CutEntry, ...]
+    wrong: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+
+
+def known_whole(
+    found: PipelineAnalysis, device: UnitTimes, cloud: UnitTimes, asked: float | None, progress: Progress
+) -> Reference | str:
+    """Run the whole, with which cuts can be compared; or say why they are not verified.
+
+    Args:
+        asked: the tolerance that the user wants.
+    """
+    if not found.feeds:
+        return "cuts were not verified: too little memory to run them"
+    noun = found.pipeline.noun
+    progress(f"Running the whole {noun}")
+    allowed = Allowed(asked, is_asked=True) if asked is not None else _allowed(found)
+    against = reference(whole_as_given(found.pipeline), found.feeds, allowed, _threads(device, cloud))
+    if against is None:
+        return f"cuts were not verified: the {noun} gives another result each time it runs"
+    return against
 
 
 def try_cuts(
@@ -26,29 +72,27 @@ def try_cuts(
     written: Sequence[Written],
     cuts: Sequence[CutEntry],
     folder: Path,
+    against: Reference | str,
     device: UnitTimes,
     cloud: UnitTimes,
     cache: Cache,
     progress: Progress,
-) -> tuple[tuple[CutEntry, ...], tuple[str, ...]]:
-    """Return *cuts*, whose files lie in *folder*, with checks and times, and notes on what was not checked.
+) -> Tried:
+    """Verify *cuts*, whose files lie in *folder*, and time those that are right.
 
-    Raises:
-        VerifyError: a cut does not compute what the whole does.
+    Args:
+        against: see `known_whole`.
     """
-    if not found.feeds:
-        return tuple(cuts), ("cuts were not verified: too little memory to run them",)
-    noun = found.pipeline.noun
-    progress(f"Running the whole {noun}")
-    threads = next((side.threads for side in (cloud, device) if side.here), usable_cores())
-    against = reference(whole_as_given(found.pipeline), found.feeds, _allowed(found), threads)
-    if against is None:
-        return tuple(cuts), (f"cuts were not verified: the {noun} gives another result each time it runs",)
+    if isinstance(against, str):
+        return Tried(tuple(cuts), (), (against,))
     files = files_in(folder)
-    runner = Runner(files.path, threads)
+    runner = Runner(files.path, _threads(device, cloud))
     timer = PartTimer(cache, runner, is_device_here=device.here, is_cloud_here=cloud.here)
-    tried, unusual = [], []
-    for item, verified in zip(written, verify_cuts(cuts, files, against, runner, progress), strict=True):
+    tried, wrong, unusual = [], [], []
+    for item, verified in zip(written, tried_cuts(cuts, files, against, runner, progress), strict=True):
+        if isinstance(verified, WrongCut):
+            wrong.append(_left_out(item.cut, verified, found.pipeline.inputs))
+            continue
         cut = replace(verified.cut, check=verified.check)
         if device.here or cloud.here:
             key = (
@@ -61,7 +105,38 @@ def try_cuts(
             cut = timer.timed(cut, verified.calls, key)
         tried.append(cut)
         unusual.append((cut.id, verified.unusual))
-    return tuple(tried), (*against.whole.notes(), *judgement.notes(unusual))
+    notes = (*against.whole.notes(), *_asked(against), *judgement.notes(unusual))
+    return Tried(tuple(tried), tuple(wrong), notes)
+
+
+def _left_out(cut: Cut, wrong: WrongCut, inputs: Sequence[str]) -> LeftOut:
+    why = wrong.why
+    for part, words in ((wrong.cut.head, "its head"), (wrong.cut.tail, "its tail")):
+        for file in part_files(part) if part is not None else ():
+            why = why.replace(file, words)
+    return LeftOut(cut, _in_words(wrong.cut, inputs), why)
+
+
+def _in_words(cut: CutEntry, inputs: Sequence[str]) -> str:
+    if cut.kind != "split":
+        place = "on the device" if cut.kind == "all-head" else "in the cloud"
+        return f"the whole model {place} ({cut.kind})"
+    names = [entry.name for entry in cut.boundary]
+    names = [name for name in names if name not in inputs] or names
+    shown = " and ".join(f"'{name}'" for name in names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"the {'cloud-first ' if cut.is_cloud_first else ''}cut after {shown}{more}"
+
+
+def _asked(against: Reference) -> tuple[str, ...]:
+    if not against.allowed.is_asked:
+        return ()
+    most = judgement.plain(against.allowed.relative)
+    return (f"outputs may be off by {most} of their largest value, as --tolerance says",)
+
+
+def _threads(device: UnitTimes, cloud: UnitTimes) -> int:
+    return next((side.threads for side in (cloud, device) if side.here), usable_cores())
 
 
 def _allowed(found: PipelineAnalysis) -> Allowed:

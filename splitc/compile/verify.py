@@ -57,7 +57,7 @@ class VerifiedCut:
 
 @dataclass(frozen=True, slots=True)
 class WrongCut:
-    """A cut that does not agree with the whole, and why: what comes after its name in a sentence."""
+    """A cut that does not agree with the whole, and why, in a clause."""
 
     cut: CutEntry
     why: str
@@ -107,7 +107,7 @@ def verify_cuts(
     """
     for found in tried_cuts(cuts, files, against, runner, progress):
         if isinstance(found, WrongCut):
-            raise VerifyError(f"cut {found.cut.id}{found.why}")
+            raise VerifyError(f"cut {found.cut.id}: {found.why}")
         yield found
 
 
@@ -127,7 +127,7 @@ def tried_cuts(
         try:
             yield _tried(cut, files, against, runner)
         except (ModelError, BundleError) as error:
-            yield WrongCut(cut, f" does not work: {error}")
+            yield WrongCut(cut, f"it does not work: {error}")
         runner.forget(_files(cut) - runner.shared)
 
 
@@ -150,12 +150,12 @@ def _tried(cut: CutEntry, files: Files, against: Reference, runner: "Runner") ->
         made = composed.run(values, run)
         missing = next((name for name in want if name not in made), None)
         if missing is not None:
-            return WrongCut(cut, f": neither part makes the output '{missing}'")
+            return WrongCut(cut, f"neither part makes the output '{missing}'")
         found = {name: found[name] | difference(made[name], value) for name, value in want.items()}
     judged = {name: judge(name, item, against.allowed, against.evidence) for name, item in found.items()}
     wrong = next((name for name, item in judged.items() if not item.is_right), None)
     if wrong is not None:
-        return WrongCut(cut, f": output '{wrong}' {in_words(judged[wrong])}")
+        return WrongCut(cut, f"output '{wrong}' {in_words(judged[wrong])}")
     unusual = {name: item for name, item in judged.items() if not item.is_usual}
     return VerifiedCut(cut, _check(against, judged.values()), tuple(calls.values()), unusual)
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from splitc.common.kinds import Direction
 from splitc.model.graph import Graph
 
+Placement = tuple[frozenset[int], Direction]
+"""What tells a cut from all others: the units on the device, and the direction."""
+
 
 @dataclass(frozen=True, slots=True)
 class Energy:
@@ -29,7 +32,7 @@ class Limits:
         max_device_weight_bytes, max_device_peak_bytes: weights and peak memory of the units on the device.
         max_payload_bytes: the most bytes that the device may send.
         max_energy_j: the most energy that the device may use; needs `Costs.energy`.
-        forbidden: cuts that were tried and found wanting: the direction, and the units on the device.
+        left_out: cuts that are not wanted for reasons that the solver does not know.
     """
 
     pin_device: frozenset[int] = frozenset()
@@ -40,7 +43,7 @@ class Limits:
     max_device_peak_bytes: int | None = None
     max_payload_bytes: int | None = None
     max_energy_j: float | None = None
-    forbidden: frozenset[tuple[Direction, frozenset[int]]] = frozenset()
+    left_out: frozenset[Placement] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

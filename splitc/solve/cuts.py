@@ -9,7 +9,7 @@ from typing import Literal
 from splitc.common.errors import TargetError
 from splitc.common.kinds import Direction
 from splitc.model.graph import Graph, Tensor
-from splitc.solve.costs import Costs, Limits
+from splitc.solve.costs import Costs, Limits, Placement
 
 Kind = Literal["all-head", "split", "all-tail"]
 
@@ -46,6 +46,11 @@ class Cut:
     device_weight_bytes: int
     cloud_weight_bytes: int
     device_peak_bytes: int
+
+    @property
+    def placement(self) -> Placement:
+        """What tells it from all other cuts."""
+        return self.device, self.direction
 
     @property
     def offloads(self) -> bool:

@@ -1,12 +1,14 @@
 """Find the best cut in any of the requested directions."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from splitc.common.errors import NoFeasibleCut
 from splitc.common.kinds import Direction
 from splitc.solve.budgets import budget_oracle, has_budgets
 from splitc.solve.costs import Costs, Limits
 from splitc.solve.cuts import Cut
+from splitc.solve.exclude import Prepare, excluding_oracle
 from splitc.solve.mincut import better_of, min_cut_oracle
 from splitc.solve.space import FloatArray, Oracle
 
@@ -18,7 +20,9 @@ def best_oracle(costs: Costs, limits: Limits, directions: Sequence[Direction]) -
         NoFeasibleCut: *limits* leave no cut in any direction.
         TargetError: an energy limit is set, but *costs* contain no energy data.
     """
-    prepare = budget_oracle if has_budgets(limits) else min_cut_oracle
+    prepare: Prepare = budget_oracle if has_budgets(limits) else min_cut_oracle
+    if limits.left_out:
+        prepare = partial(excluding_oracle, prepare)
     oracles: list[Oracle] = []
     failed: dict[str, Direction] = {}
     for direction in directions:

@@ -38,11 +38,11 @@ def with_handovers(
         ends: how many units have run before each hand-over between stages or iterations.
     """
     chosen = list(cut_set.cuts)
-    known = {(cut.device, cut.direction) for cut in chosen}
+    known = {cut.placement for cut in chosen}
     left = [
         cut
         for cut in _handovers(ends, costs, directions)
-        if (cut.device, cut.direction) not in known and _allowed(cut, costs, limits)
+        if cut.placement not in known and _allowed(cut, costs, limits)
     ]
     if not left:
         return cut_set
@@ -65,6 +65,7 @@ def _allowed(cut: Cut, costs: Costs, limits: Limits) -> bool:
     return (
         device_reasons(costs.graph, limits).keys() <= cut.device
         and limits.pin_cloud.isdisjoint(cut.device)
+        and cut.placement not in limits.left_out
         and meets_budgets(costs, cut, limits)
     )
 

@@ -31,7 +31,7 @@ def make_pins(graph: Graph, limits: Limits, direction: Direction) -> Pins:
         NoFeasibleCut: a unit would have to be on both sides.
     """
     forward, backward = range(len(graph.units)), range(len(graph.units))[::-1]
-    upstream, downstream = (backward, _producers), (forward, _consumers)
+    upstream, downstream = (backward, producers), (forward, consumers)
     with_device, with_cloud = (
         (upstream, downstream) if direction == "device-first" else (downstream, upstream)
     )
@@ -76,12 +76,14 @@ def _spread(
     return spread
 
 
-def _producers(graph: Graph, unit: int) -> set[int]:
+def producers(graph: Graph, unit: int) -> set[int]:
+    """The units that make what *unit* reads."""
     made = (graph.tensors[tensor].producer for tensor in graph.units[unit].inputs)
     return {producer for producer in made if producer is not None}
 
 
-def _consumers(graph: Graph, unit: int) -> set[int]:
+def consumers(graph: Graph, unit: int) -> set[int]:
+    """The units that read what *unit* makes."""
     return {reader for tensor in graph.units[unit].outputs for reader in graph.tensors[tensor].consumers}
 
 

@@ -12,7 +12,7 @@ from splitc.solve.pins import device_reasons
 from splitc.solve.select import select
 from splitc.solve.space import make_space
 
-__all__ = ["solve"]
+__all__ = ["only_allowed", "solve"]
 
 _NO_LIMITS = Limits()
 
@@ -49,8 +49,21 @@ def solve(
     return CutSet(shipped, best, certified_regret(space, shipped, best), regret)
 
 
+def only_allowed(
+    cut_set: CutSet, costs: Costs, box: Box, limits: Limits, directions: Sequence[Direction]
+) -> CutSet:
+    """Return *cut_set* without what *limits* leave out since; the regret is that of the cuts that remain."""
+    cuts, best = (
+        tuple(cut for cut in some if cut.placement not in limits.left_out)
+        for some in (cut_set.cuts, cut_set.frontier)
+    )
+    regret = certified_regret(make_space(costs.graph, box, directions), cuts, best) if cuts else 0.0
+    return CutSet(cuts, best, regret, cut_set.regret_limit)
+
+
 def _extremes(costs: Costs, limits: Limits) -> list[Cut]:
-    """Return all-head and all-tail, each only if it is feasible."""
+    """Return all-head and all-tail, each only if it is feasible and not left out."""
     heads = [frozenset(range(len(costs.graph.units)))] if not limits.pin_cloud else []
     heads += [frozenset()] if not device_reasons(costs.graph, limits) else []
-    return [cut for cut in (make_cut(costs, head) for head in heads) if meets_budgets(costs, cut, limits)]
+    cuts = [make_cut(costs, head) for head in heads]
+    return [cut for cut in cuts if cut.placement not in limits.left_out and meets_budgets(costs, cut, limits)]

@@ -126,13 +126,13 @@ def test_a_missing_output_is_refused(pair: Pair) -> None:
 
 def test_a_tail_gets_only_what_the_cut_says_crosses(pair: Pair) -> None:
     lacking = replace(pair, cut=replace(pair.cut, boundary=()))
-    with pytest.raises(VerifyError, match="cut c1 does not work: ONNX Runtime cannot run the model"):
+    with pytest.raises(VerifyError, match="cut c1: it does not work: ONNX Runtime cannot run the model"):
         verify(lacking, whole_of(pair))
 
 
 def test_a_part_that_does_not_load_is_refused(pair: Pair) -> None:
     (pair.folder / "tail.onnx").write_bytes(b"nothing")
-    with pytest.raises(VerifyError, match="cut c1 does not work: ONNX Runtime"):
+    with pytest.raises(VerifyError, match="cut c1: it does not work: ONNX Runtime"):
         verify(pair, whole_of(pair))
 
 

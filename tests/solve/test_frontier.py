@@ -1,6 +1,7 @@
 """The frontier is complete, and nothing in it is superfluous."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def find(
     directions: Sequence[Direction] = ("device-first",),
 ) -> tuple[Cut, ...]:
     whole = make_cut(costs, frozenset(range(len(costs.graph.units))))
-    all_head = whole if whole in oracle.feasible_cuts(costs, limits) else None
+    is_wanted = whole.placement not in limits.left_out
+    all_head = whole if is_wanted and whole in oracle.feasible_cuts(costs, limits) else None
     oracle_of_all = best_oracle(costs, limits, directions)
     return frontier(make_space(costs.graph, box, directions), oracle_of_all, all_head)
 
@@ -76,6 +78,31 @@ def test_equals_the_exhaustive_frontier_under_pins(
             find(costs, box, limits, directions)
         return
     check(find(costs, box, limits, directions), cuts, box, seed)
+
+
+@given_directions
+@settings(SETTINGS, max_examples=40)
+@given(graphs.costs(6), graphs.boxes(), st.integers(0, 2**32), st.booleans())
+def test_equals_the_exhaustive_frontier_of_what_is_not_left_out(
+    directions: Sequence[Direction], costs: Costs, box: Box, seed: int, limited: bool
+) -> None:
+    limits = graphs.random_limits(costs, seed) if limited else Limits()
+    cuts = oracle.feasible_cuts(costs, limits, directions)
+    random = np.random.default_rng(seed)
+    best = find(costs, box, limits, directions) if cuts else ()
+    unwanted = [
+        *(cut for cut in cuts if random.random() < 0.3),
+        *(cut for cut in best if random.random() < 0.7),
+    ]
+    limits = replace(limits, left_out=frozenset(cut.placement for cut in unwanted))
+    left = [cut for cut in cuts if cut not in unwanted]
+    if not left:
+        with pytest.raises(NoFeasibleCut):
+            find(costs, box, limits, directions)
+        return
+    found = find(costs, box, limits, directions)
+    assert not limits.left_out.intersection(cut.placement for cut in found)
+    check(found, left, box, seed)
 
 
 @given_directions

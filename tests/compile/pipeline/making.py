@@ -20,7 +20,7 @@ from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.times import PipelineTimes
 from splitc.compile.pipeline.unroll import unroll
 from splitc.compile.pipeline.unrolled import Unrolled
-from splitc.compile.trial import try_cuts
+from splitc.compile.trial import known_whole, try_cuts
 from splitc.model.analysis import AnalysisOptions
 from splitc.model.graph import Graph
 from splitc.profile.document import UnitTimes
@@ -210,10 +210,12 @@ def shipped(made: Made, cuts: Sequence[Cut]) -> tuple[CutEntry, ...]:
     times = made_up_times(made.found, made.unrolled)
     entries = cut_entries(made.found, made.unrolled, written, times, times)
     sides = times.whole, times.whole
-    verified, _ = try_cuts(
-        made.found, made.unrolled, written, entries, bundle, *sides, Cache(None), lambda _: None
+    against = known_whole(made.found, *sides, None, lambda _: None)
+    tried = try_cuts(
+        made.found, made.unrolled, written, entries, bundle, against, *sides, Cache(None), lambda _: None
     )
-    return verified
+    assert not tried.wrong
+    return tried.cuts
 
 
 def compiled(path: Path, folder: Path | None, *, cache: Path | None = None, **options: Any) -> Compiled:
