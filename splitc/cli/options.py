@@ -28,6 +28,11 @@ samples_option = click.option(
     type=FILE,
     help="Inputs (.npz), one array per input; repeatable.  [default: random]",
 )
+tolerance_option = click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    help="How far outputs of a cut may be off, as a share of their largest value.  [default: as their types explain]",
+)
 simplify_option = click.option(
     "--simplify/--no-simplify",
     default=True,

@@ -9,7 +9,7 @@ from splitc.common.errors import BundleError, VerifyError
 from splitc.common.memory import memory_shortage
 from splitc.common.values import Feeds, Input
 from splitc.compile import judgement
-from splitc.compile.judgement import Allowed
+from splitc.compile.judgement import Allowed, asked_note
 from splitc.compile.pipeline.analyse import LARGE_BYTES
 from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.spec import DESCRIPTION
@@ -55,11 +55,18 @@ def _alive_bytes(manifest: Manifest) -> int:
 
 
 def check_bundle(
-    bundle: Bundle, model: Path | None, samples: tuple[Path, ...], progress: Progress
+    bundle: Bundle,
+    model: Path | None,
+    samples: tuple[Path, ...],
+    progress: Progress,
+    asked: float | None = None,
 ) -> Checked:
     """Verify *bundle* against the model or pipeline *model*, or against its own, all on one side.
 
     Long loops are shortened as at compile time.
+
+    Args:
+        asked: the tolerance that the user wants; None for that of the build.
 
     Raises:
         BundleError: there is nothing to compare with, or *model* is not what was compiled.
@@ -71,7 +78,8 @@ def check_bundle(
     feeds = inputs_to_check(bundle.manifest, samples)
     if len(whole.models) > 1 and sum(file.bytes for file in bundle.manifest.files) > LARGE_BYTES:
         feeds = feeds if samples else feeds[:1]
-    against = reference(whole, feeds, Allowed(_tolerance(bundle, whole)), threads=0)
+    allowed = Allowed(asked, is_asked=True) if asked is not None else Allowed(_tolerance(bundle, whole))
+    against = reference(whole, feeds, allowed, threads=0)
     if against is None:
         raise VerifyError(f"{name} gives another result each time it runs, so nothing can be compared")
     files = files_of(bundle)
@@ -79,7 +87,11 @@ def check_bundle(
         verify_cuts(bundle.manifest.cuts, files, against, Runner(files.path, threads=0), progress)
     )
     notes = judgement.notes((item.cut.id, item.unusual) for item in verified)
-    return Checked(name, tuple((item.cut.id, item.check) for item in verified), (*whole.notes(), *notes))
+    return Checked(
+        name,
+        tuple((item.cut.id, item.check) for item in verified),
+        (*whole.notes(), *asked_note(allowed), *notes),
+    )
 
 
 def inputs_to_check(manifest: Manifest, samples: tuple[Path, ...]) -> tuple[Feeds, ...]:

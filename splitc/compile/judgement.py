@@ -199,6 +199,14 @@ def notes(unusual: Iterable[tuple[str, Mapping[str, Judged]]]) -> tuple[str, ...
     )
 
 
+def asked_note(allowed: Allowed) -> tuple[str, ...]:
+    """A sentence on the tolerance, if the user chose it."""
+    if not allowed.is_asked:
+        return ()
+    most = plain(allowed.relative)
+    return (f"outputs of cuts were allowed to be off by {most} of their largest value: --tolerance",)
+
+
 def _size(judged: Judged) -> tuple[float, float]:
     found = judged.found
     return (float(found.differing), found.max_abs) if found.is_countable else (found.max_rel, 0.0)

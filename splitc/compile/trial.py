@@ -9,7 +9,7 @@ from splitc.common.cache import Cache
 from splitc.common.ort import usable_cores
 from splitc.compile import judgement
 from splitc.compile.emit import Written
-from splitc.compile.judgement import Allowed
+from splitc.compile.judgement import Allowed, asked_note
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.unrolled import Unrolled
 from splitc.compile.timings import PartTimer
@@ -105,7 +105,7 @@ def try_cuts(
             cut = timer.timed(cut, verified.calls, key)
         tried.append(cut)
         unusual.append((cut.id, verified.unusual))
-    notes = (*against.whole.notes(), *_asked(against), *judgement.notes(unusual))
+    notes = (*against.whole.notes(), *asked_note(against.allowed), *judgement.notes(unusual))
     return Tried(tuple(tried), tuple(wrong), notes)
 
 
@@ -126,13 +126,6 @@ def _in_words(cut: CutEntry, inputs: Sequence[str]) -> str:
     shown = " and ".join(f"'{name}'" for name in names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"the {'cloud-first ' if cut.is_cloud_first else ''}cut after {shown}{more}"
-
-
-def _asked(against: Reference) -> tuple[str, ...]:
-    if not against.allowed.is_asked:
-        return ()
-    most = judgement.plain(against.allowed.relative)
-    return (f"outputs may be off by {most} of their largest value, as --tolerance says",)
 
 
 def _threads(device: UnitTimes, cloud: UnitTimes) -> int:

@@ -8,8 +8,10 @@ from pathlib import Path
 import onnx
 import pytest
 
+from splitc.bundle.folder import Bundle
 from splitc.common.cache import Cache
 from splitc.common.errors import VerifyError
+from splitc.compile.check import check_bundle
 from splitc.compile.compile import Compiled, CompileOptions, compile_bundle
 from splitc.compile.limits import LimitOptions
 from splitc.model.analysis import AnalysisOptions
@@ -57,13 +59,20 @@ def broken(path: Path) -> None:
     path.write_bytes(b"nothing")
 
 
-def built(folder: Path, damage: Damage, limits: LimitOptions = LIMITS, max_cuts: int = 8) -> Compiled:
+def built(
+    folder: Path,
+    damage: Damage,
+    limits: LimitOptions = LIMITS,
+    max_cuts: int = 8,
+    tolerance: float | None = None,
+) -> Compiled:
     options = CompileOptions(
         AnalysisOptions({}, (), False),
         device=str(slow_device(folder)),
         cloud=str(fast_cloud(folder)),
         limits=limits,
         max_cuts=max_cuts,
+        tolerance=tolerance,
     )
     return compile_bundle(save_tiny("chain", folder), folder / "bundle", options, Cache(None), damage)
 
@@ -156,3 +165,19 @@ def test_after_some_rounds_what_is_right_is_shipped(tmp_path: Path, monkeypatch:
     assert damage.stages.count("Writing heads and tails") == 2
     assert compiled.manifest.regret.certified == 0
     assert compiled.manifest.regret.frontier_cuts == 4
+
+
+def test_who_knows_better_may_allow_more(tmp_path: Path) -> None:
+    compiled = built(tmp_path, Damage(tmp_path, after("p"), doubled), tolerance=1.5)
+    assert ["p"] in crossing(compiled)
+    assert left_out(compiled) == []
+    note = "outputs of cuts were allowed to be off by 1.5 of their largest value: --tolerance"
+    assert note in compiled.manifest.notes
+    assert {cut.check.tolerance for cut in compiled.manifest.cuts if cut.check is not None} == {1.5}
+    opened = Bundle(compiled.folder, compiled.manifest)  # the damaged files, too
+    assert {found.tolerance for _, found in check_bundle(opened, None, (), lambda _: None).cuts} == {1.5}
+    asked = check_bundle(opened, None, (), lambda _: None, 2.0)
+    assert {found.tolerance for _, found in asked.cuts} == {2.0}
+    assert any("by 2 of their largest value" in note for note in asked.notes)
+    with pytest.raises(VerifyError, match=r"output 'y' differs from the whole model by .*; allowed is 0\.5"):
+        check_bundle(opened, None, (), lambda _: None, 0.5)

@@ -20,6 +20,7 @@ from splitc.cli.options import (
     simplify_option,
     sla_option,
     takes,
+    tolerance_option,
 )
 from splitc.cli.values import ANY_PATH, BYTES, ENERGY, FILE, FOLDER, MODEL_NAME, NETWORK, TARGET
 
@@ -52,6 +53,7 @@ class CompileArguments:
     cloud_profiles: tuple[Path, ...]
     simplify: bool
     verify: bool
+    tolerance: float | None
     build_memory: int | None
     build_timeout: float
     cache_dir: Path
@@ -153,6 +155,7 @@ class CompileArguments:
     default=True,
     help="Run every cut and compare it with the whole model.  [default: verify]",
 )
+@tolerance_option
 @build_memory_option
 @build_timeout_option
 @cache_option

@@ -14,6 +14,7 @@ from splitc.cli.options import (
     json_option,
     samples_option,
     takes,
+    tolerance_option,
 )
 from splitc.cli.values import ANY_PATH, FILE
 
@@ -27,6 +28,7 @@ class VerifyArguments:
     samples: tuple[Path, ...]
     build_memory: int | None
     build_timeout: float
+    tolerance: float | None
     as_json: bool
 
 
@@ -46,6 +48,7 @@ class VerifyArguments:
 @samples_option
 @build_memory_option
 @build_timeout_option
+@tolerance_option
 @json_option
 def verify_command(arguments: VerifyArguments) -> None:
     """Check a bundle's files, and every cut against the whole model."""

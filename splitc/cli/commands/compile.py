@@ -70,4 +70,5 @@ def _options(arguments: CompileArguments) -> CompileOptions:
         device_profiles=arguments.device_profiles,
         cloud_profiles=arguments.cloud_profiles,
         verify=arguments.verify,
+        tolerance=arguments.tolerance,
     )

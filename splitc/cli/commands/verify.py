@@ -13,7 +13,7 @@ def run(arguments: VerifyArguments) -> None:
     with stages() as progress:
         progress("Checking files")
         opened = open_to_check(arguments.bundle)
-        checked = check_bundle(opened, arguments.model, arguments.samples, progress)
+        checked = check_bundle(opened, arguments.model, arguments.samples, progress, arguments.tolerance)
     if arguments.as_json:
         print_json(VerifyFacts(str(arguments.bundle), checked.against, dict(checked.cuts), checked.notes))
         return
