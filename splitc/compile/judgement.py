@@ -172,7 +172,7 @@ def difference_in_words(found: Difference) -> str:
         return found.unlike
     where = f"differs from the whole model in {found.differing} of {plural(found.values, 'value')}"
     if found.misplaced:
-        return f"{where}: {found.misplaced} times only one of the two is NaN or infinite"
+        return f"{where}: {plural(found.misplaced, 'time')} only one of the two is NaN or infinite"
     if found.is_countable:
         is_number = math.isfinite(found.max_abs)
         return f"{where} by at most {plural(round(found.max_abs), 'step')}" if is_number else where
@@ -219,7 +219,8 @@ def _reason(judged: Judged) -> str:
         return "which the rounding of floats to whole numbers explains"
     if own.unlike:
         return (
-            "and so does the whole model when it is not optimised: give inputs that tell more with --samples"
+            "and the whole model itself another one when it is not optimised: "
+            "give inputs that tell more with --samples"
         )
     if judged.found.is_countable:
         return f"and the whole model itself in {own.differing} when it is not optimised"

@@ -1,5 +1,6 @@
 """A cut may differ from the whole as far as rounding explains, and no further."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,15 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 
 from splitc.bundle.manifest import BoundaryEntry, CutEntry, PartEntry
+from splitc.bundle.program import Program
 from splitc.common.errors import VerifyError
-from splitc.common.values import Array
+from splitc.common.values import Array, Difference, difference
 from splitc.compile import judgement
-from splitc.compile.judgement import Allowed
+from splitc.compile.judgement import Allowed, Evidence, judge
 from splitc.compile.origins import Origin, origins
 from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.verify import Runner, VerifiedCut, reference, verify_cuts
-from splitc.compile.whole import files_in, whole_as_given
+from splitc.compile.whole import Whole, files_in, whole_as_given
 from tests import models
 
 UINT8, INT64, BOOL = TensorProto.UINT8, TensorProto.INT64, TensorProto.BOOL
@@ -259,3 +261,45 @@ def test_origins(nodes: list[NodeProto], origin: Origin, tmp_path: Path) -> None
 )
 def test_numbers_are_plain(number: float, text: str) -> None:
     assert judgement.plain(number) == text
+
+
+def test_what_the_types_explain_costs_no_second_run(tmp_path: Path) -> None:
+    saved(tmp_path, "whole.onnx", CAST, off((1, 4), 0, 0.0))
+
+    def plain() -> tuple[dict[str, Array], ...]:
+        raise AssertionError("the whole ran again")
+
+    whole = whole_as_given(load_pipeline(tmp_path / "whole.onnx"))
+    evidence = Evidence(whole, ({"y": np.zeros(4)},), plain)
+    small = Difference(1e-5, 1e-5, values=4, differing=4, largest=1.0)
+    assert judge("y", small, Allowed(1e-4), evidence).is_usual
+    with pytest.raises(AssertionError, match="ran again"):
+        judge("y", Difference(1.0, 1.0, values=4, differing=4, largest=1.0), Allowed(1e-4), evidence)
+
+
+def test_nan_in_one_of_the_two_is_wrong_whatever_the_model_itself_does() -> None:
+    got, want = np.array([1.0, math.nan], np.float32), np.array([1.0, 2.0], np.float32)
+    found = difference(got, want)
+    assert judgement.difference_in_words(found) == (
+        "differs from the whole model in 1 of 2 values: 1 time only one of the two is NaN or infinite"
+    )
+    whole = Whole(Program(None, (), None, None), ("y",), {}, (), files_in(Path()))
+    moved = Evidence(whole, ({"y": want},), lambda: ({"y": got},))
+    assert not judge("y", found, Allowed(1e-4), moved).is_right
+    assert judge("y", difference(got, got), Allowed(1e-4), moved).is_usual
+
+
+def test_a_length_may_differ_where_that_of_the_model_does() -> None:
+    whole = Whole(Program(None, (), None, None), ("y",), {}, (), files_in(Path()))
+    want = np.zeros((3, 2), np.int64)
+    found = difference(np.zeros((4, 2), np.int64), want)
+    steady = Evidence(whole, ({"y": want},), lambda: ({"y": want},))
+    moved = Evidence(whole, ({"y": want},), lambda: ({"y": np.zeros((5, 2), np.int64)},))
+    assert not judge("y", found, Allowed(1e-4), steady).is_right
+    judged = judge("y", found, Allowed(1e-4), moved)
+    assert judged.is_right
+    (note,) = judgement.notes([("c1", {"y": judged})])
+    assert note == (
+        "output 'y' of cut c1 has the shape (4, 2), not (3, 2), and the whole model itself another one when it is not "
+        "optimised: give inputs that tell more with --samples"
+    )
