@@ -132,7 +132,7 @@ class Difference:
             types, shapes, the places of NaN and infinity, and all elements that are not floats.
         values, differing: how many elements were compared, and how many of them are not equal.
         misplaced: how many are NaN or infinite where the wanted ones are not, or the other way round.
-        largest: the largest finite magnitude that is wanted.
+        largest: the largest finite magnitude that is wanted, in the value whose `max_rel` it is.
         unlike: what is wrong with the type or the shape, as the end of a sentence; empty if nothing is.
         is_resized: whether only the lengths of the axes are wrong.
     """
@@ -153,7 +153,7 @@ class Difference:
             self.values + other.values,
             self.differing + other.differing,
             self.misplaced + other.misplaced,
-            max(self.largest, other.largest),
+            max((self.max_rel, self.largest), (other.max_rel, other.largest))[1],
             self.unlike or other.unlike,
             (self.is_resized or not self.unlike) and (other.is_resized or not other.unlike)
             if self.unlike or other.unlike

@@ -11,6 +11,7 @@ from splitc.compile import judgement
 from splitc.compile.emit import Written
 from splitc.compile.judgement import Allowed, asked_note
 from splitc.compile.pipeline.analyse import PipelineAnalysis
+from splitc.compile.pipeline.stages import Pipeline
 from splitc.compile.pipeline.unrolled import Unrolled
 from splitc.compile.timings import PartTimer
 from splitc.compile.verify import Reference, Runner, WrongCut, reference, tolerance, tried_cuts
@@ -91,7 +92,7 @@ def try_cuts(
     tried, wrong, unusual = [], [], []
     for item, verified in zip(written, tried_cuts(cuts, files, against, runner, progress), strict=True):
         if isinstance(verified, WrongCut):
-            wrong.append(_left_out(item.cut, verified, found.pipeline.inputs))
+            wrong.append(_left_out(item.cut, verified, found.pipeline))
             continue
         cut = replace(verified.cut, check=verified.check)
         if device.here or cloud.here:
@@ -109,20 +110,20 @@ def try_cuts(
     return Tried(tuple(tried), tuple(wrong), notes)
 
 
-def _left_out(cut: Cut, wrong: WrongCut, inputs: Sequence[str]) -> LeftOut:
+def _left_out(cut: Cut, wrong: WrongCut, pipeline: Pipeline) -> LeftOut:
     why = wrong.why
     for part, words in ((wrong.cut.head, "its head"), (wrong.cut.tail, "its tail")):
         for file in part_files(part) if part is not None else ():
             why = why.replace(file, words)
-    return LeftOut(cut, _in_words(wrong.cut, inputs), why)
+    return LeftOut(cut, _in_words(wrong.cut, pipeline), why)
 
 
-def _in_words(cut: CutEntry, inputs: Sequence[str]) -> str:
+def _in_words(cut: CutEntry, pipeline: Pipeline) -> str:
     if cut.kind != "split":
         place = "on the device" if cut.kind == "all-head" else "in the cloud"
-        return f"the whole model {place} ({cut.kind})"
+        return f"the whole {pipeline.noun} {place} ({cut.kind})"
     names = [entry.name for entry in cut.boundary]
-    names = [name for name in names if name not in inputs] or names
+    names = [name for name in names if name not in pipeline.inputs] or names
     shown = " and ".join(f"'{name}'" for name in names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"the {'cloud-first ' if cut.is_cloud_first else ''}cut after {shown}{more}"

@@ -167,6 +167,15 @@ def test_difference_is_relative_to_the_largest_value() -> None:
     assert difference(nothing + np.float32(0.25), nothing).max_rel == 0.25
 
 
+def test_differences_of_several_values() -> None:
+    small, large = np.array([0.001, 0.0], np.float32), np.array([4.0, 0.0], np.float32)
+    worst = difference(small * 2, small) | difference(large + np.float32(0.5), large)
+    assert (worst.max_abs, worst.max_rel, worst.differing, worst.values) == (0.5, 1.0, 3, 4)
+    assert worst.largest == pytest.approx(0.001)  # what the largest relative difference is relative to
+    steps = difference(np.array([1, 5, 3], np.uint8), np.array([1, 2, 4], np.uint8))
+    assert (steps.max_abs, steps.max_rel, steps.differing, steps.is_countable) == (3, math.inf, 2, True)
+
+
 @pytest.mark.parametrize(
     ("got", "want"),
     [

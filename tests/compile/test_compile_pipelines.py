@@ -214,12 +214,12 @@ def test_a_pipeline_that_is_random_is_not_verified(tmp_path: Path) -> None:
 def test_a_bundle_that_computes_something_else_is_no_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model is swapped behind the compiler's back, after it was analysed and before it is verified."""
+    """A model is swapped behind the compiler's back, after it was analysed and before it runs."""
     path = write_diffusion(tmp_path / "source")
 
     def swapped(*arguments: object) -> object:
         shutil.copyfile(tmp_path / "other" / "vae.onnx", tmp_path / "source" / "vae.onnx")
-        return trial.try_cuts(*arguments)  # type: ignore[arg-type]
+        return trial.known_whole(*arguments)  # type: ignore[arg-type]
 
     write_diffusion(tmp_path / "other")
     nodes = [op("Concat", "x x x", "c", axis=1), op("Slice", "c from to axes", "y")]
@@ -230,8 +230,11 @@ def test_a_bundle_that_computes_something_else_is_no_bundle(
     onnx.save_model(
         model(nodes, [floats("x", 2, WIDTH)], [floats("y", 2, 40)], numbers), tmp_path / "other" / "vae.onnx"
     )
-    monkeypatch.setattr("splitc.compile.compile.try_cuts", swapped)
-    with pytest.raises(VerifyError, match="cut c0: output 'image' differs from the whole model"):
+    monkeypatch.setattr("splitc.compile.compile.known_whole", swapped)
+    with pytest.raises(
+        VerifyError,
+        match=r"^no cut computes what the pipeline does; the whole pipeline on the device \(all-head\): output 'image' differs",
+    ):
         compiled(path, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
