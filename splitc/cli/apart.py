@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,20 +54,35 @@ def run_apart(work: Callable[[], None], limits: Limits) -> None:
         SystemExit: it failed, and has said why.
         ModelError: it crashed, or was ended because it took too long.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed by whoever started splitc
+            stream.flush()
     with tempfile.TemporaryDirectory(prefix="splitc-", ignore_cleanup_errors=True) as folder:
         child = os.fork()
         if child == 0:
-            _become_child(folder)
-            _work_within(limits, work)
+            _become_child()
+            with _temporary_files_in(folder):
+                _work_within(limits, work)
             return
         _supervise(_Child(child, limits, _missing_parents(limits.writes)))
 
 
-def _become_child(folder: str) -> None:
-    tempfile.tempdir = folder  # the parent removes it, however this process ends
-    os.environ["TMPDIR"] = folder
+@contextlib.contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """Let temporary files lie in *folder*, which the parent removes, however this process ends."""
+    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before[0]
+        if before[1] is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before[1]
+
+
+def _become_child() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if sys.platform == "linux":  # nobody else would end a loop in compiled code after `kill -9` of the parent
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -187,7 +202,7 @@ def _end(child: _Child) -> None:
 
 
 def _tidy(child: _Child) -> None:
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         sys.stderr.write(_SHOW_CURSOR)  # a progress display hides it
     if child.limits.writes is not None:
         remove_leftovers(child.limits.writes.absolute().parent)

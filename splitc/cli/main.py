@@ -9,8 +9,8 @@ from typing import Any, Never, cast
 
 import click
 
-from splitc.cli.options import OWN_PROCESS, examples
 from splitc.cli.failures import MISUSED, fail, fault, interrupted, out_of_memory, system_failure
+from splitc.cli.options import OWN_PROCESS, examples
 from splitc.common.errors import SplitcError
 from splitc.common.records import did_you_mean
 

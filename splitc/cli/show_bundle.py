@@ -86,8 +86,8 @@ def _source(target: TargetEntry) -> str:
 
 def _cut_table(manifest: Manifest) -> Table:
     is_private = any(cut.leak is not None for cut in manifest.cuts)
-    numbers = ("device", "cloud", lines("uplink", "downlink"), lines("weights", "memory"), "error")
-    numbers += ("leak",) if is_private else ()
+    leaks = ("leak",) if is_private else ()
+    numbers = ("device", "cloud", lines("uplink", "downlink"), lines("weights", "memory"), "error", *leaks)
     table = _narrow_table("cut", "kind", *numbers, right=numbers, wraps=("kind",))
     for cut in manifest.cuts:
         exchanged = lines(format_bytes(cut.uplink_bytes), format_bytes(cut.downlink_bytes))

@@ -5,20 +5,22 @@ from pathlib import Path
 
 from splitc.bundle.folder import file_entry, write_manifest
 from splitc.bundle.manifest import Manifest
-from splitc.bundle.staging import new_folder
+from splitc.bundle.staging import ARTIFACTS, new_folder
 from splitc.common.cache import Cache
 from splitc.common.errors import TargetError
 from splitc.common.kinds import Direction
 from splitc.compile import report
 from splitc.compile.describe import describe, input_conversions
+from splitc.compile.leak_trial import leak_meter, leak_notes
 from splitc.compile.limits import LimitOptions, read_limits
 from splitc.compile.pipeline.analyse import analyse_pipeline
-from splitc.compile.pipeline.load import load_pipeline
+from splitc.compile.pipeline.load import files_of, load_pipeline
 from splitc.compile.pipeline.stages import Pipeline
 from splitc.compile.pipeline.times import pipeline_times
 from splitc.compile.pipeline.unroll import unroll
 from splitc.compile.pipeline.unrolled import Unrolled
-from splitc.compile.ship import Problem, choose, ship
+from splitc.compile.private import recoverable_note
+from splitc.compile.ship import Problem, Trials, choose, ship
 from splitc.compile.trial import known_whole
 from splitc.compile.verdict import Verdict, judge
 from splitc.compile.verify import Reference
@@ -39,6 +41,7 @@ class CompileOptions:
     """What `splitc compile` can be told.
 
     Attributes:
+        name: what to call the model; by default, as its file is called.
         networks: names or .toml files; empty for the default box, and the standard four in the verdict.
         directions: what may come first where both sides work, the device or the cloud; empty for the device where
             there is one model, both where there are several.
@@ -51,6 +54,7 @@ class CompileOptions:
     analysis: AnalysisOptions
     device: str
     cloud: str = "local"
+    name: str | None = None
     directions: tuple[Direction, ...] = ()
     networks: tuple[str, ...] = ()
     sla_s: float | None = None
@@ -87,10 +91,11 @@ def compile_bundle(
     networks = tuple(load_network(name) for name in options.networks or STANDARD_NETWORKS)
     energy = energy_for(device_target, networks, options)
     progress("Loading")
-    pipeline = load_pipeline(path)
+    pipeline = load_pipeline(path, options.name)
     directions = options.directions or _directions(pipeline)
-    folder = out or Path("artifacts") / f"{pipeline.name}-{device_target.name}"
-    with new_folder(folder) as (staging, scratch):
+    folder = out or ARTIFACTS / f"{pipeline.name}-{device_target.name}"
+    inputs = (*files_of(path, pipeline), *_other_files(options))
+    with new_folder(folder, inputs) as (staging, scratch):
         found = analyse_pipeline(pipeline, options.analysis, scratch, cache, progress)
         unrolled = unroll(found)
         limits = read_limits(options.limits, found, unrolled)
@@ -108,22 +113,38 @@ def compile_bundle(
         against: Reference | str = "cuts were not verified: --no-verify"
         if options.verify:
             against = known_whole(found, device.whole, cloud.whole, options.tolerance, progress)
-        shipped = ship(problem, cut_set, found, unrolled, against, device, cloud, staging, cache, progress)
+        private, sampled = options.limits.private, bool(options.analysis.samples)
+        meter = leak_meter(found, unrolled, private, progress, sampled=sampled)
+        trials = Trials(found, unrolled, against, meter, options.limits.max_leak, device, cloud, cache)
+        shipped = ship(problem, cut_set, trials, staging, progress)
         progress("Writing the report")
         notes = (
             *caveats((device_target, device.whole), (cloud_target, cloud.whole)),
             *found.notes,
+            *recoverable_note(unrolled, private, limits.recoverable),
+            *leak_notes(shipped.cuts, runs=bool(found.feeds)),
             *input_conversions(found, unrolled, shipped.cut_set.cuts),
             *shipped.notes,
         )
         manifest = describe(
-            found, device.whole, cloud.whole, box, shipped.cut_set, shipped.cuts, shipped.files, notes
+            found, device.whole, cloud.whole, box, shipped.cut_set, shipped.cuts, shipped.emitted, notes
         )
         verdicts = judge(manifest, networks, options.sla_s)
         (staging / REPORT).write_text(report.render(manifest, verdicts, networks), encoding="utf-8")
         manifest = replace(manifest, files=(*manifest.files, file_entry(staging, REPORT)))
         write_manifest(staging, manifest)
     return Compiled(folder, manifest, verdicts)
+
+
+def _other_files(options: CompileOptions) -> tuple[Path, ...]:
+    """Return the files that are read besides the pipeline."""
+    described = (options.device, options.cloud, *options.networks)
+    return (
+        *options.analysis.samples,
+        *options.device_profiles,
+        *options.cloud_profiles,
+        *(Path(name) for name in described if Path(name).is_file()),
+    )
 
 
 def _directions(pipeline: Pipeline) -> tuple[Direction, ...]:

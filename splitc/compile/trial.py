@@ -70,8 +70,7 @@ def known_whole(
 def try_cuts(
     found: PipelineAnalysis,
     unrolled: Unrolled,
-    written: Sequence[Written],
-    cuts: Sequence[CutEntry],
+    written: Sequence[tuple[Written, CutEntry]],
     folder: Path,
     against: Reference | str,
     device: UnitTimes,
@@ -79,18 +78,20 @@ def try_cuts(
     cache: Cache,
     progress: Progress,
 ) -> Tried:
-    """Verify *cuts*, whose files lie in *folder*, and time those that are right.
+    """Verify cuts, whose files lie in *folder*, and time those that are right.
 
     Args:
+        written: the cuts with their descriptions.
         against: see `known_whole`.
     """
     if isinstance(against, str):
-        return Tried(tuple(cuts), (), (against,))
+        return Tried(tuple(cut for _, cut in written), (), (against,))
     files = files_in(folder)
     runner = Runner(files.path, _threads(device, cloud))
     timer = PartTimer(cache, runner, is_device_here=device.here, is_cloud_here=cloud.here)
     tried, wrong, unusual = [], [], []
-    for item, verified in zip(written, tried_cuts(cuts, files, against, runner, progress), strict=True):
+    verified_cuts = tried_cuts([cut for _, cut in written], files, against, runner, progress)
+    for (item, _), verified in zip(written, verified_cuts, strict=True):
         if isinstance(verified, WrongCut):
             wrong.append(_left_out(item.cut, verified, found.pipeline))
             continue

@@ -25,8 +25,8 @@ _FLAGS = {
 
 
 def has_budgets(limits: Limits) -> bool:
-    """Return whether *limits* contain a limit that pins cannot express: a budget, or a forbidden cut."""
-    return bool(_budgets(limits) or limits.forbidden)
+    """Return whether *limits* contain a budget, that is, a limit that pins cannot express."""
+    return bool(_budgets(limits))
 
 
 def budget_oracle(costs: Costs, limits: Limits, direction: Direction = "device-first") -> Oracle:
@@ -73,10 +73,6 @@ def _no_feasible_cut(costs: Costs, limits: Limits, pins: Pins, direction: Direct
                 f"no cut keeps {what} under {_amount(name, limit)}: the least possible{with_pins} "
                 f"is {_amount(name, least)}; raise {flag}{' or drop a pin' if pinned else ''}"
             )
-    if limits.forbidden:
-        return NoFeasibleCut(
-            f"the limits leave only cuts that were tried and excluded; raise a limit{' or drop a pin' if pinned else ''}"
-        )
     flags = " and ".join(
         f"{_FLAGS[name][0]} {_amount(name, limit)}" for name, limit in _budgets(limits).items()
     )

@@ -215,7 +215,7 @@ def energy_j(costs: Costs, cut: Cut) -> float:
 
 
 def meets_budgets(costs: Costs, cut: Cut, limits: Limits) -> bool:
-    """Return whether *cut* meets every budget and is not forbidden; pins and privacy are not checked.
+    """Return whether *cut* meets every budget; pins and privacy are not checked.
 
     Raises:
         TargetError: an energy limit is set, but *costs* contain no energy data.
@@ -226,7 +226,5 @@ def meets_budgets(costs: Costs, cut: Cut, limits: Limits) -> bool:
         (cut.uplink_bytes, limits.max_payload_bytes),
     )
     if any(limit is not None and amount > limit for amount, limit in within):
-        return False
-    if (cut.direction, cut.device) in limits.forbidden:
         return False
     return limits.max_energy_j is None or energy_j(costs, cut) <= limits.max_energy_j

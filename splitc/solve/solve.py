@@ -52,12 +52,17 @@ def solve(
 def only_allowed(
     cut_set: CutSet, costs: Costs, box: Box, limits: Limits, directions: Sequence[Direction]
 ) -> CutSet:
-    """Return *cut_set* without what *limits* leave out since; the regret is that of the cuts that remain."""
+    """Return *cut_set* without what *limits* leave out since.
+
+    The regret is certified against the frontier with the cuts that are left out: the best of the other cuts is not
+    known, but it is not better.
+    """
     cuts, best = (
         tuple(cut for cut in some if cut.placement not in limits.left_out)
         for some in (cut_set.cuts, cut_set.frontier)
     )
-    regret = certified_regret(make_space(costs.graph, box, directions), cuts, best) if cuts else 0.0
+    space = make_space(costs.graph, box, directions)
+    regret = certified_regret(space, cuts, cut_set.frontier) if cuts else 0.0
     return CutSet(cuts, best, regret, cut_set.regret_limit)
 
 

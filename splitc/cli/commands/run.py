@@ -4,6 +4,7 @@ import contextlib
 import math
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,9 +177,7 @@ def _save(path: Path, outputs: Mapping[str, Value]) -> None:
 def _show(outcomes: Sequence[Outcome], seen: Conditions, output: Path | None, console: Console) -> None:
     console.print(_table(outcomes))
     for reason, count in Counter(item.fallback for item in outcomes if item.fallback).most_common():
-        console.print(
-            Text(f"fell back {count} times: {reason}", style="yellow"), soft_wrap=True
-        )
+        console.print(Text(f"fell back {count} times: {reason}", style="yellow"), soft_wrap=True)
     console.print(
         f"measured: uplink {format_rate(seen.uplink_bps)}, downlink {format_rate(seen.downlink_bps)}, round trip "
         f"{format_seconds(seen.rtt_s)}; device {seen.device_slowdown:.2f}x and cloud {seen.cloud_slowdown:.2f}x of the times "

@@ -211,9 +211,8 @@ def shipped(made: Made, cuts: Sequence[Cut]) -> tuple[CutEntry, ...]:
     entries = cut_entries(made.found, made.unrolled, written, times, times)
     sides = times.whole, times.whole
     against = known_whole(made.found, *sides, None, lambda _: None)
-    tried = try_cuts(
-        made.found, made.unrolled, written, entries, bundle, against, *sides, Cache(None), lambda _: None
-    )
+    pairs = list(zip(written, entries, strict=True))
+    tried = try_cuts(made.found, made.unrolled, pairs, bundle, against, *sides, Cache(None), lambda _: None)
     assert not tried.wrong
     return tried.cuts
 
