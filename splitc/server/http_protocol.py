@@ -102,6 +102,7 @@ class Protocol(HttpToolsProtocol):
         self._refusal: tuple[int, str] | None = None
         self._plain_head = b""
         self._gone: Callable[[], None] | None = None
+        self.idle_since_s = math.inf
         self.body: PlacedBody | None = None
 
     # --- what asyncio calls ---
@@ -113,7 +114,7 @@ class Protocol(HttpToolsProtocol):
         self._answers = AnswerWriter(transport)
         if len(self.connections) > self._listen.max_connections + TOLD_CONNECTIONS:
             transport.abort()
-        elif len(self.connections) > self._listen.max_connections:
+        elif len(self.connections) > self._listen.max_connections and not self._take_place():
             self.app = busy
         self._expect_within(self._listen.head_s)
 
@@ -204,6 +205,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request has come."""
         super().on_message_begin()
+        self.idle_since_s = math.inf
         self.scope["extensions"] = self._extensions
         self._in_head, self._head_bytes = True, 0
         self._expect_within(self._listen.head_s)
@@ -259,6 +261,8 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             return
+        if was_last and not self._in_head and not self.cycle.more_body:
+            self.idle_since_s = self.loop.time()
         self.flow.resume_reading()  # uvicorn does so before it takes the next request from the pipeline
         if was_last and self._refusal is not None:
             self._tell_refusal(*self._refusal)
@@ -326,6 +330,15 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()  # else the end of the connection would not be seen
 
     # --- limits ---
+
+    def _take_place(self) -> bool:
+        """Close the connection that has been idle for longest, and return whether there is one."""
+        late_s = self.loop.time() - self._listen.least_idle_s
+        others = cast(set[Protocol], self.connections)
+        idle = [each for each in others if each.idle_since_s <= late_s and not each.transport.is_closing()]
+        if idle:
+            min(idle, key=lambda each: each.idle_since_s).transport.close()
+        return bool(idle)
 
     def _expect_within(self, seconds: float) -> None:
         """Set the time limit. A timer that ends earlier is kept; when it ends, it is set again."""

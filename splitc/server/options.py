@@ -56,6 +56,7 @@ class ListenOptions:
         max_unread_bytes: how much of answers is kept for clients that do not read; beyond that, who has not read for
             longest is cut off.
         idle_s: how long a connection is kept for another request.
+        least_idle_s: how long it is kept if others need its place.
         drain_s: how long requests may take after the server was told to end.
     """
 
@@ -65,6 +66,7 @@ class ListenOptions:
     tls_key: Path | None = None
     max_connections: int = 1024
     max_unread_bytes: int = 1 << 30
+    least_idle_s: float = 5.0
     head_s: float = 10.0
     request_s: float = 90.0
     idle_s: float = 120.0

@@ -294,6 +294,29 @@ def test_too_many_connections() -> None:
         assert once(server, "GET", "/v2/health/live").status == 200
 
 
+def test_the_connection_that_is_idle_for_longest_makes_room() -> None:
+    listen = ListenOptions(port=0, max_connections=2, least_idle_s=0.0)
+    with running(make_part(), listen=listen) as server, ExitStack() as stack:
+        first = stack.enter_context(_greeted(server))
+        time.sleep(0.05)  # more than the clock's resolution
+        second = stack.enter_context(_greeted(server))
+        assert once(server, "GET", "/v2/health/live").status == 200
+        assert receive_all(first) == b""
+        second.sendall(head("GET", "/v2/health/live"))
+        assert second.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+
+def test_connections_with_a_request_under_way_make_no_room() -> None:
+    listen = ListenOptions(port=0, max_connections=2, least_idle_s=0.0)
+    with running(make_part(), listen=listen) as server, ExitStack() as stack:
+        within_head, within_body = (stack.enter_context(_greeted(server)) for _ in range(2))
+        within_head.sendall(b"GET /v2/health")
+        within_body.sendall(head("POST", INFER, "Content-Length: 100"))
+        until(lambda: server.app.in_flight == 1, "the head has come")
+        time.sleep(0.05)  # for the other as well
+        assert once(server, "GET", "/v2/health/live").status == 503
+
+
 def _greeted(server: Running) -> socket.socket:
     """A connection that the server has seen."""
     sock = server.dial()
