@@ -44,8 +44,8 @@ bench: $(READY) ## measure profiles, stage times, memory with a large model, run
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/fleet.py
 
-fuzz: $(READY) ## throw ten thousand damaged messages at each side of the protocol
-	SPLITC_FUZZ=1 $(BIN)/python -m pytest tests/protocol/test_messages_fuzz.py tests/runtime/http/test_reply_fuzz.py
+fuzz: $(READY) ## throw thousands of damaged messages, files and options at what reads them
+	SPLITC_FUZZ=1 $(BIN)/python -m pytest tests/protocol/test_messages_fuzz.py tests/runtime/http/test_reply_fuzz.py tests/cli/test_files_fuzz.py
 
 soak: $(READY) ## lose nothing over tens of thousands of requests, with servers killed and links cut
 	SPLITC_SOAK=1 $(BIN)/python -m pytest -n 0 tests/system

@@ -15,13 +15,12 @@ def read_arrays(path: Path) -> Array | dict[str, Array]:
         ValueError: it does not contain arrays, or more than memory holds; the message says why.
     """
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            return {name: _array(found[name], name) for name in found.files}
-    except FileNotFoundError:
-        raise
+        with path.open("rb") as stream:
+            found = np.load(stream, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return found
+            with found:
+                return {name: _array(found[name], name) for name in found.files}
     except OSError as error:
         if error.errno is not None:
             raise

@@ -40,6 +40,7 @@ _HOLDS: dict[str, Callable[[Any, Any], object]] = {
     "const": operator.eq,
     "minimum": operator.ge,
     "exclusiveMinimum": operator.gt,
+    "maximum": operator.le,
     "minItems": lambda items, least: len(items) >= least,
     "pattern": lambda text, pattern: re.fullmatch(pattern, text),
 }
@@ -54,7 +55,7 @@ class Limit:
         expected: the condition for people: "expected ..., found ...".
     """
 
-    keyword: Literal["const", "minimum", "exclusiveMinimum", "minItems", "pattern"]
+    keyword: Literal["const", "minimum", "exclusiveMinimum", "maximum", "minItems", "pattern"]
     bound: int | str
     expected: str
 

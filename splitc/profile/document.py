@@ -32,6 +32,9 @@ from splitc.model.graph import Work
 VERSION = 1
 _THIRDS = 3
 _MIN_DRIFT_RUNS = 6
+_ENDLESS = Limit("maximum", 10**9, "a number of seconds of at most 1e9")
+Seconds = Annotated[Amount, _ENDLESS]
+PositiveSeconds = Annotated[PositiveAmount, _ENDLESS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class NodeTimes:
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    seconds: Annotated[tuple[Amount, ...], NOT_EMPTY]
+    seconds: Annotated[tuple[Seconds, ...], NOT_EMPTY]
     events: PositiveCount = 1
 
     def __post_init__(self) -> None:
@@ -70,9 +73,9 @@ class Measurement:
     threads: PositiveCount
     dims: dict[str, Count]
     warmup: Count
-    whole_s: Annotated[tuple[PositiveAmount, ...], NOT_EMPTY]
-    profiled_whole_s: tuple[PositiveAmount, ...]
-    fixed_s: tuple[Amount, ...]
+    whole_s: Annotated[tuple[PositiveSeconds, ...], NOT_EMPTY]
+    profiled_whole_s: tuple[PositiveSeconds, ...]
+    fixed_s: tuple[Seconds, ...]
     nodes: tuple[NodeTimes, ...]
 
     def __post_init__(self) -> None:
@@ -119,7 +122,7 @@ class UnitRun:
 
     name: str
     work: tuple[Work, ...]
-    seconds: tuple[Amount | None, ...]
+    seconds: tuple[Seconds | None, ...]
 
     def __post_init__(self) -> None:
         check(self)

@@ -5,7 +5,6 @@ closing bracket is missing. A trace names nodes, but not the model, nor the node
 """
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from splitc.common.errors import ProfileError
+from splitc.common.records import shown
 from splitc.profile.document import MachineFacts, Measurement, NodeTimes, Profile
 
 _KERNEL = "_kernel_time"
@@ -21,6 +21,7 @@ _EXECUTE = "SequentialExecutor::Execute"  # stands for a run if the trace has no
 _OPENED = "session_initialization"
 _MAX_WARMUP = 3
 _ROUNDING_US = 2
+_ENDLESS_US = 1e18  # thirty thousand years
 _BOM = b"\xef\xbb\xbf"
 _CPU = "CPUExecutionProvider"
 _RECORD = "record one with SessionOptions.enable_profiling and end it with end_profiling()"
@@ -224,7 +225,7 @@ def _runs(where: str, events: Sequence[Event], whole: str) -> Iterator[_Run]:
                 )
             ended_us = start_us + dur_us
             inside = tuple(node for node in pending if node.start_us >= start_us)
-            if dur_us > 0:
+            if dur_us / 1e6 > 0:  # a tiny time may be none in seconds
                 yield _Run(dur_us, inside, session)
             pending = []
         elif name.endswith(_KERNEL):
@@ -245,14 +246,17 @@ def _node(where: str, event: Event) -> _TracedNode:
     given = event.get("args")
     args = given if isinstance(given, dict) else {}
     start_us, dur_us = _times(where, event)
-    op = args.get("op_name")
     name = _name(event).removesuffix(_KERNEL)
-    return _TracedNode(name, op if isinstance(op, str) else "", start_us, dur_us, str(event.get("tid")), args)
+    return _TracedNode(name, _text(args.get("op_name")), start_us, dur_us, str(event.get("tid")), args)
 
 
 def _name(event: Event) -> str:
-    name = event.get("name")
-    return name if isinstance(name, str) else ""
+    return _text(event.get("name"))
+
+
+def _text(value: object) -> str:
+    """Return *value* if it is text; half a letter, which JSON can write but files cannot, becomes a question mark."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def _times(where: str, event: Event) -> tuple[float, float]:
@@ -261,8 +265,10 @@ def _times(where: str, event: Event) -> tuple[float, float]:
 
 def _time(where: str, event: Event, key: str) -> float:
     value = event.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        found = "is missing" if value is None else f"is {str(value)[:40]}"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _ENDLESS_US:
+        found = (
+            "is missing" if value is None else f"is {value[:40] if isinstance(value, str) else shown(value)}"
+        )
         raise ProfileError(
             f"{where}: '{key}' of the event '{_name(event)}' {found}, but must be a number of microseconds; {_RECORD}"
         )
@@ -312,8 +318,8 @@ def _provider(runs: Sequence[_Run]) -> str:
     spent: Counter[str] = Counter()
     for run in runs:
         for node in run.nodes:
-            provider = node.args.get("provider")
-            if isinstance(provider, str) and provider:
+            provider = _text(node.args.get("provider"))
+            if provider:
                 spent[provider] += max(1, int(node.dur_us))
     return spent.most_common(1)[0][0] if spent else _CPU
 

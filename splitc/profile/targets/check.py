@@ -1,6 +1,7 @@
 """Check a user's description of a machine or network, and report all mistakes at once."""
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,7 +26,7 @@ _PLAUSIBLE = {
     "downlink_bps": (1e3, 1e12, "bits per second, such as 100e6"),
     "rtt_s": (1e-6, 10.0, "seconds, such as 0.03"),
 }
-_FORMULA = re.compile(r"(\d+) fp32 lanes x (?:(\d+) pipes? x )?clock")
+_FORMULA = re.compile(r"(\d{1,9}) fp32 lanes x (?:(\d{1,9}) pipes? x )?clock")
 _RECALLED = "recalled"
 
 _Table = dict[str, Any]  # a TOML table that is not validated
@@ -121,8 +122,10 @@ def _quantity_warnings(key: str, quantity: _Table) -> Iterator[str]:
 
 
 def _known_cores(coefficients: object) -> tuple[str, ...]:
+    if not isinstance(coefficients, str):
+        return ()
     try:
-        return tuple(core.name for core in load_coefficients(str(coefficients)).cores)
+        return tuple(core.name for core in load_coefficients(coefficients).cores)
     except TargetError:  # reported by _target_mistakes
         return ()
 
@@ -136,7 +139,8 @@ def _core_warnings(cluster: _Table, known: tuple[str, ...]) -> Iterator[str]:
 
 def _peak_warnings(cluster: _Table) -> Iterator[str]:
     peak, clock = _table(cluster, "peak_macs_per_s"), _number(_table(cluster, "clock_hz"), "value")
-    value, formula = _number(peak, "value"), _FORMULA.search(str(peak.get("source")))
+    source = peak.get("source")
+    value, formula = _number(peak, "value"), _FORMULA.search(source) if isinstance(source, str) else None
     if value is None or clock is None or formula is None:
         return
     lanes, pipes = int(formula[1]), int(formula[2] or 1)
@@ -168,4 +172,6 @@ def _table(table: _Table, key: str) -> _Table:
 
 def _number(table: _Table, key: str) -> float | None:
     value = table.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+        return None  # a mistake, which the record reports
+    return float(value)
