@@ -11,7 +11,8 @@ import onnx_ir as ir
 from splitc.common.errors import ModelError
 from splitc.common.values import Input
 from splitc.model import onnx_file
-from splitc.model.normalize import normalize
+from splitc.model.names import unique_names
+from splitc.model.normalize import Changes, normalize
 from splitc.model.shape_inference import TensorInfo, infer, name_of
 
 _SHOWN = 8
@@ -29,6 +30,7 @@ class Model:
         infos: type and declared (symbolic) shape of every top-level tensor, as far as they are known.
         external: files with external data.
         declared: the declarations of inputs and outputs in the file, by name.
+        changes: what `normalize` did to names.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class Model:
     infos: Mapping[str, TensorInfo]
     external: tuple[Path, ...]
     declared: Mapping[str, onnx.ValueInfoProto]
+    changes: Changes
 
     def inputs(self) -> tuple[Input, ...]:
         """Return the model's inputs, without initializers."""
@@ -66,7 +69,7 @@ def load(path: Path, name: str | None = None) -> Model:
     file = onnx_file.read(path)
     try:
         model = ir.from_proto(file.proto)
-        normalize(model)
+        changes = normalize(model)
         infos = infer(model, {})
     except MemoryError:
         raise
@@ -78,7 +81,19 @@ def load(path: Path, name: str | None = None) -> Model:
             f"{path}: the model cannot be cut, because no output is computed by a node; choose another model"
         )
     sha256 = onnx_file.digest([path, *file.external])
-    return Model(path, name or path.stem, sha256, model, infos, file.external, file.declared)
+    return Model(path, name or path.stem, sha256, model, infos, file.external, file.declared, changes)
+
+
+def save_renamed(model: Model, path: Path) -> None:
+    """Write *model* as it was given, but with unique names, to *path*; weights go into a file beside it.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    again = ir.from_proto(onnx_file.read(model.path).proto)
+    ir.external_data.set_base_dir(again.graph, model.path.parent.absolute())
+    unique_names(again)
+    ir.save(again, path, external_data=path.name + ".data")
 
 
 def simplified(model: Model, path: Path) -> Model:

@@ -1,20 +1,35 @@
 """Bring a loaded model into the form that the rest of splitc relies on.
 
-Constants are initializers of the top-level graph; unused nodes are removed; nodes have names and
-are in topological order; each DequantizeLinear has one reader, so that its int8 input can be the
-boundary tensor.
+Every value has a name of its own; constants are initializers of the top-level graph; unused nodes are
+removed; nodes have names and are in topological order; each DequantizeLinear has one reader, so that its
+int8 input can be the boundary tensor.
 """
 
-import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-_COPY = "/copy"
+from splitc.model.names import Names, unique_names
 
 
-def normalize(model: ir.Model) -> None:
-    """Rewrite *model* in place; tensor names and results stay the same."""
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What `normalize` did to names.
+
+    Attributes:
+        copies: values that it added, with the names of those that they are copies of.
+        renamed: whether values in bodies have other names than in the file, because these were not unique.
+    """
+
+    copies: Mapping[str, str]
+    renamed: bool
+
+
+def normalize(model: ir.Model) -> Changes:
+    """Rewrite *model* in place; names of top-level values, and results, stay the same."""
+    names = unique_names(model)
     passes: list[ir.passes.InPlacePass] = [
         common.RemoveInitializersFromInputsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -25,19 +40,15 @@ def normalize(model: ir.Model) -> None:
     ]
     for step in passes:
         step(model)
-    _unshare_dequantize(model.graph)
-    _name_nodes(model.graph)
+    copies = _unshare_dequantize(model.graph, names)
+    _name_nodes(model.graph, names)
+    return Changes(copies, names.renamed)
 
 
-def copied_from(name: str) -> str:
-    """Return the name of the tensor that *name* is a copy of; *name* itself if `normalize` did not make it."""
-    return name.rpartition(_COPY)[0] or name
-
-
-def _unshare_dequantize(graph: ir.Graph) -> None:
-    """Give each reader of a DequantizeLinear's output its own copy of the node."""
+def _unshare_dequantize(graph: ir.Graph, names: Names) -> dict[str, str]:
+    """Give each reader of a DequantizeLinear's output its own copy of the node; return what is a copy of what."""
     outputs = set(graph.outputs)
-    taken = {output.name for node in graph.all_nodes() for output in node.outputs} | set(graph.initializers)
+    copies = {}
     for node in list(graph):
         if node.op_type != "DequantizeLinear" or node.outputs[0] in outputs:
             continue
@@ -45,9 +56,8 @@ def _unshare_dequantize(graph: ir.Graph) -> None:
         for reader, position in list(original.uses())[1:]:
             if reader.graph is not graph:
                 continue  # read inside a body: the node with the body keeps the shared tensor
-            names = (f"{original.name}{_COPY}{number}" for number in itertools.count(1))
-            name = next(name for name in names if name not in taken)
-            taken.add(name)
+            name = names.numbered(f"{original.name}/copy")
+            copies[name] = original.name or ""
             copy = ir.Node(
                 node.domain,
                 node.op_type,
@@ -58,10 +68,12 @@ def _unshare_dequantize(graph: ir.Graph) -> None:
             )
             graph.insert_after(node, copy)
             reader.replace_input_with(position, copy.outputs[0])
+    return copies
 
 
-def _name_nodes(graph: ir.Graph) -> None:
+def _name_nodes(graph: ir.Graph, names: Names) -> None:
     """Name unnamed nodes after their first output, because messages and units refer to nodes by name."""
     for node in graph:
         if not node.name:
-            node.name = next((output.name for output in node.outputs if output.name), node.op_type)
+            output = next((output.name for output in node.outputs if output.name), node.op_type)
+            node.name = names.node(output)

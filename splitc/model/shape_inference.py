@@ -1,6 +1,6 @@
 """Infer types and shapes with ONNX's shape inference, on a copy of the model without its weights."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -68,9 +68,10 @@ def _without_weights(model: ir.Model, dims: Mapping[str, int]) -> onnx.ModelProt
             slim.graph.initializers.pop(name_of(value))
             value.const_value = None
             slim.graph.inputs.append(value)
+    declared = {_symbol(dim) for value in slim.graph.inputs for dim in value.shape or ()}
     for value in slim.graph.inputs:
         if value.shape is not None:
-            named = _named_dims(value)
+            named = _named_dims(value, declared)
             value.shape = ir.Shape([dims.get(dim, dim) if isinstance(dim, str) else dim for dim in named])
     for node in slim.graph:
         for output in node.outputs:
@@ -78,16 +79,26 @@ def _without_weights(model: ir.Model, dims: Mapping[str, int]) -> onnx.ModelProt
     return ir.to_proto(slim)
 
 
-def _named_dims(value: ir.Value) -> list[int | str]:
+def _named_dims(value: ir.Value, declared: Container[str | None]) -> list[int | str]:
     """Return the dimensions of an input; an unnamed one is called "input:axis", so that --dim can set it.
+
+    If another dimension is *declared* under that name, an apostrophe is added.
 
     A negative size counts as unnamed: some exporters write -1 for an unknown size, and ONNX Runtime accepts it.
     """
     assert value.shape is not None
     return [
-        dim if isinstance(dim, int) and dim >= 0 else (_symbol(dim) or f"{value.name}:{axis}")
+        dim
+        if isinstance(dim, int) and dim >= 0
+        else (_symbol(dim) or _unnamed(f"{value.name}:{axis}", declared))
         for axis, dim in enumerate(value.shape)
     ]
+
+
+def _unnamed(name: str, declared: Container[str | None]) -> str:
+    while name in declared:
+        name += "'"
+    return name
 
 
 def _symbol(dim: int | ir.SymbolicDim) -> str | None:

@@ -15,7 +15,7 @@ import onnx
 from splitc.common import ort
 from splitc.common.errors import ModelError
 from splitc.common.values import Feeds, difference
-from splitc.model.model import Model, simplified
+from splitc.model.model import Model, save_renamed, simplified
 
 # onnxsim holds the model as one protobuf message, whose size is limited to 2 GB.
 _MAX_BYTES = 1_500_000_000
@@ -57,7 +57,11 @@ def simplify(model: Model, folder: Path, feeds: Feeds) -> Simplified:
         return Simplified(model, f"it is too large to simplify in memory ({size / 1e9:.1f} GB)")
     want = ort.run(ort.session(model.path), feeds)
     path = folder / "simplified.onnx"
-    failure = _run_apart(model.path, path)
+    source = model.path
+    if model.changes.renamed:  # onnxsim takes values in bodies for their namesakes
+        source = folder / "renamed.onnx"
+        save_renamed(model, source)
+    failure = _run_apart(source, path)
     if failure:
         return Simplified(model, f"onnxsim failed: {_placeless(failure, model, folder)}")
     try:

@@ -11,7 +11,6 @@ from splitc.common import ort
 from splitc.common.errors import ModelError
 from splitc.common.values import FREE_DIM, Feeds, Value, value_bytes
 from splitc.model.model import Model, infer_sized
-from splitc.model.normalize import copied_from
 from splitc.model.onnx_file import without_links
 from splitc.model.shape_inference import TensorInfo
 
@@ -53,8 +52,9 @@ def sizes(model: Model, dims: Mapping[str, int], feeds: Feeds | None) -> dict[st
     elif unknown:
         known |= _declared(model, unknown, dims)
     for name in unknown:
-        if name not in known and copied_from(name) in known:
-            known[name] = known[copied_from(name)]
+        original = model.changes.copies.get(name)
+        if name not in known and original in known:
+            known[name] = known[original]
     return known
 
 

@@ -95,13 +95,7 @@ def _free_names(
             if name in maker or name in given:
                 raise NotUsable(f"{_title(node)} redefines tensor '{name}'; rename one of the two")
             maker[name] = index
-        reads = dict.fromkeys(filter(None, node.input), _title(node))
-        for body in _bodies(node):
-            constants = [tensor.name for tensor in body.initializer]
-            reads |= _free_names(
-                body.node, [info.name for info in body.input], constants, [info.name for info in body.output]
-            )
-        used.append(reads)
+        used.append(dict.fromkeys(filter(None, node.input), _title(node)) | _captured(node))
     _check_acyclic(nodes, [{maker[name] for name in reads if name in maker} for reads in used])
     used.append(dict.fromkeys(outputs, "the list of outputs"))
     return {
@@ -110,6 +104,25 @@ def _free_names(
         for name, reader in reads.items()
         if name not in maker and name not in given
     }
+
+
+def _captured(node: onnx.NodeProto) -> dict[str, str]:
+    """Return the names that the bodies of *node* read from outside, each with a description of its reader."""
+    defined: set[str] = set()
+    reads: dict[str, str] = {}
+    for body in _bodies(node):
+        given, weights = [info.name for info in body.input], [tensor.name for tensor in body.initializer]
+        reads |= _free_names(body.node, given, weights, [info.name for info in body.output])
+        defined |= {*given, *weights, *(name for inner in body.node for name in inner.output)}
+    for name, reader in reads.items():
+        if (
+            name in defined
+        ):  # ONNX Runtime then takes one for the other, or not, depending on how it optimises
+            raise NotUsable(
+                f"{reader} uses '{name}' from outside of {_title(node)}, and another body of that node has a tensor "
+                "of the same name; rename one of the two"
+            )
+    return reads
 
 
 def _twice(names: Iterable[str]) -> list[str]:

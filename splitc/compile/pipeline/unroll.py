@@ -42,11 +42,14 @@ def _one_model(found: PipelineAnalysis, call: ModelCall) -> Unrolled:
     graph = found.analysis(0).partition.graph
     names = {**call.outputs, **call.inputs}
     inner: dict[tuple[int, str], str] = {}
+    taken = {*names.values(), *(tensor.name for tensor in graph.tensors)}
     for tensor in graph.tensors:
         if tensor.name not in names:
             name = tensor.name
-            while name in names.values():
-                name += "'"
+            if name in names.values():
+                while name in taken:
+                    name += "'"
+                taken.add(name)
             inner[0, tensor.name] = name
     values = tuple(names.get(tensor.name) or inner[0, tensor.name] for tensor in graph.tensors)
     tensors = tuple(replace(tensor, name=value) for tensor, value in zip(graph.tensors, values, strict=True))

@@ -33,6 +33,24 @@ def test_an_iteration_reads_what_the_one_before_made(tmp_path: Path) -> None:
     assert [tensor.name for tensor in graph.tensors if tensor.is_output] == ["image"]
 
 
+def test_a_tensor_called_as_a_value_of_the_description_gets_a_free_name(tmp_path: Path) -> None:
+    """The description calls the model's input "a", and the model has tensors "a" and "a'" inside."""
+    built = model(
+        [*dense("x", "a"), *dense("a", "a'"), *dense("a'", "y")],
+        [floats("x", 2, WIDTH)],
+        [floats("y", 2, WIDTH)],
+        dense_weights("a", "a'", "y"),
+    )
+    onnx.save_model(built, tmp_path / "net.onnx")
+    path = tmp_path / "one.toml"
+    path.write_text(
+        'name = "one"\noutputs = ["y"]\n[[stage]]\nname = "net"\nmodel = "net.onnx"\ninputs = { x = "a" }\n'
+    )
+    unrolled = analysed(path, tmp_path).unrolled
+    assert {"a", "a'"} < {*unrolled.values}
+    assert len({*unrolled.values}) == len(unrolled.values)
+
+
 def test_iterations_share_their_weights(tmp_path: Path) -> None:
     made = analysed(write_diffusion(tmp_path / "source"), tmp_path)
     graph = made.unrolled.graph
