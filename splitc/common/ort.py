@@ -180,6 +180,11 @@ def run(
         ) from error
 
 
+def output_kinds(opened: onnxruntime.InferenceSession) -> dict[str, str]:
+    """Return the types of the outputs by name, such as "tensor(float)"."""
+    return {output.name: output.type for output in opened.get_outputs()}
+
+
 def _output_types(opened: onnxruntime.InferenceSession) -> dict[str, str]:
     """Return the types of the outputs by name, without "tensor(...)"; cached, because ONNX Runtime is slow here."""
     types = _OUTPUT_TYPES.get(opened)

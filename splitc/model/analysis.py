@@ -11,6 +11,8 @@ from splitc.common.ort import RUNTIME_VERSION, blaming_inputs
 from splitc.common.records import RecordError, decode, encode
 from splitc.common.values import Feeds
 from splitc.model.feeds import make_feeds
+from splitc.model.graph import Graph
+from splitc.model.kinds import shown
 from splitc.model.model import Model, fix_dims, load
 from splitc.model.nodes import Sources, sources
 from splitc.model.simplify import simplify
@@ -58,6 +60,10 @@ class Analysis:
     sources: Sources
     partition: Partition
     notes: tuple[str, ...]
+
+
+# Raised when what is kept, or the way it is found, changes within a version.
+_KEPT_FORM = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +150,28 @@ def examine(
     progress("Finding units")
     found = sources(model)
     survivors, sized = _survivors_and_sizes(model, dims, feeds, cache)
-    return Analysis(
-        original, model, dims, feeds, sized, found, partition(model, found, survivors, sized), tuple(notes)
-    )
+    parts = partition(model, found, survivors, sized)
+    notes += _staying(model, parts.graph, sized)
+    return Analysis(original, model, dims, feeds, sized, found, parts, tuple(notes))
+
+
+def _staying(model: Model, graph: Graph, sized: Mapping[str, Size]) -> list[str]:
+    """Say which inputs and outputs cannot be sent."""
+    notes = []
+    for tensor in graph.tensors:
+        kind = shown(sized[tensor.name].kind if tensor.name in sized else model.infos[tensor.name].kind)
+        if tensor.nbytes is None:
+            notes.append(f"input '{tensor.name}' ({kind}) is not sent: the device runs what reads it")
+        if not tensor.is_sendable:
+            notes.append(f"output '{tensor.name}' ({kind}) cannot be sent: the device makes it")
+    return notes
 
 
 def _survivors_and_sizes(
     model: Model, dims: Mapping[str, int], feeds: tuple[Feeds, ...], cache: Cache
 ) -> tuple[frozenset[str], dict[str, Size]]:
     """Ask the cache or ONNX Runtime. Only measured sizes are cached; the others are quick to infer."""
-    key = (model.sha256, RUNTIME_VERSION, version("splitc"), dict(dims))
+    key = (_KEPT_FORM, model.sha256, RUNTIME_VERSION, version("splitc"), dict(dims))
     try:
         kept = decode(_Kept, cache.get("units", key), "cache")
     except RecordError:

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from splitc.common.errors import ModelError
-from splitc.model.graph import Graph, Tensor, Unit, Weight
+from splitc.model.graph import Graph, Tensor, Unit, Weight, device_only
+from splitc.model.kinds import is_sendable
 from splitc.model.model import Model
 from splitc.model.nodes import Sources, Wiring
 from splitc.model.sizes import Size
@@ -52,8 +53,7 @@ def assemble(
                 scratch_bytes=scratch[number],
             )
         )
-    device_only = frozenset(unit for tensor in tensors if tensor.nbytes is None for unit in tensor.consumers)
-    return Graph(tuple(units), tensors, weights, device_only)
+    return Graph(tuple(units), tensors, weights, device_only(tensors))
 
 
 def _inputs(
@@ -90,8 +90,10 @@ def _between(
                 f"cannot tell the size of output '{name}' without running the model, and it cannot run here; "
                 "provide real inputs with --samples FILE.npz"
             )
-        dtype = size.dtype or "object"
-        tensors.append(Tensor(name, dtype, size.shape, size.nbytes, unit, consumers, name in outputs))
+        dtype, sendable = size.dtype or "object", is_sendable(size.kind)
+        tensors.append(
+            Tensor(name, dtype, size.shape, size.nbytes, unit, consumers, name in outputs, sendable)
+        )
     return tensors
 
 

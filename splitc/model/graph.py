@@ -4,6 +4,7 @@ It holds no ONNX objects and no weight values. Every tensor between two units ha
 because `units.py` puts the producer and the readers of a tensor of unknown size into one unit.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from splitc.common.records import Count, check
@@ -19,6 +20,7 @@ class Tensor:
             (a string or sequence); its readers are then in `Graph.device_only`.
         producer: index of the unit that computes it; None for a model input.
         consumers: indices of the units that read it, ascending.
+        is_sendable: False for an output that no server can send: its producer is in `Graph.device_only`.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Tensor:
     producer: int | None
     consumers: tuple[int, ...]
     is_output: bool
+    is_sendable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,8 @@ class Graph:
     """Units in topological order, the tensors between them, and weights.
 
     Attributes:
-        device_only: units that must run on the device, because they read an input that cannot be sent.
+        device_only: units that must run on the device, because they read an input or make an output that cannot
+            be sent.
     """
 
     units: tuple[Unit, ...]
@@ -102,3 +106,14 @@ class Graph:
     def tensor_index(self) -> dict[str, int]:
         """Return the position of each tensor in `tensors`, by name."""
         return {tensor.name: position for position, tensor in enumerate(self.tensors)}
+
+
+def device_only(tensors: Iterable[Tensor]) -> frozenset[int]:
+    """Return the units that must run on the device because of what they read and make; see `Graph`."""
+    found: set[int] = set()
+    for tensor in tensors:
+        if tensor.nbytes is None:
+            found.update(tensor.consumers)
+        if not tensor.is_sendable and tensor.producer is not None:
+            found.add(tensor.producer)
+    return frozenset(found)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from splitc.common.memory import at_most
 from splitc.common.values import FREE_DIM
+from splitc.model.kinds import crossing_dtype, element_bits, kind_of
 
 # Smaller constants are kept: shape inference reads target shapes and axes, but no weights.
 _INFERENCE_BYTES = 1024
@@ -20,12 +21,16 @@ class TensorInfo:
     """What is known about a tensor.
 
     Attributes:
-        dtype: None if it is not a tensor of numbers or booleans.
-        shape: None if its rank is unknown.
+        dtype: None if it cannot cross.
+        shape: None if its rank is unknown, or if it is not a tensor.
+        kind: its type, see `kinds`; "" if it is unknown.
+        bits: of an element; None if it has no fixed size.
     """
 
     dtype: str | None
     shape: tuple[int | str, ...] | None
+    kind: str = ""
+    bits: int | None = None
 
 
 def infer(model: ir.Model, dims: Mapping[str, int]) -> dict[str, TensorInfo]:
@@ -42,8 +47,8 @@ def infer(model: ir.Model, dims: Mapping[str, int]) -> dict[str, TensorInfo]:
         symbols.clear()
     infos = {value: TensorInfo(None, None) for value in _value_names(model)}
     for info in [*proto.graph.value_info, *proto.graph.output, *proto.graph.input]:
-        if info.name in infos and info.type.HasField("tensor_type"):
-            infos[info.name] = _tensor_info(info.type.tensor_type, symbols)
+        if info.name in infos:
+            infos[info.name] = _tensor_info(info.type, symbols)
     return infos
 
 
@@ -111,18 +116,19 @@ def _value_names(model: ir.Model) -> list[str]:
     return [name_of(value) for value in values]
 
 
-def _tensor_info(kind: onnx.TypeProto.Tensor, symbols: set[str]) -> TensorInfo:
-    dtype = ir.DataType(kind.elem_type)
-    unusable = dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED)
+def _tensor_info(declared: onnx.TypeProto, symbols: set[str]) -> TensorInfo:
+    kind, tensor = kind_of(declared), declared.tensor_type
+    if not declared.HasField("tensor_type"):
+        return TensorInfo(None, None, kind)
     shape = None
-    if kind.HasField("shape"):
+    if tensor.HasField("shape"):
         shape = tuple(
             dim.dim_value
             if dim.HasField("dim_value")
             else (dim.dim_param if dim.dim_param in symbols else FREE_DIM)
-            for dim in kind.shape.dim
+            for dim in tensor.shape.dim
         )
-    return TensorInfo(None if unusable else dtype.numpy().name, shape)
+    return TensorInfo(crossing_dtype(kind), shape, kind, element_bits(tensor))
 
 
 def name_of(value: ir.Value) -> str:

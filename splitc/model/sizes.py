@@ -1,7 +1,7 @@
 """Size every tensor at the sizing dimensions: by shape inference, or by a run where inference cannot tell."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -10,6 +10,7 @@ from onnxruntime import InferenceSession
 from splitc.common import ort
 from splitc.common.errors import ModelError
 from splitc.common.values import FREE_DIM, Feeds, Value, value_bytes
+from splitc.model.kinds import crossing_dtype, is_returned
 from splitc.model.model import Model, infer_sized
 from splitc.model.onnx_file import without_links
 from splitc.model.shape_inference import TensorInfo
@@ -20,11 +21,12 @@ class Size:
     """A tensor at the sizing dimensions.
 
     Attributes:
-        dtype: None if it is not a tensor of numbers or booleans; such a value cannot cross.
+        dtype: None if the value cannot cross.
         shape: the symbolic shape; "?" is a dimension that depends on the input values.
         sized: the shape at the sizing dimensions; None for sequences and maps.
         nbytes: bytes when sent unencoded.
         measured: found by running the model once, not by inference.
+        kind: its type, see `kinds`.
     """
 
     dtype: str | None
@@ -32,6 +34,7 @@ class Size:
     sized: tuple[int, ...] | None
     nbytes: int
     measured: bool
+    kind: str = ""
 
 
 def sizes(model: Model, dims: Mapping[str, int], feeds: Feeds | None) -> dict[str, Size]:
@@ -59,13 +62,14 @@ def sizes(model: Model, dims: Mapping[str, int], feeds: Feeds | None) -> dict[st
 
 
 def _inferred(info: TensorInfo, declared: TensorInfo) -> Size | None:
-    if info.dtype is None or info.shape is None:
+    if info.bits is None or info.shape is None:
         return None
     sized = tuple(dim for dim in info.shape if isinstance(dim, int))
     if len(sized) != len(info.shape):
         return None
     shape = declared.shape if declared.shape is not None else (FREE_DIM,) * len(sized)
-    return Size(info.dtype, shape, sized, _tensor_bytes(info.dtype, sized), measured=False)
+    nbytes = (int(np.prod(sized, dtype=np.int64)) * info.bits + 7) // 8
+    return Size(info.dtype, shape, sized, nbytes, measured=False, kind=info.kind)
 
 
 def _declared(model: Model, names: list[str], dims: Mapping[str, int]) -> dict[str, Size]:
@@ -77,36 +81,35 @@ def _declared(model: Model, names: list[str], dims: Mapping[str, int]) -> dict[s
             continue
         shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim)
         sized = tuple(dims.get(dim, dim) if isinstance(dim, str) else dim for dim in shape)
-        info = TensorInfo(model.infos[name].dtype, sized)
+        info = replace(model.infos[name], shape=sized)
         if all(isinstance(dim, int) for dim in sized) and (size := _inferred(info, model.infos[name])):
             found[name] = size
     return found
 
 
-def _tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    count = int(np.prod(shape, dtype=np.int64))
-    bits = 4 if dtype in ("int4", "uint4") else 8 * np.dtype(dtype).itemsize
-    return (count * bits + 7) // 8
-
-
 def _measure(model: Model, names: list[str], feeds: Feeds) -> dict[str, Size]:
     """Run the model once with *names* as outputs."""
-    values = _run_with_outputs(model, names, feeds)
+    values, kinds = _run_with_outputs(model, names, feeds)
     found = {}
     for name, value in values.items():
-        if isinstance(value, np.ndarray) and value.dtype.kind not in "OUS":
+        kind, sized = kinds[name], value.shape if isinstance(value, np.ndarray) else None
+        dtype = crossing_dtype(kind)
+        if dtype is not None and sized is not None:
             declared = model.infos[name].shape
             known = declared is not None and len(declared) == value.ndim
             shape = declared if declared is not None and known else (FREE_DIM,) * value.ndim
-            found[name] = Size(value.dtype.name, shape, value.shape, value.nbytes, measured=True)
-        else:
-            sized = value.shape if isinstance(value, np.ndarray) else None
-            found[name] = Size(None, (), sized, value_bytes(value), measured=True)
+            found[name] = Size(dtype, shape, sized, value.nbytes, measured=True, kind=kind)
+        elif value is not None:  # an optional without a value has no size
+            found[name] = Size(None, (), sized, value_bytes(value), measured=True, kind=kind)
     return found
 
 
-def _run_with_outputs(model: Model, names: list[str], feeds: Feeds) -> dict[str, Value]:
-    """Return the values of the tensors *names*; of model outputs only, if ONNX Runtime cannot return the others.
+def _run_with_outputs(
+    model: Model, names: list[str], feeds: Feeds
+) -> tuple[dict[str, Value], Mapping[str, str]]:
+    """Return the values of the tensors *names*, and their types; of model outputs only, if the others fail.
+
+    A value inside the model of a type that ONNX Runtime hands on as another, or not at all, is left out.
 
     The model runs without graph optimisation, because fused tensors do not exist otherwise.
     """
@@ -115,10 +118,14 @@ def _run_with_outputs(model: Model, names: list[str], feeds: Feeds) -> dict[str,
     outputs = {output.name for output in proto.graph.output}
     wanted = [name for name in names if name in made]
     try:
-        return ort.run(session_with_outputs(model, wanted), feeds, wanted)
+        opened = session_with_outputs(model, wanted)
+        kinds = ort.output_kinds(opened)
+        wanted = [name for name in wanted if name in outputs or is_returned(kinds[name])]
+        return ort.run(opened, feeds, wanted), kinds
     except ModelError:
         opened = ort.session(model.path)
-        return ort.run(opened, feeds, [name for name in wanted if name in outputs])
+        values = ort.run(opened, feeds, [name for name in wanted if name in outputs])
+        return values, ort.output_kinds(opened)
 
 
 def session_with_outputs(model: Model, names: Iterable[str]) -> InferenceSession:

@@ -70,7 +70,7 @@ def partition(
         ModelError: no node depends on an input, or an output has no known size.
     """
     wires = wiring(found)
-    glued = _glued_by_quantization(found, wires)
+    glued = _glued_by_quantization(found, wires, sizes)
     alive = survivors | set(model.outputs())
     crossable = {
         name for name in wires.maker if name in alive and name not in glued and _crosses(sizes.get(name))
@@ -98,12 +98,25 @@ def _crosses(size: Size | None) -> bool:
     return size is not None and size.dtype is not None
 
 
-def _glued_by_quantization(found: Sources, wires: Wiring) -> set[str]:
-    """Return the wide tensors beside a quantiser or dequantiser: a cut at the int8 tensor sends fewer bytes."""
+def _glued_by_quantization(found: Sources, wires: Wiring, sizes: Mapping[str, Size]) -> set[str]:
+    """Return the wide tensors beside a quantiser or dequantiser: a cut at the int8 tensor sends fewer bytes.
+
+    Where the narrow tensor cannot cross, the wide one stays free.
+    """
+
+    def narrow(index: int, op_type: str) -> bool:
+        node = found.nodes[index]
+        if node.op_type != op_type:
+            return False
+        value = node.outputs[0] if op_type == "QuantizeLinear" else node.inputs[0]
+        return value is not None and _crosses(sizes.get(value.name or ""))
+
     glued = set()
     for name, index in wires.maker.items():
-        kinds = {found.nodes[reader].op_type for reader in wires.readers.get(name, ())}
-        if kinds == {"QuantizeLinear"} or (kinds and found.nodes[index].op_type == "DequantizeLinear"):
+        readers = wires.readers.get(name, ())
+        if readers and (
+            all(narrow(reader, "QuantizeLinear") for reader in readers) or narrow(index, "DequantizeLinear")
+        ):
             glued.add(name)
     return glued
 

@@ -30,6 +30,8 @@ _DATATYPES = {
     "bfloat16": "BF16",
     "string": "BYTES",
 }
+DTYPES = frozenset(_DATATYPES) - {"string"}
+"""The dtypes of numbers and booleans that messages carry, as numpy names them."""
 _DTYPES = {datatype: name for name, datatype in _DATATYPES.items()} | {"BYTES": "object"}
 # The Python types that JSON elements may have, by the kind of dtype; numbers and booleans are not interchangeable.
 _ELEMENTS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "O": {str}}

@@ -57,7 +57,7 @@ def device_reasons(graph: Graph, limits: Limits) -> dict[int, str]:
         for unit in (*made_by, *tensor.consumers):
             reasons.setdefault(unit, reason)
     for unit in graph.device_only:
-        reasons.setdefault(unit, "an input that cannot be sent")
+        reasons.setdefault(unit, "an input or output that cannot be sent")
     return reasons
 
 

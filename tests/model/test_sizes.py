@@ -36,8 +36,8 @@ def test_inferred_and_measured_agree(tmp_path: Path) -> None:
     built = models.contrib_op()
     path = save(built, tmp_path)
     found = sizes(load(path), {}, models.random_feeds(built))
-    assert found["a"] == Size("float32", (2, 16), (2, 16), 128, measured=False)
-    assert found["b"] == Size("float32", ("?", "?"), (2, 16), 128, measured=True)
+    assert found["a"] == Size("float32", (2, 16), (2, 16), 128, measured=False, kind="tensor(float)")
+    assert found["b"] == Size("float32", ("?", "?"), (2, 16), 128, measured=True, kind="tensor(float)")
 
 
 def test_a_model_in_a_download_cache_is_measured(tmp_path: Path) -> None:

@@ -151,3 +151,57 @@ def test_a_model_of_constants_is_refused(tmp_path: Path) -> None:
     model = load(splitting.save(built, tmp_path))
     with pytest.raises(ModelError, match="no output depends on an input"):
         partition(model, sources(model), frozenset(), sizes(model, {}, None))
+
+
+# --- types that cannot be sent ---
+
+
+def boundaries(made: splitting.Split) -> set[str]:
+    """The dtypes of all tensors that any cut sends, except those of inputs."""
+    cuts = [cut for cut in splitting.cuts(made) if cut.kind == "split"]
+    assert cuts
+    return {made.graph.tensors[index].dtype for cut in cuts for index in cut.boundary}
+
+
+@pytest.mark.parametrize("element", ["FLOAT8E4M3FN", "FLOAT8E5M2", "INT4", "UINT4"])
+def test_tensors_of_types_that_cannot_be_sent_stay_with_their_readers(element: str, tmp_path: Path) -> None:
+    number = onnx.TensorProto.DataType.Value(element)
+    nodes = [
+        *models.dense("x", "a"),
+        models.op("QuantizeLinear", "a scale", "q", output_dtype=number),
+        models.op("DequantizeLinear", "q scale", "d"),
+        *models.dense("d", "b"),
+        *models.dense("b", "y"),
+    ]
+    weights = [models.value("scale", 0.1), *models.dense_weights("a", "b", "y")]
+    built = models.model(nodes, [models.X], [models.Y], weights)
+    built.opset_import[0].version = 21
+    made = split(built, tmp_path)
+    assert boundaries(made) == {"float32"}
+    assert {"a", "d", "b"} <= {tensor.name for tensor in made.graph.tensors}
+    assert made.partition.unknown == ("q",)
+    assert made.partition.unsized == ()
+    for cut in splitting.cuts(made):
+        splitting.check(made, cut, splitting.whole(made))
+
+
+def test_optionals_stay_with_their_readers(tmp_path: Path) -> None:
+    nodes = [
+        *models.dense("x", "a"),
+        models.op("Optional", "a", "o"),
+        models.op("OptionalGetElement", "o", "g"),
+        *models.dense("g", "y"),
+    ]
+    made = split(models.model(nodes, [models.X], [models.Y], models.dense_weights("a", "y")), tmp_path)
+    assert made.partition.unknown == ("o",)
+    assert made.partition.unsized == ()
+    assert boundaries(made) == {"float32"}
+    for cut in splitting.cuts(made):
+        splitting.check(made, cut, splitting.whole(made))
+
+
+def test_an_output_that_cannot_be_sent_is_made_on_the_device(tmp_path: Path) -> None:
+    made = splitting.split_tiny("sequence_output", tmp_path)
+    (maker,) = {tensor.producer for tensor in made.graph.tensors if tensor.is_output}
+    assert made.graph.device_only == {maker}
+    assert splitting.split_tiny("string_output", tmp_path / "strings").graph.device_only == frozenset()

@@ -18,6 +18,7 @@ from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.unroll import unroll
 from splitc.model.analysis import Analysis, AnalysisOptions
 from splitc.model.graph import Graph
+from splitc.model.kinds import crossing_dtype, shown
 from splitc.solve.cuts import boundary
 
 _SHOWN_READERS = 3
@@ -62,18 +63,23 @@ def _show_analysis(found: Analysis, *, tensors: bool) -> None:
     inner = [tensor for tensor in graph.tensors if tensor.consumers]
     console.print(
         f"{len(inner)} tensors can cross; ONNX Runtime fuses away {len(partition.fused)}; "
-        f"{len(partition.unknown)} have an unknown size or are not numeric"
+        f"{len(partition.unknown)} have an unknown size or are of a type that cannot be sent"
     )
     for note in found.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     for name in partition.unknown:
-        console.print(Text(f"cannot cross: {name}: its size is unknown, or it is not numeric"))
+        console.print(Text(f"cannot cross: {name}{_why_not(found, name)}"))
     if tensors:
         _show_tensors(found)
         for name in partition.fused:
             console.print(Text(f"cannot cross: {name}: fused"))
     else:
         _show_places(graph)
+
+
+def _why_not(found: Analysis, name: str) -> str:
+    kind = found.sizes[name].kind if name in found.sizes else found.model.infos[name].kind
+    return f" ({shown(kind)})" if kind and crossing_dtype(kind) is None else ": its size is unknown"
 
 
 def _show_tensors(found: Analysis) -> None:

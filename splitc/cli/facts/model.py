@@ -51,7 +51,7 @@ class ModelFacts:
         units: in running order.
         tensors: those that could cross, and the inputs and outputs of the model.
         fused: tensors that cannot cross, because ONNX Runtime fuses the nodes around them.
-        unknown_size: tensors that cannot cross, because their size is not known or they are not numbers.
+        unknown_size: tensors that cannot cross, because their size is not known or their type cannot be sent.
         unknown_work: nodes whose work cannot be predicted, because the size of a tensor is not known.
         dims: what symbolic dimensions were fixed to.
         notes: what a user should know of how this was found, a sentence each.

@@ -13,7 +13,7 @@ from splitc.compile.pipeline.ports import renamed
 from splitc.compile.pipeline.stages import ModelCall, Stage
 from splitc.compile.pipeline.unrolled import Origin, Unrolled
 from splitc.model.analysis import Analysis
-from splitc.model.graph import Graph, Tensor, Unit, Weight
+from splitc.model.graph import Graph, Tensor, Unit, Weight, device_only
 
 
 def unroll(found: PipelineAnalysis) -> Unrolled:
@@ -213,10 +213,7 @@ class _Unrolling:
             Unit(name, (), tuple(reads[number]), tuple(makes[number]), weights, (), scratch)
             for number, (name, weights, scratch) in enumerate(self.units_made)
         )
-        device_only = frozenset(
-            unit for tensor in tensors if tensor.nbytes is None for unit in tensor.consumers
-        )
-        graph = Graph(units, tensors, tuple(self.weight_bytes), device_only)
+        graph = Graph(units, tensors, tuple(self.weight_bytes), device_only(tensors))
         return Unrolled(graph, tuple(self.places), tuple(draft.value for draft in kept), self.inner)
 
 

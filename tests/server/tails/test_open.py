@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import onnx
 import pytest
 
 from splitc.bundle.decide import latency_s, middle_of
-from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.folder import Bundle, file_entry, read_bundle, write_manifest
 from splitc.bundle.pack import pack
 from splitc.bundle.pairing import pairing
 from splitc.common.errors import BundleError, ModelError, RuntimeFailure
@@ -20,7 +21,7 @@ from splitc.runtime.session import Session
 from splitc.server.tails.open import open_parts
 from splitc.server.tails.part import File, ServedPart
 from splitc.server.tails.sessions import Sessions
-from tests import bundles
+from tests import bundles, models
 from tests.running import compile_here, save_tiny
 from tests.runtime.test_cloud_first import compiled as compiled_cloud_first
 from tests.server.serving import infer_once, running
@@ -121,8 +122,14 @@ def test_sizes_of_outputs_that_a_model_declares_wrongly_are_not_believed(tmp_pat
 
 
 def test_what_the_protocol_cannot_carry_is_not_offered(tmp_path: Path) -> None:
-    bundle = bundles.compiled("sequence_output", tmp_path)
-    with pytest.raises(RuntimeFailure, match=r"sequence_output.c1 is not offered: 'y' is not a tensor"):
+    """No cut that splitc writes has such a tail, so one is put in the place of another."""
+    bundle = bundles.compiled("diamond", tmp_path)
+    for cut in bundles.tails(bundle):
+        assert cut.tail is not None
+        onnx.save_model(models.sequence_output(), bundle.path(cut.tail.file or ""))
+    files = tuple(file_entry(bundle.folder, entry.path) for entry in bundle.manifest.files)
+    write_manifest(bundle.folder, replace(bundle.manifest, files=files))
+    with pytest.raises(RuntimeFailure, match=r"diamond.c\d is not offered: 'y' is not a tensor"):
         opened(bundle.folder, cache=tmp_path / "cache")
 
 
