@@ -22,7 +22,6 @@ from splitc.compile.private import Inner
 from splitc.compile.verify import Runner, values_digest
 from splitc.compile.whole import Whole, files_in, short_program, whole_as_given
 from splitc.model.analysis import Progress
-from splitc.model.normalize import copied_from
 from splitc.model.sizes import session_with_outputs
 
 _Products = NDArray[np.float64]

@@ -11,6 +11,8 @@ from splitc.bundle.manifest import CallEntry, CutEntry, LoopEntry, PartEntry, St
 from splitc.bundle.program import Program, ReadArray, part_program, read_array, stages_program
 from splitc.common.values import Array
 from splitc.compile.pipeline.stages import Pipeline
+from splitc.model.model import load
+from splitc.model.randomness import random_outputs
 
 # Enough for a hand-over inside, with more than one iteration on either side.
 _ITERATIONS = 3
@@ -33,6 +35,7 @@ class Whole:
         outputs: what it returns.
         times: how often each stage is repeated that is.
         models: its ONNX files.
+        random: the outputs that depend on random operators; these are not compared.
     """
 
     program: Program
@@ -40,10 +43,16 @@ class Whole:
     times: Mapping[str, int]
     models: tuple[Path, ...]
     files: Files
+    random: frozenset[str]
 
     def notes(self) -> tuple[str, ...]:
         """What a comparison with it leaves out, a sentence each."""
-        return tuple(
+        left_out = tuple(
+            f"output '{name}' was not compared: it depends on a random operator"
+            for name in self.outputs
+            if name in self.random
+        )
+        return left_out + tuple(
             f"cuts were verified with {_ITERATIONS} of the {times} iterations of stage '{stage}', "
             "a hand-over inside the loop stays inside"
             for stage, times in self.times.items()
@@ -67,7 +76,10 @@ def whole_as_given(pipeline: Pipeline) -> Whole:
     times = _times(stages)
     program = stages_program(shortened(stages, times), pipeline.outputs)
     files = Files(paths.__getitem__, arrays.__getitem__)
-    return Whole(program, pipeline.outputs, times, tuple(paths.values()), files)
+    random = {model.sha256: random_outputs(model) for model in pipeline.models}
+    return Whole(
+        program, pipeline.outputs, times, tuple(paths.values()), files, random_values(stages, random)
+    )
 
 
 def whole_in_bundle(bundle: Bundle, cut: CutEntry, part: PartEntry) -> Whole:
@@ -76,7 +88,31 @@ def whole_in_bundle(bundle: Bundle, cut: CutEntry, part: PartEntry) -> Whole:
     times = _times(part.stages or ())
     models = {call.file: bundle.path(call.file) for stage in part.program for call in stage.calls}
     program = short_program(cut, part, outputs, times)
-    return Whole(program, outputs, times, tuple(models.values()), files_of(bundle))
+    random = {file: random_outputs(load(path)) for file, path in models.items()}
+    return Whole(
+        program, outputs, times, tuple(models.values()), files_of(bundle), random_values(part.program, random)
+    )
+
+
+def random_values(stages: Iterable[StageEntry], random_of: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """The values of *stages* that depend on random operators.
+
+    Args:
+        random_of: the outputs of each file that do so by themselves.
+    """
+    found: set[str] = set()
+    for stage in stages:
+        before = -1
+        while before < len(found):  # what a loop carries may become random in a later iteration
+            before = len(found)
+            if stage.loop is not None:
+                found |= {value for value, begin in stage.loop.carry.items() if begin in found}
+            for call in stage.calls:
+                every = not found.isdisjoint(call.inputs.values())
+                random = random_of[call.file]
+                names = call.outputs or {name: name for name in random}  # a file alone keeps its names
+                found |= {value for name, value in names.items() if every or name in random}
+    return frozenset(found)
 
 
 def short_program(

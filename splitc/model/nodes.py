@@ -10,8 +10,19 @@ from splitc.model.model import Model
 
 # These return different values on each run, so they must run once, on one side.
 _RANDOM = frozenset(
-    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split()
+    [
+        *(("", op) for op in "RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()),
+        *(("", op) for op in "Multinomial Bernoulli".split()),
+        ("com.microsoft", "Sampling"),
+    ]
 )
+# These do so if an input, here by its position, says that the model is trained.
+_RANDOM_IN_TRAINING = {
+    ("", "Dropout"): 2,
+    ("com.microsoft", "BitmaskDropout"): 2,
+    ("com.microsoft", "BiasDropout"): 4,
+    ("com.microsoft", "BitmaskBiasDropout"): 4,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +76,41 @@ def _constant_nodes(model: Model, nodes: tuple[ir.Node, ...], reads: list[tuple[
     fixed = set(model.ir.graph.initializers)
     constant = set()
     for index, node in enumerate(nodes):
-        if fixed.issuperset(reads[index]) and not _may_be_random(node, model.ir):
+        if fixed.issuperset(reads[index]) and not is_random(node, model.ir):
             constant.add(index)
             fixed |= {output.name for output in node.outputs if output.name}
     return frozenset(constant)
 
 
-def _may_be_random(node: ir.Node, model: ir.Model) -> bool:
-    inner = [node, *(inner for body in bodies(node) for inner in body.all_nodes())]
-    # A local function may contain a random node at any depth, and few functions read weights only.
-    return any(item.op_type in _RANDOM or item.op_identifier() in model.functions for item in inner)
+def is_random(node: ir.Node, model: ir.Model) -> bool:
+    """Whether *node*, or a node in its bodies or in a function of *model* that it calls, is a random operator."""
+    waiting = [node]
+    called: set[ir.OperatorIdentifier] = set()
+    while waiting:
+        item = waiting.pop()
+        function = model.functions.get(item.op_identifier())
+        if function is None:
+            if _draws(item):
+                return True
+        elif function.identifier() not in called:
+            called.add(function.identifier())
+            waiting.extend(function.all_nodes())
+        waiting.extend(inner for body in bodies(item) for inner in body)
+    return False
+
+
+def _draws(node: ir.Node) -> bool:
+    """Whether *node* itself draws random numbers."""
+    operator = (node.domain, node.op_type)
+    if operator in _RANDOM:
+        return True
+    position = _RANDOM_IN_TRAINING.get(operator)
+    if position is None or position >= len(node.inputs):
+        return False
+    training = node.inputs[position]
+    if training is None:
+        return False
+    return training.const_value is None or bool(training.const_value.numpy().any())
 
 
 def bodies(node: ir.Node) -> list[ir.Graph]:

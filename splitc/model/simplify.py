@@ -16,6 +16,7 @@ from splitc.common import ort
 from splitc.common.errors import ModelError
 from splitc.common.values import Feeds, difference
 from splitc.model.model import Model, save_renamed, simplified
+from splitc.model.randomness import random_outputs
 
 # onnxsim holds the model as one protobuf message, whose size is limited to 2 GB.
 _MAX_BYTES = 1_500_000_000
@@ -53,8 +54,10 @@ def simplify(model: Model, folder: Path, feeds: Feeds) -> Simplified:
         ModelError: ONNX Runtime cannot load or run the original.
     """
     size = _file_bytes(model)
-    if size > _MAX_BYTES:
-        return Simplified(model, f"it is too large to simplify in memory ({size / 1e9:.1f} GB)")
+    if size > _MAX_BYTES or random_outputs(model):
+        too_large = f"it is too large to simplify in memory ({size / 1e9:.1f} GB)"
+        random = "it has random operators, so its results cannot be compared"
+        return Simplified(model, too_large if size > _MAX_BYTES else random)
     want = ort.run(ort.session(model.path), feeds)
     path = folder / "simplified.onnx"
     source = model.path
