@@ -173,12 +173,13 @@ def _inner_names(found: PipelineAnalysis, unrolled: Unrolled) -> Iterator[tuple[
         stage = found.pipeline.stages[place.stage]
         prefix = f"{stage.name}/" if found.pipeline.only is None else ""
         values = {value for call in stage.calls for value in (*call.inputs.values(), *call.outputs.values())}
+        copies = found.analysis(place.stage).model.changes.copies
         for node in found.analysis(place.stage).sources.nodes:
             for output in node.outputs:
                 if output.name:
                     name = unrolled.inner.get((place.stage, output.name), f"{prefix}{output.name}")
                     if name not in values:
-                        yield name, (place.stage, copied_from(output.name))
+                        yield name, (place.stage, copies.get(output.name, output.name))
 
 
 def _crossing(

@@ -62,6 +62,8 @@ class Analysis:
     notes: tuple[str, ...]
 
 
+# How many names a note lists.
+_SHOWN = 5
 # Raised when what is kept, or the way it is found, changes within a version.
 _KEPT_FORM = 1
 
@@ -108,6 +110,7 @@ def analyse_model(
         for name, size in dims.items()
         if name not in options.dims
     ]
+    notes += _fixed(original)
     shortage = memory_shortage(original.weight_bytes(), options.build_memory_bytes)
     renamed = tuple(replace(item, name=sample_names[item.name]) for item in inputs)
     samples = () if shortage else make_feeds(renamed, dims, options.samples)
@@ -153,6 +156,17 @@ def examine(
     parts = partition(model, found, survivors, sized)
     notes += _staying(model, parts.graph, sized)
     return Analysis(original, model, dims, feeds, sized, found, parts, tuple(notes))
+
+
+def _fixed(model: Model) -> list[str]:
+    """Say which inputs have a default that an app cannot replace."""
+    names = [f"'{name}'" for name in model.changes.fixed]
+    shown = ", ".join([*names[:_SHOWN], *["..."][: len(names) - _SHOWN]])
+    if len(names) > 1:
+        return [
+            f"{len(names)} inputs ({shown}) have a default in the model and are fixed to it in the bundle"
+        ]
+    return [f"input {shown} has a default in the model and is fixed to it in the bundle"] if names else []
 
 
 def _staying(model: Model, graph: Graph, sized: Mapping[str, Size]) -> list[str]:

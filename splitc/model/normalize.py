@@ -13,6 +13,9 @@ from onnx_ir.passes import common
 
 from splitc.model.names import Names, unique_names
 
+# From this version of the format on, an initializer that is an input as well is a default; before, all had to be inputs.
+_OVERRIDABLE = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -21,15 +24,18 @@ class Changes:
     Attributes:
         copies: values that it added, with the names of those that they are copies of.
         renamed: whether values in bodies have other names than in the file, because these were not unique.
+        fixed: inputs that had a default, which an app could replace; they are weights now.
     """
 
     copies: Mapping[str, str]
     renamed: bool
+    fixed: tuple[str, ...]
 
 
 def normalize(model: ir.Model) -> Changes:
     """Rewrite *model* in place; names of top-level values, and results, stay the same."""
     names = unique_names(model)
+    fixed = [value.name or "" for value in model.graph.inputs if value.name in model.graph.initializers]
     passes: list[ir.passes.InPlacePass] = [
         common.RemoveInitializersFromInputsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -42,7 +48,7 @@ def normalize(model: ir.Model) -> Changes:
         step(model)
     copies = _unshare_dequantize(model.graph, names)
     _name_nodes(model.graph, names)
-    return Changes(copies, names.renamed)
+    return Changes(copies, names.renamed, tuple(fixed) if model.ir_version >= _OVERRIDABLE else ())
 
 
 def _unshare_dequantize(graph: ir.Graph, names: Names) -> dict[str, str]:

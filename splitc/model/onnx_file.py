@@ -16,7 +16,15 @@ from google.protobuf.message import DecodeError
 
 from splitc.common.errors import ModelError
 from splitc.common.files import is_unicode, resolved
-from splitc.model.wellformed import STANDARD, NotUsable, all_nodes, check_domains, check_names, graphs
+from splitc.model.wellformed import (
+    STANDARD,
+    NotUsable,
+    all_nodes,
+    check_domains,
+    check_names,
+    graphs,
+    import_assumed,
+)
 
 _BUFFER_BYTES = 1 << 20
 
@@ -55,6 +63,8 @@ def read(path: Path) -> OnnxFile:
             _forget_maps(graph)
         _internalize(proto)
         _check_inputs(proto.graph)
+        _list_outputs_once(proto.graph)
+        import_assumed(proto)
         check_domains(proto)
         check_names(proto)
     except NotUsable as error:
@@ -294,6 +304,14 @@ def _kinds(kind: onnx.TypeProto) -> set[str]:
         if name not in ("sequence_type", "optional_type"):
             return found
         kind = getattr(kind, name).elem_type
+
+
+def _list_outputs_once(graph: onnx.GraphProto) -> None:
+    """Forget that an output is listed twice: by its name, it is one."""
+    last = {info.name: info for info in _copies(list(graph.output))}
+    if len(last) < len(graph.output):
+        del graph.output[:]
+        graph.output.extend(last.values())
 
 
 def _check_inputs(graph: onnx.GraphProto) -> None:

@@ -7,6 +7,8 @@ import onnx
 
 # The standard operators have two names (ONNX IR specification, "Operator Sets").
 STANDARD = "ai.onnx"
+# What ONNX Runtime assumes where a model imports no operator set for a domain of its own.
+_ASSUMED = {"com.microsoft": 1, "com.microsoft.nchwc": 1, "ai.onnx.ml": 5, "ai.onnx.training": 1}
 # How many nodes of a cycle a message names.
 _SHOWN = 4
 
@@ -41,6 +43,14 @@ def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     yield from _nodes(proto.graph.node)
     for function in proto.functions:
         yield from _nodes(function.node)
+
+
+def import_assumed(proto: onnx.ModelProto) -> None:
+    """Add the operator sets that ONNX Runtime assumes for domains of its own, where nodes of the graph use them."""
+    imported = {opset.domain for opset in proto.opset_import}
+    used = {node.domain for node in _nodes(proto.graph.node)}
+    for domain in sorted((used - imported) & _ASSUMED.keys()):
+        proto.opset_import.add(domain=domain, version=_ASSUMED[domain])
 
 
 def check_domains(proto: onnx.ModelProto) -> None:

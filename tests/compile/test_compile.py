@@ -19,6 +19,7 @@ from splitc.compile.limits import LimitOptions
 from tests import models
 from tests.conftest import Tiny
 from tests.running import compile_here, machine, save_tiny, splitc, tree
+from tests.splitting import save
 
 SIZES = {"recurrent": {"batch": 1, "time": 3}, "named_dims": {"batch": 1, "height": 6, "width": 4}}
 
@@ -242,3 +243,37 @@ def test_the_box_is_that_of_the_networks_named(tmp_path: Path) -> None:
 def test_all_failures_are_of_one_family(tmp_path: Path) -> None:
     with pytest.raises(SplitcError):
         compile_here(tmp_path / "nothing.onnx", tmp_path / "out")
+
+
+# --- models that ONNX Runtime takes although the format does not ---
+
+BOTH = LimitOptions(pin_device=("MatMul_a_m",), pin_cloud=("Tanh_y",))
+
+
+def test_a_domain_of_onnx_runtime_need_not_be_imported(tmp_path: Path) -> None:
+    nodes = [*models.dense("x", "a"), models.op("com.microsoft.Gelu", "a", "b"), *models.dense("b", "y")]
+    built = models.model(nodes, [models.X], [models.Y], models.dense_weights("a", "y"))
+    made = compile_here(save(built, tmp_path / "source"), tmp_path / "bundle", limits=BOTH)
+    assert made.manifest.model.opsets["com.microsoft"] == 1
+    assert {cut.kind for cut in made.manifest.cuts if cut.check is not None} == {"split"}
+
+
+def test_an_output_that_is_listed_twice_is_one(tmp_path: Path) -> None:
+    built = models.early_output()
+    built.graph.output.append(built.graph.output[0])
+    made = compile_here(save(built, tmp_path / "source"), tmp_path / "bundle", limits=BOTH)
+    assert [entry.name for entry in made.manifest.model.outputs] == ["y", "a"]
+    for cut in made.manifest.cuts:
+        for part in (cut.head, cut.tail):
+            if part is not None:
+                names = [port.name for port in onnx.load_model(made.folder / (part.file or "")).graph.output]
+                assert len({*names}) == len(names)
+    assert {cut.kind for cut in made.manifest.cuts if cut.check is not None} == {"split"}
+
+
+def test_a_default_of_an_input_is_fixed_and_told(tmp_path: Path) -> None:
+    built = models.chain()
+    built.graph.input.append(models.floats("a_w", 8, 3, 3, 3))
+    made = compile_here(save(built, tmp_path / "source"), tmp_path / "bundle")
+    note = "input 'a_w' has a default in the model and is fixed to it in the bundle"
+    assert note in made.manifest.notes

@@ -77,3 +77,13 @@ def test_dead_nodes_and_functions_go(tmp_path: Path) -> None:
     model = load(save(built, tmp_path))
     assert "unread" not in {output.name for node in model.ir.graph for output in node.outputs}
     assert [name for _, name, _ in model.ir.functions] == ["Mix"]
+
+
+@pytest.mark.parametrize(("version", "fixed"), [(10, ("a_w",)), (3, ())])
+def test_a_weight_that_is_an_input_is_a_default_since_version_4(
+    version: int, fixed: tuple[str, ...], tmp_path: Path
+) -> None:
+    built = models.chain()
+    built.graph.input.append(models.floats("a_w", 8, 3, 3, 3))
+    built.ir_version = version
+    assert load(save(built, tmp_path)).changes.fixed == fixed
