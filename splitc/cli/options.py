@@ -10,7 +10,7 @@ import click
 
 from splitc.cli.apart import Limits, run_apart
 from splitc.cli.extras import needs_extra
-from splitc.cli.values import ANY_PATH, BYTES, DIM, DURATION, FILE, FOLDER
+from splitc.cli.values import ANY_PATH, BYTES, DIM, DURATION, FOLDER
 from splitc.common.cache import default_cache_folder
 
 T = TypeVar("T")
@@ -25,8 +25,9 @@ dim_option = click.option(
 samples_option = click.option(
     "--samples",
     multiple=True,
-    type=FILE,
-    help="Inputs (.npz), one array per input; repeatable.  [default: random]",
+    type=ANY_PATH,
+    help="Inputs: an .npz file with one array per input, or a folder with input_0.pb, input_1.pb, ...; repeatable.  "
+    "[default: random]",
 )
 tolerance_option = click.option(
     "--tolerance",

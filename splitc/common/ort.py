@@ -165,7 +165,7 @@ def run(
     options = interrupt.options if interrupt is not None else None
     types = _output_types(opened)
     names = list(types) if outputs is None else list(outputs)
-    dtypes = {dtype_name(array.dtype) for array in feeds.values()}
+    dtypes = {dtype_name(value.dtype) for value in feeds.values() if isinstance(value, np.ndarray)}
     dtypes.update(types[name] for name in names)
     try:
         # An OrtValue holds types that numpy lacks, but costs tens of microseconds, and none can be made of strings.

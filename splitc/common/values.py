@@ -22,15 +22,22 @@ Value = Any
 """A numpy array, or what ONNX Runtime returns for sequences and maps."""
 Feeds = Mapping[str, Array]
 FREE_DIM = "?"
+# The kinds of values that .npz files cannot hold.
+_BESIDES_TENSORS = ("seq(", "map(", "optional(")
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A model input: dtype is None for anything but a tensor of numbers or booleans."""
+    """A model input: dtype is None for anything but a tensor of numbers or booleans.
+
+    Attributes:
+        kind: its type as ONNX Runtime writes it, such as "seq(tensor(float))"; "" if it is not known.
+    """
 
     name: str
     dtype: str | None
     shape: tuple[int | str, ...]
+    kind: str = field(default="", compare=False)
 
 
 @lru_cache
@@ -52,7 +59,8 @@ def random_feeds(inputs: Iterable[Input], dims: Mapping[str, int], seed: int) ->
     for item in inputs:
         if item.dtype is None:
             raise ModelError(
-                f"input '{item.name}' is not a numeric tensor; give values with --samples FILE.npz"
+                f"input '{item.name}' is not a numeric tensor; give values with --samples "
+                f"{'FOLDER' if item.kind.startswith(_BESIDES_TENSORS) else 'FILE.npz'}"
             )
         missing = next((dim for dim in item.shape if isinstance(dim, str) and dim not in dims), None)
         if missing is not None:

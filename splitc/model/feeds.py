@@ -8,6 +8,7 @@ import numpy as np
 from splitc.common.arrays import read_arrays
 from splitc.common.errors import ModelError
 from splitc.common.values import Array, Feeds, Input, concrete_shape, random_feeds
+from splitc.model.test_data import read_test_data
 
 SEEDS = 3
 
@@ -19,7 +20,7 @@ def make_feeds(
 
     Args:
         dims: sizes of symbolic dimensions.
-        samples: .npz files with one array per input.
+        samples: .npz files with one array per input, or folders in the layout of ONNX's test data.
 
     Raises:
         ModelError: a sample cannot be read, or its arrays do not match the inputs.
@@ -30,6 +31,9 @@ def make_feeds(
 
 
 def _read_sample(path: Path, inputs: tuple[Input, ...], dims: Mapping[str, int]) -> Feeds:
+    if path.is_dir():
+        values = read_test_data(path, inputs)
+        return {item.name: _fitting(path, item, values[item.name], dims) for item in inputs}
     try:
         arrays = read_arrays(path)
     except OSError as error:

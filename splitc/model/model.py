@@ -45,7 +45,8 @@ class Model:
     def inputs(self) -> tuple[Input, ...]:
         """Return the model's inputs, without initializers."""
         names = [name_of(value) for value in self.ir.graph.inputs]
-        return tuple(Input(name, self.infos[name].dtype, self.infos[name].shape or ()) for name in names)
+        infos = ((name, self.infos[name]) for name in names)
+        return tuple(Input(name, info.dtype, info.shape or (), info.kind) for name, info in infos)
 
     def outputs(self) -> tuple[str, ...]:
         """Return the names of the model's outputs, in order."""
@@ -70,7 +71,7 @@ def load(path: Path, name: str | None = None) -> Model:
     try:
         model = ir.from_proto(file.proto)
         changes = normalize(model)
-        infos = infer(model, {})
+        infos = infer(model, {}, file.declared)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file may raise any type of exception
@@ -107,7 +108,7 @@ def simplified(model: Model, path: Path) -> Model:
 
 def infer_sized(model: Model, dims: Mapping[str, int]) -> Mapping[str, TensorInfo]:
     """Infer types and shapes of the model's tensors with its symbolic dimensions fixed to *dims*."""
-    return infer(model.ir, dims) if dims else model.infos
+    return infer(model.ir, dims, model.declared) if dims else model.infos
 
 
 def fix_dims(model: Model, given: Mapping[str, int]) -> dict[str, int]:

@@ -33,12 +33,20 @@ class TensorInfo:
     bits: int | None = None
 
 
-def infer(model: ir.Model, dims: Mapping[str, int]) -> dict[str, TensorInfo]:
+def infer(
+    model: ir.Model, dims: Mapping[str, int], declared: Mapping[str, onnx.ValueInfoProto]
+) -> dict[str, TensorInfo]:
     """Infer types and shapes of all top-level tensors, with the input dimensions in *dims* fixed to numbers.
 
     A dimension that is neither a number nor a symbol of an input is "?": only a run can tell its size.
+
+    Args:
+        declared: the declarations of inputs in the file; of these come types that onnx_ir does not support.
     """
     proto = _without_weights(model, dims)
+    for info in proto.graph.input:  # ONNX's shape inference may crash where an input has no type
+        if not info.HasField("type") and info.name in declared:
+            info.type.CopyFrom(declared[info.name].type)
     symbols = {dim.dim_param for info in proto.graph.input for dim in info.type.tensor_type.shape.dim}
     try:
         proto = _inferred(proto)

@@ -50,6 +50,8 @@ def sizes(model: Model, dims: Mapping[str, int], feeds: Feeds | None) -> dict[st
     inferred = infer_sized(model, dims)
     known = {name: size for name, info in inferred.items() if (size := _inferred(info, model.infos[name]))}
     unknown = [name for node in model.ir.graph for name in _outputs(node) if name not in known]
+    if feeds is not None:
+        known |= _of_inputs(model, {name: feed for name, feed in feeds.items() if name not in known})
     if unknown and feeds is not None:
         known |= _measure(model, unknown, feeds)
     elif unknown:
@@ -84,6 +86,15 @@ def _declared(model: Model, names: list[str], dims: Mapping[str, int]) -> dict[s
         info = replace(model.infos[name], shape=sized)
         if all(isinstance(dim, int) for dim in sized) and (size := _inferred(info, model.infos[name])):
             found[name] = size
+    return found
+
+
+def _of_inputs(model: Model, feeds: Feeds) -> dict[str, Size]:
+    """Return the sizes of inputs of other types than numbers, as they are in *feeds*."""
+    found = {}
+    for name, value in feeds.items():
+        info, sized = model.infos[name], value.shape if isinstance(value, np.ndarray) else None
+        found[name] = Size(None, info.shape or (), sized, value_bytes(value), measured=True, kind=info.kind)
     return found
 
 

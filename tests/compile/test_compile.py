@@ -82,13 +82,40 @@ def test_strings_come_from_samples(tmp_path: Path) -> None:
         compile_here(model, tmp_path / "out")
     feeds = models.random_feeds(onnx.load_model(model))
     np.savez(tmp_path / "s.npz", word=feeds["word"].astype(str), x=feeds["x"])
-    with pytest.raises(ProfileError, match=r"the work of node .* is unknown.* with --cloud-profile"):
-        compile_here(model, tmp_path / "out", samples=(tmp_path / "s.npz",))
-    compiled = compile_here(
-        model, tmp_path / "out", samples=(tmp_path / "s.npz",), device="local", cloud="local"
-    )
-    assert all(cut.check is not None and cut.check.seeds == 1 for cut in compiled.manifest.cuts)
-    assert all(tensor.name != "word" for cut in compiled.manifest.cuts for tensor in cut.boundary)
+    samples = (tmp_path / "s.npz",)
+    for compiled in (
+        compile_here(model, tmp_path / "predicted", samples=samples),
+        compile_here(model, tmp_path / "measured", samples=samples, device="local", cloud="local"),
+    ):
+        assert all(cut.check is not None and cut.check.seeds == 1 for cut in compiled.manifest.cuts)
+        assert all(tensor.name != "word" for cut in compiled.manifest.cuts for tensor in cut.boundary)
+
+
+def test_sequences_come_from_folders_of_test_data(tmp_path: Path) -> None:
+    nodes = [
+        models.op("ConcatFromSequence", "s", "a", axis=0),
+        *models.dense("a", "b"),
+        *models.dense("b", "y"),
+    ]
+    sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, [1, models.WIDTH])
+    built = models.model(nodes, [sequence], [models.Y], models.dense_weights("b", "y"))
+    model, folder = save(built, tmp_path / "source"), tmp_path / "test_data_set_0"
+    with pytest.raises(
+        ModelError, match="input 's' is not a numeric tensor; give values with --samples FOLDER"
+    ):
+        compile_here(model, tmp_path / "out")
+    folder.mkdir()
+    with pytest.raises(ModelError, match=r"input_0.pb: cannot be read .* a folder of samples has a file"):
+        compile_here(model, tmp_path / "out", samples=(folder,))
+    (folder / "input_0.pb").write_bytes(b"no protobuf")
+    with pytest.raises(ModelError, match=r"input_0.pb: does not hold the input 's', which is seq"):
+        compile_here(model, tmp_path / "out", samples=(folder,))
+    rows = [models.random_values(name, (1, models.WIDTH)).astype(np.float32) for name in "ab"]
+    (folder / "input_0.pb").write_bytes(onnx.numpy_helper.from_list(rows).SerializeToString())
+    limits = LimitOptions(pin_cloud=("Tanh_y",))
+    made = compile_here(model, tmp_path / "out", samples=(folder,), limits=limits)
+    assert "input 's' (seq(tensor(float))) is not sent: the device runs what reads it" in made.manifest.notes
+    assert {cut.kind for cut in made.manifest.cuts if cut.check is not None} == {"split"}
 
 
 def test_bfloat16_samples(tmp_path: Path) -> None:
