@@ -10,10 +10,10 @@ from splitc.common.memory import memory_shortage
 from splitc.common.ort import RUNTIME_VERSION, blaming_inputs
 from splitc.common.records import RecordError, decode, encode
 from splitc.common.values import Feeds
-from splitc.model.feeds import make_feeds
+from splitc.model.feeds import make_feeds, sample_shapes
 from splitc.model.graph import Graph
 from splitc.model.kinds import shown
-from splitc.model.model import Model, fix_dims, load
+from splitc.model.model import Model, fix_dims, load, unranked, with_ranks
 from splitc.model.nodes import Sources, sources
 from splitc.model.simplify import simplify
 from splitc.model.sizes import Size, sizes
@@ -102,13 +102,16 @@ def analyse_model(
     Raises:
         ModelError: the model cannot be run or sized.
     """
+    sample_names = {
+        item.name: names[item.name] if names is not None else item.name for item in original.inputs()
+    }
+    original, found_dims = _ranked(original, options, sample_names)
     inputs = original.inputs()
-    sample_names = {item.name: names[item.name] if names is not None else item.name for item in inputs}
-    dims = fix_dims(original, options.dims)
+    dims = fix_dims(original, {**found_dims, **options.dims})
     notes = [
         f"sized for one request ({name}={size}); choose another size with --dim {name}=SIZE"
         for name, size in dims.items()
-        if name not in options.dims
+        if name not in options.dims and name not in found_dims
     ]
     notes += _fixed(original)
     shortage = memory_shortage(original.weight_bytes(), options.build_memory_bytes)
@@ -156,6 +159,25 @@ def examine(
     parts = partition(model, found, survivors, sized)
     notes += _staying(model, parts.graph, sized)
     return Analysis(original, model, dims, feeds, sized, found, parts, tuple(notes))
+
+
+def _ranked(
+    model: Model, options: AnalysisOptions, sample_names: Mapping[str, str]
+) -> tuple[Model, dict[str, int]]:
+    """Give inputs of unknown rank that of the first sample; return the sizes of their dimensions, too."""
+    inputs = tuple(replace(item, name=sample_names[item.name]) for item in model.inputs())
+    names = unranked(model)
+    shapes = sample_shapes(inputs, [sample_names[name] for name in names], options.samples)
+    found = {name: shapes[sample_names[name]] for name in names if shapes}
+    ranked = with_ranks(model, {name: len(shape) for name, shape in found.items()})
+    declared = {item.name: item.shape for item in ranked.inputs()}
+    dims = {
+        dim: size
+        for name, shape in found.items()
+        for dim, size in zip(declared[name], shape, strict=True)
+        if isinstance(dim, str)
+    }
+    return ranked, dims
 
 
 def _fixed(model: Model) -> list[str]:

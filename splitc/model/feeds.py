@@ -1,6 +1,7 @@
 """Inputs to run a model with: the user's samples, or random values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,21 @@ def make_feeds(
     if not samples:
         return tuple(random_feeds(inputs, dims, seed) for seed in range(SEEDS))
     return tuple(_read_sample(path, inputs, dims) for path in samples)
+
+
+def sample_shapes(
+    inputs: tuple[Input, ...], names: Sequence[str], samples: tuple[Path, ...]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the inputs *names* have in the first sample; empty if there is none.
+
+    Raises:
+        ModelError: the sample cannot be read, or lacks an input.
+    """
+    if not names or not samples:
+        return {}
+    free = tuple(replace(item, dtype=None) for item in inputs)
+    first = _read_sample(samples[0], free, {})
+    return {name: first[name].shape for name in names}
 
 
 def _read_sample(path: Path, inputs: tuple[Input, ...], dims: Mapping[str, int]) -> Feeds:

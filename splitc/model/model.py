@@ -106,6 +106,33 @@ def simplified(model: Model, path: Path) -> Model:
     return replace(load(path, model.name), declared=model.declared)
 
 
+def unranked(model: Model) -> tuple[str, ...]:
+    """Return the names of inputs that are tensors, but of which the model does not even declare the rank."""
+    named = ((name_of(value), model.infos[name_of(value)]) for value in model.ir.graph.inputs)
+    return tuple(name for name, info in named if info.kind.startswith("tensor(") and info.shape is None)
+
+
+def with_ranks(model: Model, ranks: Mapping[str, int]) -> Model:
+    """Return *model* with inputs of the given ranks, whose dimensions are symbolic.
+
+    Raises:
+        ModelError: the rank of an input is neither declared nor given.
+    """
+    missing = next((name for name in unranked(model) if name not in ranks), None)
+    if missing is not None:
+        raise ModelError(
+            f"{model.path}: input '{missing}' has no declared shape; declare one, with symbolic names for dimensions "
+            "that vary, or give an input with --samples FILE.npz"
+        )
+    if not ranks:
+        return model
+    ranked = model.ir.clone()
+    for value in ranked.graph.inputs:
+        if name_of(value) in ranks:
+            value.shape = ir.Shape([None] * ranks[name_of(value)])
+    return replace(model, ir=ranked, infos=infer(ranked, {}, model.declared))
+
+
 def infer_sized(model: Model, dims: Mapping[str, int]) -> Mapping[str, TensorInfo]:
     """Infer types and shapes of the model's tensors with its symbolic dimensions fixed to *dims*."""
     return infer(model.ir, dims, model.declared) if dims else model.infos

@@ -62,7 +62,6 @@ def read(path: Path) -> OnnxFile:
             _densify(graph)
             _forget_maps(graph)
         _internalize(proto)
-        _check_inputs(proto.graph)
         _list_outputs_once(proto.graph)
         import_assumed(proto)
         check_domains(proto)
@@ -312,13 +311,3 @@ def _list_outputs_once(graph: onnx.GraphProto) -> None:
     if len(last) < len(graph.output):
         del graph.output[:]
         graph.output.extend(last.values())
-
-
-def _check_inputs(graph: onnx.GraphProto) -> None:
-    weights = {tensor.name for tensor in graph.initializer}
-    for info in graph.input:
-        tensor = info.type.WhichOneof("value") == "tensor_type"
-        if info.name not in weights and tensor and not info.type.tensor_type.HasField("shape"):
-            raise NotUsable(
-                f"input '{info.name}' has no declared shape; declare one, with symbolic names for dimensions that vary"
-            )

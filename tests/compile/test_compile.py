@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from splitc.bundle.folder import read_bundle
 from splitc.bundle.manifest import part_files
 from splitc.common.errors import ModelError, ProfileError, SplitcError, TargetError
+from splitc.compile.check import check_bundle, open_to_check
 from splitc.compile.compile import REPORT
 from splitc.compile.limits import LimitOptions
 from tests import models
@@ -89,6 +90,24 @@ def test_strings_come_from_samples(tmp_path: Path) -> None:
     ):
         assert all(cut.check is not None and cut.check.seeds == 1 for cut in compiled.manifest.cuts)
         assert all(tensor.name != "word" for cut in compiled.manifest.cuts for tensor in cut.boundary)
+
+
+def test_the_rank_of_an_input_comes_from_samples(tmp_path: Path) -> None:
+    built = models.early_output()
+    built.graph.input[0].type.tensor_type.ClearField("shape")
+    model = save(built, tmp_path / "source")
+    with pytest.raises(
+        ModelError, match=r"input 'x' has no declared shape; .* or give an input with --samples"
+    ):
+        compile_here(model, tmp_path / "out")
+    np.savez(tmp_path / "s.npz", x=models.random_feeds(models.early_output())["x"])
+    limits = LimitOptions(pin_device=("MatMul_a_m",), pin_cloud=("Tanh_y",))
+    made = compile_here(model, tmp_path / "out", samples=(tmp_path / "s.npz",), limits=limits)
+    assert made.manifest.model.inputs[0].shape == ("x:0", "x:1")
+    assert made.manifest.model.dims == {"x:0": 2, "x:1": models.WIDTH}
+    assert {cut.kind for cut in made.manifest.cuts if cut.check is not None} == {"split"}
+    checked = check_bundle(open_to_check(made.folder), model, (), lambda _: None)
+    assert len(checked.cuts) == len(made.manifest.cuts)
 
 
 def test_sequences_come_from_folders_of_test_data(tmp_path: Path) -> None:

@@ -315,10 +315,6 @@ def short_weight(built: ModelProto) -> None:
     built.graph.initializer[0].raw_data = b"1234"
 
 
-def no_shape(built: ModelProto) -> None:
-    built.graph.input[0].type.tensor_type.ClearField("shape")
-
-
 def nothing_left(built: ModelProto) -> None:
     del built.graph.output[:]
     built.graph.output.append(models.X)
@@ -343,7 +339,6 @@ def nothing_left(built: ModelProto) -> None:
         (two_inputs, "two inputs or initializers have the name 'x'"),
         (two_weights, "two inputs or initializers have the name 'a_w'"),
         (short_weight, "tensor 'a_w' has 4 bytes of data, but its shape [16, 16] needs 1024"),
-        (no_shape, "input 'x' has no declared shape"),
         (nothing_left, "no output is computed by a node"),
     ],
     ids=lambda item: item.__name__ if callable(item) else "",

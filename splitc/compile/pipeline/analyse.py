@@ -6,7 +6,7 @@ gets in use.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from splitc.compile.pipeline.stages import Loop, ModelCall, Pipeline, Stage
 from splitc.model.analysis import Analysis, AnalysisOptions, Progress, analyse_model, examine
 from splitc.model.feeds import make_feeds
 from splitc.model.graph import Graph
-from splitc.model.model import Model, fix_input_dims
+from splitc.model.model import Model, fix_input_dims, with_ranks
 from splitc.model.sizes import Size
 from splitc.solve.costs import Costs
 from splitc.solve.cuts import make_cut
@@ -72,6 +72,8 @@ def analyse_pipeline(
     """
     if pipeline.only is not None:
         return _one_model(pipeline, pipeline.only, options, folder, cache, progress)
+    for model in pipeline.models:
+        with_ranks(model, {})  # stages may not take what has no rank
     inputs = declared_inputs(pipeline)
     dims = fix_input_dims(inputs, options.dims)
     notes = [
@@ -119,12 +121,18 @@ def _one_model(
         (found,),
         ((0,),),
         (({},),),
-        declared_inputs(pipeline),
+        _of_known_rank(declared_inputs(pipeline), found.original, call),
         {values[name]: size for name, size in found.sizes.items() if name in values},
         found.dims,
         tuple({call.inputs[name]: value for name, value in feeds.items()} for feeds in found.feeds),
         found.notes,
     )
+
+
+def _of_known_rank(inputs: tuple[Input, ...], model: Model, call: ModelCall) -> tuple[Input, ...]:
+    """*inputs* with the shapes that they have in *model*, in which samples have told what the file does not."""
+    shapes = {call.inputs[item.name]: item.shape for item in model.inputs()}
+    return tuple(replace(item, shape=shapes[item.name]) for item in inputs)
 
 
 def peak_bytes(graph: Graph) -> int:
