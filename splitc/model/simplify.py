@@ -25,6 +25,7 @@ _GROWTH = 1.1
 _SLACK_BYTES = 1 << 20
 _TOLERANCE = 1e-3
 _TIMEOUT_S = 900
+_MOST_SAID = 200  # characters of a message of onnxsim
 # Run by path, so that the process imports no module of this package or of the caller by accident.
 _PROGRAM = Path(__file__).with_name("onnxsim_program.py")
 
@@ -66,7 +67,7 @@ def simplify(model: Model, folder: Path, feeds: Feeds) -> Simplified:
         save_renamed(model, source)
     failure = _run_apart(source, path)
     if failure:
-        return Simplified(model, f"onnxsim failed: {_placeless(failure, model, folder)}")
+        return Simplified(model, f"onnxsim failed: {_placeless(failure, model, folder)[:_MOST_SAID]}")
     try:
         result = simplified(model, path)
         _check_interface(model, result)
@@ -121,4 +122,4 @@ def _run_apart(source: Path, target: Path) -> str | None:
     said = done.stderr.decode(errors="replace").strip().splitlines() or [
         f"it ended with code {done.returncode}"
     ]
-    return said[-1][:200]
+    return said[-1]
