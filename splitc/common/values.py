@@ -52,7 +52,7 @@ def random_feeds(inputs: Iterable[Input], dims: Mapping[str, int], seed: int) ->
     Integers stay below 2, so that they are valid as indices into any table of two rows or more.
 
     Raises:
-        ModelError: an input is not a tensor of numbers.
+        ModelError: an input is not a tensor of numbers, or too large.
     """
     rng = np.random.default_rng(seed)
     feeds = {}

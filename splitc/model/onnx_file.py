@@ -1,6 +1,6 @@
 """Read an ONNX file as a protobuf message and reject models that cannot be cut.
 
-Sparse tensors are made dense, and the standard domain gets one name.
+Sparse tensors are made dense, the standard domain gets one name, and each output is listed once.
 """
 
 import hashlib

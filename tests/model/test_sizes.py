@@ -5,6 +5,8 @@ from pathlib import Path
 import onnx
 import pytest
 
+from splitc.common.errors import ModelError
+from splitc.common.values import Input, random_feeds
 from splitc.model.model import load
 from splitc.model.sizes import Size, sizes
 from tests import models
@@ -98,3 +100,11 @@ def test_a_copy_of_a_dequantizer_is_as_large_as_the_original(tmp_path: Path) -> 
     built.opset_import.add(domain="com.microsoft", version=1)
     found = sizes(load(save(built, tmp_path)), {}, models.random_feeds(built))
     assert found["a_d/copy1"] == found["a_d"]
+
+
+def test_inputs_beyond_all_memory_are_refused_in_a_sentence() -> None:
+    huge = Input("x", "float32", (2**62, 2))
+    with pytest.raises(
+        ModelError, match=r"input 'x' of shape .* does not fit into the memory of this machine"
+    ):
+        random_feeds([huge], {}, 0)
