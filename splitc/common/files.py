@@ -1,5 +1,6 @@
 """Paths, and writing files so that a reader never sees a partly written file."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Mapping
@@ -24,6 +25,18 @@ def resolved(path: Path) -> Path | None:
         return None
 
 
+def refuse_special(path: Path) -> None:
+    """Refuse to replace a device or a pipe, such as /dev/null, by a file.
+
+    Raises:
+        OSError: *path* is neither a file nor a folder, but something else.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(
+            errno.EINVAL, "a device or a pipe, which is not replaced; choose another name", str(path)
+        )
+
+
 def write_files(contents: Mapping[Path, bytes]) -> None:
     """Write each file under a temporary name in its folder, then rename all of them.
 
@@ -33,6 +46,8 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         OSError: a folder or a file cannot be written.
     """
     partial: list[Path] = []
+    for path in contents:
+        refuse_special(path)
     try:
         for path, data in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)

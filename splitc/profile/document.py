@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from splitc.common.digests import json_sha256
 from splitc.common.errors import ProfileError
+from splitc.common.files import refuse_special
 from splitc.common.kinds import Source
 from splitc.common.parse import parse_json
 from splitc.common.records import (
@@ -226,6 +227,7 @@ def decode_profile(value: object, where: str) -> Profile:
 
 def write_profile(profile: Profile, path: Path) -> None:
     """Write *profile* to *path* atomically, through a file of another name."""
+    refuse_special(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from splitc.common.errors import ModelError
+from splitc.common.files import refuse_special
 from splitc.samples.classifiers import REGNET_Y_4GF, REGNET_Y_400MF, regnet_y, tiny_cnn
 
 SAMPLES: dict[str, Callable[[], ModelProto]] = {
@@ -34,6 +35,7 @@ def write_sample(name: str, path: Path, *, replaces: bool = False) -> None:
         close = get_close_matches(name, SAMPLES, n=1)
         advice = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(SAMPLES)}"
         raise ModelError(f"there is no sample named {name!r}; {advice}")
+    refuse_special(path)
     data = SAMPLES[name]().SerializeToString(deterministic=True)
     if os.path.lexists(path) and not replaces and not (path.is_file() and path.read_bytes() == data):
         raise ModelError(f"{path}: exists; choose another name with -o, or replace it with --force")

@@ -11,6 +11,7 @@ import pytest
 
 from splitc.cli.main import group
 from splitc.common.errors import BundleError
+from splitc.common.files import write_files
 from splitc.runtime.unpack import unpacked
 from tests import models
 from tests.running import LAUNCH, hear_interrupts
@@ -190,3 +191,15 @@ def test_external_data_that_is_a_link_to_itself(
             group.main(["inspect", name], prog_name="splitc")
         assert ended.value.code == 1
         assert "link to itself" in capsys.readouterr().err
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As root, a file renamed to /dev/null would take its place."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SystemExit) as ended:
+        group.main(["sample", "tiny_cnn", "-o", str(tmp_path / "pipe")], prog_name="splitc")
+    assert ended.value.code == 1
+    assert "pipe: a device or a pipe, which is not replaced" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(OSError, match="not replaced"):
+        write_files({tmp_path / "pipe": b""})
