@@ -59,7 +59,9 @@ def simplify(model: Model, folder: Path, feeds: Feeds) -> Simplified:
         too_large = f"it is too large to simplify in memory ({size / 1e9:.1f} GB)"
         random = "it has random operators, so its results cannot be compared"
         return Simplified(model, too_large if size > _MAX_BYTES else random)
-    want = ort.run(ort.session(model.path), feeds)
+    opened = ort.session(model.path)
+    with ort.blaming_inputs():
+        want = ort.run(opened, feeds)
     path = folder / "simplified.onnx"
     source = model.path
     if model.changes.renamed:  # onnxsim takes values in bodies for their namesakes

@@ -109,6 +109,15 @@ def test_a_model_that_grows_is_kept(tmp_path: Path) -> None:
     assert len(result.model.ir.graph) == before
 
 
+def test_inputs_that_a_model_does_not_accept_are_blamed(tmp_path: Path) -> None:
+    nodes = [models.op("Gather", "table x", "y")]
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, [2])
+    built = models.model(nodes, [x], [models.floats("y", 2, 4)], [models.weight("table", 1, 4)])
+    model = load(save(built, tmp_path))
+    with pytest.raises(ModelError, match=r"give inputs that it accepts with --samples FILE\.npz"):
+        simplify(model, tmp_path, {"x": np.array([0, 1])})
+
+
 def test_random_nodes_are_not_folded(tmp_path: Path) -> None:
     result, _ = simplified(models.random_normal(), tmp_path)
     assert "RandomNormal" in [node.op_type for node in result.model.ir.graph]
