@@ -283,14 +283,14 @@ def test_nan_in_one_of_the_two_is_wrong_whatever_the_model_itself_does() -> None
     assert judgement.difference_in_words(found) == (
         "differs from the whole model in 1 of 2 values: 1 time only one of the two is NaN or infinite"
     )
-    whole = Whole(Program(None, (), None, None), ("y",), {}, (), frozenset(), files_in(Path()))
+    whole = Whole(Program(None, (), None, None), ("y",), {}, (), files_in(Path()), frozenset())
     moved = Evidence(whole, ({"y": want},), lambda: ({"y": got},))
     assert not judge("y", found, Allowed(1e-4), moved).is_right
     assert judge("y", difference(got, got), Allowed(1e-4), moved).is_usual
 
 
 def test_a_length_may_differ_where_that_of_the_model_does() -> None:
-    whole = Whole(Program(None, (), None, None), ("y",), {}, (), frozenset(), files_in(Path()))
+    whole = Whole(Program(None, (), None, None), ("y",), {}, (), files_in(Path()), frozenset())
     want = np.zeros((3, 2), np.int64)
     found = difference(np.zeros((4, 2), np.int64), want)
     steady = Evidence(whole, ({"y": want},), lambda: ({"y": want},))
