@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib
 import itertools
 import json
 import os
@@ -137,6 +138,13 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE.npz",
         help="values of some or all inputs; if repeated, each file is measured",
     )
+    parser.add_argument(
+        "--custom-ops",
+        action="append",
+        default=[],
+        metavar="LIBRARY",
+        help="library of custom operators, or onnxruntime-extensions; repeatable",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of random inputs (default 0)")
     parser.add_argument(
         "--model-id", help='value of "model" in the output (default: SHA-256 of the model file)'
@@ -185,9 +193,11 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="splitc-profile-") as name:
         folder = Path(name)
         say(f"loading {arguments.model}")
-        tracer = Tracer(lambda: load(arguments.model, options(threads, profile_into=folder)))
+        tracer = Tracer(
+            lambda: load(arguments.model, with_custom_ops(options(threads, profile_into=folder), arguments))
+        )
         try:
-            plain = load(arguments.model, options(threads))
+            plain = load(arguments.model, with_custom_ops(options(threads), arguments))
             fixed = ort.InferenceSession(does_nothing(), options(threads), providers=[PROVIDER])
             feeds = make_feeds(plain.get_inputs(), dims, given, arguments.seed)
             used = used_dims(plain.get_inputs(), feeds)
@@ -264,6 +274,19 @@ def options(threads: int, profile_into: Path | None = None) -> ort.SessionOption
         prefix = "session.optimized_model_external_initializers_"
         chosen.add_session_config_entry(prefix + "file_name", "weights.bin")
         chosen.add_session_config_entry(prefix + "min_size_in_bytes", "1024")
+    return chosen
+
+
+def with_custom_ops(chosen: ort.SessionOptions, arguments: argparse.Namespace) -> ort.SessionOptions:
+    """Add the libraries of custom operators."""
+    for given in arguments.custom_ops:
+        try:
+            path = given
+            if given == "onnxruntime-extensions":
+                path = importlib.import_module("onnxruntime_extensions").get_library_path()
+            chosen.register_custom_ops_library(path)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise Failure(f"cannot load the custom operators of {given}: {sentence(error)}") from error
     return chosen
 
 

@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from splitc.bundle.manifest import VERSION, FileEntry, Manifest
 from splitc.bundle.pairing import pairing
 from splitc.bundle.plain import Stamp, open_plain, sha256_of
+from splitc.common.custom_ops import CustomOps
 from splitc.common.digests import json_sha256
 from splitc.common.errors import BundleError
 from splitc.common.parse import parse_json
@@ -49,6 +50,24 @@ def read_bundle(folder: Path) -> Bundle:
     """
     manifest = _read_manifest(folder)
     return Bundle(folder, manifest, {entry.path: _checked(folder, entry) for entry in manifest.files})
+
+
+def check_custom_ops(bundle: Bundle, given: Iterable[CustomOps], option: str) -> None:
+    """See that the libraries of custom operators that *bundle* needs are *given*; systems have files of their own.
+
+    Args:
+        option: how a person names a library.
+
+    Raises:
+        BundleError: one is missing.
+    """
+    known = {item.name for item in given}
+    for needed in bundle.manifest.model.custom_ops or ():
+        if needed.name not in known:
+            raise BundleError(
+                f"{bundle.folder}: needs the custom operators of '{needed.name}', and no bundle brings a library; "
+                f"name the library with {option}"
+            )
 
 
 def check_unchanged(bundle: Bundle) -> None:

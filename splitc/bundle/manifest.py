@@ -52,6 +52,22 @@ class BoundaryEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class CustomOpsEntry:
+    """A library of custom operators that the model needs; who runs it names the library, it is never in a bundle.
+
+    Attributes:
+        name: of the library, without what differs by system; or "onnxruntime-extensions".
+        sha256: of the file that the bundle was built and verified with.
+    """
+
+    name: str
+    sha256: Sha256
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEntry:
     """The model that was cut.
 
@@ -67,6 +83,7 @@ class ModelEntry:
     outputs: tuple[TensorEntry, ...]
     dims: dict[str, int]
     simplified: bool
+    custom_ops: tuple[CustomOpsEntry, ...] | None = field(default=None, metadata=SPARSE)
 
     def __post_init__(self) -> None:
         check(self)

@@ -61,6 +61,13 @@ build_memory_option = click.option(
     help="Maximum memory for running the model on this machine (8GB); splitc itself takes up to 1 GB more.  "
     "[default: what is free]",
 )
+custom_ops_option = click.option(
+    "--custom-ops",
+    multiple=True,
+    metavar="LIBRARY",
+    help="A library of custom operators that the model needs, which is loaded into this process; or "
+    "onnxruntime-extensions; repeatable.",
+)
 bundles_argument = click.argument("bundles", nargs=-1, required=True, type=ANY_PATH, metavar="BUNDLE...")
 
 

@@ -18,6 +18,7 @@ from splitc.common.values import Array, Feeds, Value, dtype_name
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
+from splitc.common.custom_ops import CustomOps
 from splitc.common.errors import ModelError
 
 # Types that numpy lacks and ONNX Runtime takes as raw bits: onnx.TensorProto.DataType numbers.
@@ -37,6 +38,35 @@ PORTABLE = Level.ORT_ENABLE_EXTENDED
 FASTEST = Level.ORT_ENABLE_ALL
 # On x86 this replaces every int8 tensor with a uint8 tensor of another name, also at level PORTABLE.
 _MACHINE_SPECIFIC = ["QDQS8ToU8Transformer"]
+
+
+_CUSTOM_OPS: dict[str, CustomOps] = {}
+
+
+def use_custom_ops(libraries: Iterable[CustomOps]) -> None:
+    """Load *libraries* into this process, and offer their operators to every session that is opened from now on.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load one.
+    """
+    for library in libraries:
+        _register(onnxruntime.SessionOptions(), library)
+        _CUSTOM_OPS[library.name] = library
+
+
+def used_custom_ops() -> tuple[CustomOps, ...]:
+    """The libraries that this process uses."""
+    return tuple(_CUSTOM_OPS.values())
+
+
+def _register(options: onnxruntime.SessionOptions, library: CustomOps) -> None:
+    try:
+        options.register_custom_ops_library(str(library.path))
+    except Exception as error:
+        raise ModelError(
+            f"{library.path}: ONNX Runtime {onnxruntime.__version__} cannot load it as a library of custom operators: "
+            f"{readable(str(error))}"
+        ) from error
 
 
 def usable_cores() -> int:
@@ -73,6 +103,8 @@ def session(
         )
     if optimized_path is not None:
         _write_graph(options, optimized_path)
+    for library in _CUSTOM_OPS.values():
+        _register(options, library)
     source = model if isinstance(model, bytes) else str(model)
     if isinstance(model, Path) and not is_unicode(model):
         raise ModelError(
@@ -114,6 +146,8 @@ def save_optimized(
         ("session.save_external_prepacked_constant_initializers", "1"),
     ):
         options.add_session_config_entry(key, value)
+    for library in _CUSTOM_OPS.values():
+        _register(options, library)
     try:
         onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:

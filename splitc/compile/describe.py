@@ -8,6 +8,7 @@ from splitc.bundle.manifest import (
     VERSION,
     BoundaryEntry,
     BoxEntry,
+    CustomOpsEntry,
     CutEntry,
     Manifest,
     ModelEntry,
@@ -19,7 +20,7 @@ from splitc.bundle.manifest import (
     TensorEntry,
     direction_of,
 )
-from splitc.common.ort import RUNTIME_VERSION
+from splitc.common.ort import RUNTIME_VERSION, used_custom_ops
 from splitc.compile.emit import Emitted, Written
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.times import PipelineTimes
@@ -106,6 +107,7 @@ def _model_entry(found: PipelineAnalysis) -> ModelEntry:
         outputs=tuple(_output_entry(found, name) for name in found.pipeline.outputs),
         dims=dict(found.dims),
         simplified=any(item.model is not item.original for item in found.analyses),
+        custom_ops=tuple(CustomOpsEntry(item.name, item.sha256) for item in used_custom_ops()) or None,
     )
 
 

@@ -97,6 +97,7 @@ class RecordOptions:
         sizings: sizes of symbolic dimensions; the model is profiled with each.
         threads: thread counts to profile with; empty for that of the target.
         runs: timed runs for each thread count and sizing; None for as many as a stable median needs.
+        custom_ops_there: libraries of custom operators on another machine.
     """
 
     way: Way
@@ -108,6 +109,7 @@ class RecordOptions:
     simplify: bool = True
     threads: tuple[int, ...] = ()
     runs: int | None = None
+    custom_ops_there: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +226,32 @@ def _job(options: RecordOptions, found: Analysis) -> ProfileJob:
     first = found.feeds[0] if found.feeds else random_feeds(inputs, found.dims, 0)
     others = [random_feeds(inputs, {**found.dims, **sizing}, 0) for sizing in options.sizings[1:]]
     return ProfileJob(
-        found.model, (first, *others), options.threads or (_default_threads(options),), options.runs
+        found.model,
+        (first, *others),
+        options.threads or (_default_threads(options),),
+        options.runs,
+        custom_ops=_custom_ops(options),
     )
+
+
+def _custom_ops(options: RecordOptions) -> tuple[str, ...]:
+    """The libraries of custom operators as the target finds them.
+
+    Raises:
+        ProfileError: the target has none of those that are needed.
+    """
+    used = ort.used_custom_ops()
+    if isinstance(options.way, Here):
+        return tuple(str(item.path) for item in used)
+    if used and isinstance(options.way, InBrowser):
+        raise ProfileError("a browser has no custom operators; profile the model in another way")
+    if len(options.custom_ops_there) != len(used):
+        names = ", ".join(item.name for item in used)
+        raise ProfileError(
+            f"the model was opened with the custom operators of {names or 'no library'}, and --target-custom-ops names "
+            f"{len(options.custom_ops_there)}; name for each where it lies on the target"
+        )
+    return options.custom_ops_there
 
 
 def _default_threads(options: RecordOptions) -> int:

@@ -13,7 +13,7 @@ from statistics import median
 from splitc.common.cache import Cache
 from splitc.common.digests import json_sha256
 from splitc.common.errors import ProfileError, TargetError
-from splitc.common.ort import RUNTIME_VERSION, usable_cores
+from splitc.common.ort import RUNTIME_VERSION, usable_cores, used_custom_ops
 from splitc.common.records import encode
 from splitc.model.analysis import Analysis
 from splitc.model.onnx_file import digest
@@ -59,7 +59,9 @@ def unit_times(
         raise TargetError(
             f"{found.model.name} is too large to be profiled here; give a recorded profile with {option}"
         )
-    job = ProfileJob(found.model, found.feeds[:1], (target.threads or usable_cores(),))
+    libraries = tuple(str(item.path) for item in used_custom_ops())
+    threads = (target.threads or usable_cores(),)
+    job = ProfileJob(found.model, found.feeds[:1], threads, custom_ops=libraries)
     profile = profile_here_once(job, cache, lambda _: None)
     return measured_times(
         profile, profile.measurements[0], target.name, found.sources, found.partition, here=True

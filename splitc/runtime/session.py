@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import random
@@ -10,10 +10,12 @@ from types import TracebackType
 from typing import Literal, Self
 
 from splitc.bundle.decide import Conditions, Decision, aim, decide, latency_s, middle_of
-from splitc.bundle.folder import Bundle, read_bundle
+from splitc.bundle.folder import Bundle, check_custom_ops, read_bundle
 from splitc.bundle.manifest import CutEntry, Manifest
 from splitc.bundle.price import personal
+from splitc.common.custom_ops import find_custom_ops
 from splitc.common.errors import BundleError, RuntimeFailure
+from splitc.common.ort import use_custom_ops, used_custom_ops
 from splitc.common.values import Value
 from splitc.runtime.client import Client
 from splitc.runtime.cloud import Cloud
@@ -79,8 +81,11 @@ class Session:
         deadline_s: seconds after which a result is useless; a request may set its own.
         cut: id of a cut to use for every request, instead of choosing one.
         cache_folder: where a .zip file is unpacked; None: in the user's cache folder.
+        custom_ops: libraries of custom operators that the model needs, loaded into this process for all of its
+            sessions: paths, or "onnxruntime-extensions".
 
     Raises:
+        InputError, ModelError: a library of *custom_ops* cannot be found or loaded.
         BundleError: the bundle cannot be read, has no cut *cut*, or cannot run without a server.
         TransportError: *server*, *token* or *ca_file* is not valid.
     """
@@ -99,8 +104,11 @@ class Session:
         deadline_s: float | None = None,
         cut: str | None = None,
         cache_folder: str | os.PathLike[str] | None = None,
+        custom_ops: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
+        use_custom_ops(find_custom_ops(str(os.fspath(item)) for item in custom_ops))
         found = _read(Path(bundle), Path(cache_folder) if cache_folder is not None else None)
+        check_custom_ops(found, used_custom_ops(), "custom_ops=")
         self.manifest: Manifest = found.manifest
         self._sla_s, self._deadline_s = sla_s, deadline_s
         self._cut = _named(found, cut) if cut is not None else None

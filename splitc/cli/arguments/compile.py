@@ -12,6 +12,7 @@ from splitc.cli.options import (
     build_memory_option,
     build_timeout_option,
     cache_option,
+    custom_ops_option,
     dim_option,
     do,
     examples,
@@ -54,6 +55,7 @@ class CompileArguments:
     simplify: bool
     verify: bool
     tolerance: float | None
+    custom_ops: tuple[str, ...]
     build_memory: int | None
     build_timeout: float
     cache_dir: Path
@@ -150,6 +152,7 @@ class CompileArguments:
     help="The same, recorded on the cloud machine.",
 )
 @simplify_option
+@custom_ops_option
 @click.option(
     "--verify/--no-verify",
     default=True,

@@ -10,6 +10,7 @@ from splitc.cli.options import (
     build_memory_option,
     build_timeout_option,
     cache_option,
+    custom_ops_option,
     dim_option,
     do,
     examples,
@@ -29,6 +30,7 @@ class InspectArguments:
     dims: tuple[tuple[str, int], ...]
     samples: tuple[Path, ...]
     simplify: bool
+    custom_ops: tuple[str, ...]
     build_memory: int | None
     build_timeout: float
     cache_dir: Path
@@ -48,6 +50,7 @@ class InspectArguments:
 @dim_option
 @samples_option
 @simplify_option
+@custom_ops_option
 @build_memory_option
 @build_timeout_option
 @cache_option

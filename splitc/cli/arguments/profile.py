@@ -6,7 +6,15 @@ from pathlib import Path
 import click
 
 from splitc.cli.apart import Limits
-from splitc.cli.options import cache_option, do, examples, json_option, simplify_option, takes
+from splitc.cli.options import (
+    cache_option,
+    custom_ops_option,
+    do,
+    examples,
+    json_option,
+    simplify_option,
+    takes,
+)
 from splitc.cli.values import COUNTS, DIMS, DURATION, FILE, TARGET
 
 # After a signal, a profile ends programs and removes files on other machines.
@@ -32,6 +40,8 @@ class ProfileArguments:
     runs: int | None
     dims: tuple[tuple[str, tuple[int, ...]], ...]
     samples: Path | None
+    custom_ops: tuple[str, ...]
+    target_custom_ops: tuple[str, ...]
     simplify: bool
     output: Path | None
     cache_dir: Path
@@ -94,6 +104,13 @@ class ProfileArguments:
 )
 @click.option("--samples", type=FILE, help="Inputs (.npz), one array per input.  [default: random]")
 @simplify_option
+@custom_ops_option
+@click.option(
+    "--target-custom-ops",
+    multiple=True,
+    metavar="LIBRARY",
+    help="With a board or phone: where the library of --custom-ops lies there, in the same order; repeatable.",
+)
 @click.option("-o", "--output", type=FILE, help="Also write the profile to this file (.json).")
 @cache_option
 @json_option

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from splitc.cli.options import do, examples, json_option, sla_option, takes
+from splitc.cli.options import custom_ops_option, do, examples, json_option, sla_option, takes
 from splitc.cli.values import ANY_PATH, DURATION, FILE, NETWORK
 
 
@@ -26,6 +26,7 @@ class RunArguments:
     network: str | None
     threads: int | None
     token_file: Path | None
+    custom_ops: tuple[str, ...]
     ca_file: Path | None
     as_json: bool
 
@@ -83,6 +84,7 @@ class _NamedFile(click.ParamType[tuple[str, Path]]):
 )
 @click.option("--token-file", type=FILE, help="File with the token that the server requires.")
 @click.option("--ca-file", type=FILE, help="Certificates to trust (.pem).  [default: the system's]")
+@custom_ops_option
 @json_option
 def run_command(arguments: RunArguments) -> None:
     """Run BUNDLE as an app does, with or without a server.

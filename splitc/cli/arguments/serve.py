@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from splitc.cli.options import bundles_argument, cache_option, do, examples, takes
+from splitc.cli.options import bundles_argument, cache_option, custom_ops_option, do, examples, takes
 from splitc.cli.values import BYTES, DURATION, FILE
 from splitc.common.parse import parse_whole
 
@@ -31,6 +31,7 @@ class ServeArguments:
     utilisation: float | None
     memory_limit: int | None
     max_request: int | None
+    custom_ops: tuple[str, ...]
     drain: float
     cache_dir: Path
     on_ray: bool
@@ -128,6 +129,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
     help="How long requests may take to finish after SIGTERM.",
 )
 @cache_option
+@custom_ops_option
 @click.option(
     "--ray",
     "on_ray",

@@ -9,6 +9,7 @@ from splitc.cli.apart import Limits
 from splitc.cli.options import (
     build_memory_option,
     build_timeout_option,
+    custom_ops_option,
     do,
     examples,
     json_option,
@@ -26,6 +27,7 @@ class VerifyArguments:
     bundle: Path
     model: Path | None
     samples: tuple[Path, ...]
+    custom_ops: tuple[str, ...]
     build_memory: int | None
     build_timeout: float
     tolerance: float | None
@@ -46,6 +48,7 @@ class VerifyArguments:
     help="Compare with this model or pipeline (.toml).  [default: the bundle's all-head or all-tail cut]",
 )
 @samples_option
+@custom_ops_option
 @build_memory_option
 @build_timeout_option
 @tolerance_option

@@ -7,7 +7,9 @@ from splitc.cli.facts.bundle import compile_facts
 from splitc.cli.show_bundle import show_compiled
 from splitc.cli.terminal import print_json, results, stages
 from splitc.common.cache import Cache
+from splitc.common.custom_ops import find_custom_ops
 from splitc.common.kinds import Direction
+from splitc.common.ort import use_custom_ops
 from splitc.compile.compile import CompileOptions, compile_bundle
 from splitc.compile.leak import MIN_SAMPLES
 from splitc.compile.limits import LimitOptions
@@ -23,6 +25,7 @@ _DIRECTIONS: dict[str, tuple[Direction, ...]] = {
 def run(arguments: CompileArguments) -> None:
     """Compile a model or a pipeline, and show what was built."""
     _check_max_leak(arguments)
+    use_custom_ops(find_custom_ops(arguments.custom_ops))
     cache = Cache(None if arguments.no_cache else arguments.cache_dir)
     with stages() as progress:
         compiled = compile_bundle(arguments.model, arguments.output, _options(arguments), cache, progress)

@@ -12,7 +12,9 @@ from splitc.cli.show_pipeline import pipeline_facts, show_pipeline
 from splitc.cli.streams import say
 from splitc.cli.terminal import Text, new_table, print_json, results, stages
 from splitc.common.cache import Cache
+from splitc.common.custom_ops import find_custom_ops
 from splitc.common.formatting import format_bytes
+from splitc.common.ort import use_custom_ops
 from splitc.compile.pipeline.analyse import analyse_pipeline
 from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.unroll import unroll
@@ -35,6 +37,7 @@ def run(arguments: InspectArguments) -> None:
         else:
             show_bundle(manifest, results())
         return
+    use_custom_ops(find_custom_ops(arguments.custom_ops))
     options = AnalysisOptions(
         dict(arguments.dims), arguments.samples, arguments.simplify, arguments.build_memory
     )

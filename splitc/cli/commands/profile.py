@@ -13,8 +13,10 @@ from rich.table import Table
 from splitc.cli.arguments.profile import ProfileArguments
 from splitc.cli.terminal import Text, new_table, print_json, results, stages
 from splitc.common.cache import Cache
+from splitc.common.custom_ops import find_custom_ops
 from splitc.common.errors import ProfileError
 from splitc.common.formatting import format_seconds, format_seconds_range, plural
+from splitc.common.ort import use_custom_ops
 from splitc.common.resources import shipped
 from splitc.compile.pipeline.spec import DESCRIPTION, read_spec
 from splitc.profile.document import Measurement, Profile, write_profile
@@ -44,6 +46,7 @@ def run(arguments: ProfileArguments) -> None:
     model, output = arguments.model, arguments.output
     if model.suffix == DESCRIPTION:
         raise click.UsageError(f"{model} is a pipeline; profile its models one by one: {_models_of(model)}")
+    use_custom_ops(find_custom_ops(arguments.custom_ops))
     options = _options(arguments)
     cache = Cache(arguments.cache_dir)
     with stages() as progress, tempfile.TemporaryDirectory(prefix="splitc-") as folder:
@@ -91,6 +94,7 @@ def _options(arguments: ProfileArguments) -> RecordOptions:
         simplify=arguments.simplify,
         threads=arguments.threads,
         runs=arguments.runs,
+        custom_ops_there=arguments.target_custom_ops,
     )
 
 

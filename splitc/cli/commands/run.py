@@ -69,6 +69,7 @@ def run(arguments: RunArguments) -> None:
         sla_s=arguments.sla,
         deadline_s=arguments.deadline,
         cut=None if arguments.cut == "auto" else arguments.cut,
+        custom_ops=arguments.custom_ops,
     ) as session:
         if arguments.server is None:
             _check_alone(session.manifest, arguments.cut)

@@ -15,6 +15,7 @@ from splitc.cli.extras import needs_extra
 from splitc.cli.facts.serve import FileFacts, ServedFacts, ServeFacts
 from splitc.cli.terminal import new_table, print_json, results, stages
 from splitc.cli.values import token_in
+from splitc.common.custom_ops import find_custom_ops
 from splitc.common.formatting import format_seconds
 from splitc.common.ort import usable_cores
 from splitc.runtime.unpack import unpacked
@@ -44,6 +45,7 @@ def run(arguments: ServeArguments) -> None:
     cache = arguments.cache_dir
     opening = partial(
         open_parts,
+        custom_ops=find_custom_ops(arguments.custom_ops),
         threads=threads,
         max_batch=arguments.max_batch,
         memory_limit_bytes=arguments.memory_limit,

@@ -4,12 +4,15 @@ from splitc.cli.arguments.verify import VerifyArguments
 from splitc.cli.facts.verify import VerifyFacts
 from splitc.cli.streams import say
 from splitc.cli.terminal import Text, print_json, results, stages
+from splitc.common.custom_ops import find_custom_ops
 from splitc.common.formatting import plural
+from splitc.common.ort import use_custom_ops
 from splitc.compile.check import check_bundle, open_to_check
 
 
 def run(arguments: VerifyArguments) -> None:
     """Check a bundle, and show how far each cut is from the whole model."""
+    use_custom_ops(find_custom_ops(arguments.custom_ops))
     with stages() as progress:
         progress("Checking files")
         opened = open_to_check(arguments.bundle)

@@ -79,6 +79,7 @@ class _Case:
 
     folder: PurePosixPath
     model: str
+    custom_ops: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -120,7 +121,7 @@ def _profile(job: ProfileJob, phone: _Phone, program: Path | None, folder: Path,
     start = _bring_program(phone, program)
     say(f"pushing {job.model.name}")
     idle = _bring_idle(phone, folder)
-    case = _Case(phone.folder / "model", next(iter(jobs.files(job.model))))
+    case = _Case(phone.folder / "model", next(iter(jobs.files(job.model))), job.custom_ops)
     _push(phone, {case.folder / name: path for name, path in jobs.files(job.model).items()})
     measurements = []
     for threads in job.threads:
@@ -394,6 +395,7 @@ def _run(
     """Return the seconds of each run, without the program's own warm-up."""
     result = phone.folder / "result.csv"
     # Settings of a typical app, as in `profilers/onnxruntime_cpu.py`: all optimisations, no spinning threads.
+    options += "".join(f" -R {shlex.quote(library)}" for library in case.custom_ops)
     command = (
         f"ORT_DISABLE_TELEMETRY=1 {start} -e cpu -m times -r {runs} -x {threads} -y 1 -o 99 -D {options} "
         f"{shlex.quote(case.path)} {result}"

@@ -36,6 +36,7 @@ class ProfileJob:
         threads: thread counts to profile with.
         runs: timed runs for each thread count and sizing; None for as many as a stable median needs.
         timeout_s: limit for the whole job, from the first connection to the clean-up.
+        custom_ops: libraries of custom operators, as the target finds them.
     """
 
     model: Model
@@ -43,6 +44,7 @@ class ProfileJob:
     threads: tuple[int, ...]
     runs: int | None = None
     timeout_s: float = 1800.0
+    custom_ops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ def program_options(job: ProfileJob, inputs: Sequence[str]) -> list[str]:
     options = ["--threads", ",".join(map(str, job.threads)), "--model-id", job.model.sha256]
     for path in inputs:
         options += ["--inputs", path]
+    for library in job.custom_ops:
+        options += ["--custom-ops", library]
     return options if job.runs is None else [*options, "--runs", str(job.runs)]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from splitc.bundle.decide import latency_s, middle_of
-from splitc.bundle.folder import MANIFEST, WEIGHTS, Bundle, check_unchanged, read_bundle
+from splitc.bundle.folder import MANIFEST, WEIGHTS, Bundle, check_custom_ops, check_unchanged, read_bundle
 from splitc.bundle.held import HeldFiles
 from splitc.bundle.manifest import CutEntry, PartEntry
 from splitc.bundle.pairing import pairing
@@ -18,6 +18,7 @@ from splitc.bundle.plain import stamps
 from splitc.bundle.program import part_program, read_array
 from splitc.bundle.stacking import stack
 from splitc.common import ort
+from splitc.common.custom_ops import CustomOps
 from splitc.common.errors import BundleError, ModelError, RuntimeFailure
 from splitc.common.formatting import format_bytes
 from splitc.common.values import Array, Feeds
@@ -41,6 +42,7 @@ def open_parts(
     memory_limit_bytes: int | None,
     cache_folder: Path,
     say: Say,
+    custom_ops: Sequence[CustomOps] = (),
     known: Sequence[ServedPart] = (),
 ) -> tuple[ServedPart, ...]:
     """Open the cloud parts of the cuts of the bundles in *folders*, in the order of their manifests.
@@ -55,6 +57,7 @@ def open_parts(
     preparation of files takes before that is not limited.
 
     Args:
+        custom_ops: libraries of custom operators that the bundles need.
         say: told what is prepared, which files do not stay open, which parts are not offered, and why.
 
     Raises:
@@ -63,7 +66,10 @@ def open_parts(
         RuntimeFailure: there is nothing to serve, or nothing fits.
         OSError: the cache folder cannot be written.
     """
+    ort.use_custom_ops(custom_ops)
     bundles = [_read(folder) for folder in folders]
+    for bundle in bundles:
+        check_custom_ops(bundle, ort.used_custom_ops(), "--custom-ops")
     settings = Settings(threads, max_batch)
     sessions = Sessions(memory_limit_bytes, say)
     found = {part.pairing: part for part in known}
