@@ -397,9 +397,11 @@ def test_a_model_that_makes_another_batch_than_it_was_given(rows: int) -> None:
 def test_each_request_of_a_batch_has_its_own_sizes() -> None:
     gated, asking = Gated(), Asking()
     with running(make_part(run=gated)) as server:
-        for rows in (1, 2, 3):
+        asking.start(server, "made.c1", ones(1))
+        until(lambda: bool(gated.rows), "the first runs")
+        for rows in (2, 3):
             asking.start(server, "made.c1", ones(rows))
-        until(lambda: bool(gated.rows) and server.queued() == 2, "two wait for the first")
+        until(lambda: server.queued() == 2, "two wait for it")
         gated.gate.set()
         made = [answer.outputs()["y"] for answer in asking.finish()]
     assert [len(array) for array in made] == [1, 2, 3]
