@@ -154,7 +154,7 @@ def test_bfloat16_samples(tmp_path: Path) -> None:
         ({"image": np.ones((1, 3, 32, 32))}, "input 'image' has type float64, but the model needs float32"),
         ({"image": np.ones((2, 3, 32, 32), np.float32)}, "has shape .* but the model is sized for"),
         ({"image": np.ones((3, 32, 32), np.float32)}, "has shape .* but the model is sized for"),
-        (None, "not an .npz file of arrays"),
+        (None, "cannot be read \\(No such file"),
     ],
     ids=["name", "dtype", "size", "rank", "no file"],
 )

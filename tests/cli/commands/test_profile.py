@@ -166,7 +166,7 @@ def test_another_machine_says_how_to_reach_it(
         (["--threads", "0"], "'0' is not a list of positive whole numbers, such as 1,4"),
         (["--threads", "two"], "is not a list of positive whole numbers"),
         (["--dim", "seq"], "is not NAME=SIZE"),
-        (["--dim", "seq=1,x"], "is not a list of positive whole numbers"),
+        (["--dim", "seq=1,x"], "is not a list of whole numbers"),
         (["--dim", "seq="], "is not NAME=SIZE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
