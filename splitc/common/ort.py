@@ -40,6 +40,7 @@ FASTEST = Level.ORT_ENABLE_ALL
 _MACHINE_SPECIFIC = ["QDQS8ToU8Transformer"]
 
 
+_UNKNOWN = "is not a registered function/op"
 _CUSTOM_OPS: dict[str, CustomOps] = {}
 
 
@@ -119,8 +120,9 @@ def session(
         )
     except Exception as error:
         name = "the model" if isinstance(model, bytes) else Path(model).name
+        hint = "; name the library that has it with --custom-ops" if _UNKNOWN in str(error) else ""
         raise ModelError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {name}: {readable(str(error))}"
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {name}: {readable(str(error))}{hint}"
         ) from error
 
 

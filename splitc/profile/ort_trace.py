@@ -6,7 +6,7 @@ closing bracket is missing. A trace names nodes, but not the model, nor the node
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +27,7 @@ _CPU = "CPUExecutionProvider"
 _RECORD = "record one with SessionOptions.enable_profiling and end it with end_profiling()"
 
 Event = Mapping[str, Any]
+_Nested = tuple[str, str]  # the names of a node and of the one in whose body it ran
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +189,11 @@ def _salvage(text: str) -> tuple[list[Any], int]:
 
 
 def _whole_runs(where: str, events: Sequence[Event]) -> list[_Run]:
-    runs = list(_runs(where, events, _WHOLE))
+    nested: set[_Nested] = set()
+    list(_runs(where, events, _WHOLE, nested))  # one run may show what another is too fast for
+    runs = list(_runs(where, events, _WHOLE, nested))
     if not any(run.nodes for run in runs):
-        runs = list(_runs(where, events, _EXECUTE))
+        runs = list(_runs(where, events, _EXECUTE, nested))
     complete = [run for run in runs if run.nodes]
     if complete:
         return complete
@@ -205,8 +208,8 @@ def _whole_runs(where: str, events: Sequence[Event]) -> list[_Run]:
     )
 
 
-def _runs(where: str, events: Sequence[Event], whole: str) -> Iterator[_Run]:
-    """Yield each run with its top-level nodes.
+def _runs(where: str, events: Sequence[Event], whole: str, nested: set[_Nested]) -> Iterator[_Run]:
+    """Yield each run with its top-level nodes; add to *nested* what was found in bodies.
 
     Events are ordered by the time at which they end. An event in a body of If, Loop or Scan lies within the
     event of that node, whose time includes it. Fence events of old runtimes are ignored.
@@ -230,15 +233,21 @@ def _runs(where: str, events: Sequence[Event], whole: str) -> Iterator[_Run]:
             pending = []
         elif name.endswith(_KERNEL):
             node = _node(where, event)
-            while pending and _within(pending[-1], node):
-                pending.pop()
+            while pending and _within(pending[-1], node, nested):
+                nested.add((pending.pop().name, node.name))
             pending.append(node)
 
 
-def _within(inner: _TracedNode, outer: _TracedNode) -> bool:
-    """Return whether *inner* ran in a body of *outer*; a clock that was set back in between does not count."""
+def _within(inner: _TracedNode, outer: _TracedNode, nested: Container[_Nested]) -> bool:
+    """Return whether *inner* ran in a body of *outer*; a clock that was set back in between does not count.
+
+    Both may begin in the same microsecond, as a fast node and the next one may: then another run must tell.
+    """
     ends_us = outer.start_us + outer.dur_us + _ROUNDING_US
-    inside = outer.start_us < inner.start_us and inner.start_us + inner.dur_us <= ends_us
+    begins_later = outer.start_us < inner.start_us or (
+        outer.start_us == inner.start_us and (inner.name, outer.name) in nested
+    )
+    inside = begins_later and inner.start_us + inner.dur_us <= ends_us
     return inside and inner.thread == outer.thread
 
 

@@ -58,7 +58,7 @@ def test_the_library_is_recorded_and_not_shipped(bundle: Path) -> None:
 
 def test_without_the_library_it_is_said_what_is_missing(bundle: Path, model: Path) -> None:
     done = splitc("compile", model, "--device", "pixel7", cwd=model.parent)
-    assert (done.code, "ai.onnx.contrib" in done.sentence) == (1, True)
+    assert (done.code, "name the library that has it with --custom-ops" in done.sentence) == (1, True)
     done = splitc("run", bundle, cwd=model.parent)
     assert done.code == 1
     assert f"needs the custom operators of '{NAME}'" in done.sentence

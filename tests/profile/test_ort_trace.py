@@ -136,6 +136,15 @@ def test_nodes_inside_bodies_are_their_nodes(tmp_path: Path) -> None:
     ]
 
 
+def test_a_node_in_a_body_may_begin_in_the_same_microsecond(tmp_path: Path) -> None:
+    """On a fast machine some runs show that, and others do not; two fast nodes in a row are something else."""
+    events = [node("quick", 100, 0), node("in", 103, 2), node("if", 100, 9), whole(95, 20)]
+    events += [node("quick", 200, 0), node("in", 200, 2), node("if", 200, 9), whole(195, 20)]
+    trace = read(write(events, tmp_path))
+    assert trace.notes == ()
+    assert [item.name for item in trace.profile.measurements[0].nodes] == ["quick", "if"]
+
+
 def test_a_clock_set_back_takes_no_node_away(tmp_path: Path) -> None:
     """The runtime reads the device's time of day, which may step while a model runs."""
     events = [node("a", 100, 30), node("b", 95, 10), node("c", 106, 10), whole(90, 40)]
