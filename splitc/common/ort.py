@@ -22,7 +22,14 @@ from splitc.common.custom_ops import CustomOps
 from splitc.common.errors import ModelError
 
 # Types that numpy lacks and ONNX Runtime takes as raw bits: onnx.TensorProto.DataType numbers.
-_BITS = {"bfloat16": (np.uint16, 16)}
+_BITS = {
+    "bfloat16": (np.uint16, 16),
+    # Only given, never returned: no interface of ONNX Runtime returns these as what they are.
+    "float8_e4m3fn": (np.uint8, 17),
+    "float8_e4m3fnuz": (np.uint8, 18),
+    "float8_e5m2": (np.uint8, 19),
+    "float8_e5m2fnuz": (np.uint8, 20),
+}
 _ADVICE = {
     True: "random inputs do not work for this model: give real ones with --samples FILE.npz",
     False: "correct the samples",

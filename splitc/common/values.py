@@ -22,6 +22,9 @@ Value = Any
 """A numpy array, or what ONNX Runtime returns for sequences and maps."""
 Feeds = Mapping[str, Array]
 FREE_DIM = "?"
+_FLOATS_OF_8_BITS = {
+    f"tensor(float8{form})": f"float8_{form}" for form in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
+}
 # The kinds of values that .npz files cannot hold.
 _BESIDES_TENSORS = ("seq(", "map(", "optional(")
 
@@ -38,6 +41,11 @@ class Input:
     dtype: str | None
     shape: tuple[int | str, ...]
     kind: str = field(default="", compare=False)
+
+    @property
+    def numpy_type(self) -> str | None:
+        """The numpy type of its elements, also if such values cannot cross; None if they are not numbers."""
+        return self.dtype if self.dtype is not None else _FLOATS_OF_8_BITS.get(self.kind)
 
 
 @lru_cache
@@ -57,7 +65,7 @@ def random_feeds(inputs: Iterable[Input], dims: Mapping[str, int], seed: int) ->
     rng = np.random.default_rng(seed)
     feeds = {}
     for item in inputs:
-        if item.dtype is None:
+        if item.numpy_type is None:
             raise ModelError(
                 f"input '{item.name}' is not a numeric tensor; give values with --samples "
                 f"{'FOLDER' if item.kind.startswith(_BESIDES_TENSORS) else 'FILE.npz'}"
@@ -69,7 +77,7 @@ def random_feeds(inputs: Iterable[Input], dims: Mapping[str, int], seed: int) ->
             )
         shape = concrete_shape(item.shape, dims)
         try:
-            feeds[item.name] = _random(rng, shape, np.dtype(item.dtype))
+            feeds[item.name] = _random(rng, shape, np.dtype(item.numpy_type))
         except (MemoryError, ValueError, OverflowError) as error:
             raise ModelError(
                 f"input '{item.name}' of shape {list(shape)} is not possible or too large for this machine; "

@@ -41,7 +41,7 @@ def sample_shapes(
     """
     if not names or not samples:
         return {}
-    free = tuple(replace(item, dtype=None) for item in inputs)
+    free = tuple(replace(item, dtype=None, kind="") for item in inputs)
     first = _read_sample(samples[0], free, {})
     return {name: first[name].shape for name in names}
 
@@ -78,13 +78,16 @@ def _fitting(path: Path, item: Input, array: Array, dims: Mapping[str, int]) -> 
     Raises:
         ModelError: its type is not that of the input, or its shape differs from the shape at *dims*.
     """
-    if item.dtype is None:
+    dtype = item.numpy_type
+    if dtype is None:
         return array
-    if array.dtype.kind == "V" and array.dtype.itemsize == np.dtype(item.dtype).itemsize:
-        array = array.view(item.dtype)  # .npz files do not store the names of types that numpy lacks
-    if array.dtype.name != item.dtype:
+    # .npz files do not store the names of types that numpy lacks; of some it writes none, so bits are taken, too.
+    is_bits = array.dtype.kind == "V" or (item.dtype is None and array.dtype == np.uint8)
+    if is_bits and array.dtype.itemsize == np.dtype(dtype).itemsize:
+        array = array.view(dtype)
+    if array.dtype.name != dtype:
         raise ModelError(
-            f"{path}: input '{item.name}' has type {array.dtype.name}, but the model needs {item.dtype}; "
+            f"{path}: input '{item.name}' has type {array.dtype.name}, but the model needs {dtype}; "
             "convert the array"
         )
     shape = concrete_shape(item.shape, dims)

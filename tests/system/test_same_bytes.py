@@ -17,11 +17,11 @@ OTHER = os.environ.get("SPLITC_OTHER_PYTHON", sys.executable)
 CHECKOUT = Path(__file__).parents[2]
 
 
-def built(python: str, model: Path, folder: Path, direction: str, **env: str) -> dict[str, bytes]:
+def built(python: str, model: Path, folder: Path, **env: str) -> dict[str, bytes]:
     """Compile *model* in *folder* for described machines; the files of the bundle."""
     folder.mkdir(parents=True)
     command = [python, "-m", "splitc", "compile", os.path.relpath(model, folder), "-o", "bundle"]
-    command += ["--device", "pixel7", "--cloud", "a100", "--direction", direction]
+    command += ["--device", "pixel7", "--cloud", "a100", "--direction", "both"]
     done = subprocess.run(
         [*command, "--cache-dir", "cache"],
         cwd=folder,
@@ -37,11 +37,9 @@ def built(python: str, model: Path, folder: Path, direction: str, **env: str) ->
 @pytest.mark.parametrize("name", ["tiny_cnn", "diamond", "qdq_residual"])
 def test_the_same_bytes_everywhere(name: str, tmp_path: Path) -> None:
     model = save_tiny(name, tmp_path)
-    here = built(sys.executable, model, tmp_path / "a", "both", PYTHONHASHSEED="1", LC_ALL="C.UTF-8", TZ="UTC")
-    there = built(
-        *(OTHER, model, tmp_path / "another" / "folder", "both"),
-        **{"PYTHONHASHSEED": "2", "LC_ALL": "C", "TZ": "Asia/Kathmandu"},
-    )
+    here = built(sys.executable, model, tmp_path / "a", PYTHONHASHSEED="1", LC_ALL="C.UTF-8", TZ="UTC")
+    elsewhere = tmp_path / "another" / "folder"
+    there = built(OTHER, model, elsewhere, PYTHONHASHSEED="2", LC_ALL="C", TZ="Asia/Kathmandu")
     assert here.keys() == there.keys()
     assert [key for key in here if here[key] != there[key]] == []
     assert read_bundle(tmp_path / "a" / "bundle").manifest.cuts

@@ -108,6 +108,7 @@ def _show_places(graph: Graph) -> None:
         (sum(graph.tensors[index].nbytes or 0 for index in crossing), count, crossing)
         for count in range(len(graph.units))
         if (crossing := boundary(graph, frozenset(range(count))))
+        and all(graph.tensors[index].nbytes is not None for index in crossing)
     ]
     console = results()
     console.print("places with the smallest payloads, in order of execution (all tensors: --tensors):")
