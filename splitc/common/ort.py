@@ -47,6 +47,7 @@ FASTEST = Level.ORT_ENABLE_ALL
 _MACHINE_SPECIFIC = ["QDQS8ToU8Transformer"]
 
 
+_NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 _UNKNOWN = "is not a registered function/op"
 _CUSTOM_OPS: dict[str, CustomOps] = {}
 
@@ -204,6 +205,7 @@ def run(
 
     Raises:
         InputsRefused: ONNX Runtime fails on these inputs, or *interrupt* was set.
+        ModelError: it lacks memory.
     """
     options = interrupt.options if interrupt is not None else None
     types = _output_types(opened)
@@ -218,9 +220,10 @@ def run(
         made = opened.run_with_ort_values(names, ready, options)
         return {name: _from_ort(value) for name, value in zip(names, made, strict=True)}
     except Exception as error:
-        raise InputsRefused(
-            f"ONNX Runtime cannot run the model on these inputs ({readable(str(error))})"
-        ) from error
+        said = readable(str(error))
+        if any(words in said for words in _NO_MEMORY):
+            raise ModelError(f"ONNX Runtime has not enough memory to run the model ({said})") from error
+        raise InputsRefused(f"ONNX Runtime cannot run the model on these inputs ({said})") from error
 
 
 def output_kinds(opened: onnxruntime.InferenceSession) -> dict[str, str]:

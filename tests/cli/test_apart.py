@@ -140,7 +140,7 @@ def test_values_are_not_followed_at_any_price(tmp_path: Path) -> None:
     )
     done = splitc("inspect", model, cwd=tmp_path)
     assert done.code == 1
-    assert "memory" in done.sentence
+    assert "has not enough memory to run the model" in done.sentence
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
