@@ -1,6 +1,7 @@
 """What several test files share: nothing outside the temporary folders is read or written."""
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,13 @@ import pytest
 
 from splitc.bundle.folder import Bundle, read_bundle
 from tests import running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hears_interrupts() -> None:
+    """A shell's background job ignores Ctrl-C, and so would tests that interrupt themselves."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

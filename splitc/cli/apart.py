@@ -19,17 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splitc.bundle.staging import remove_leftovers
+from splitc.cli.streams import show_cursor
 from splitc.common.errors import ModelError
 
 # What Python and its libraries take before a model is loaded, and what reading a model takes.
 _OWN_BYTES = 1 << 30
 _POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
-_SHOW_CURSOR = "\x1b[?25h"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WorkLimits:
     """What a process may do that works on an untrusted file.
 
     Attributes:
@@ -47,7 +47,7 @@ class Limits:
     grace_s: float = 2.0
 
 
-def run_apart(work: Callable[[], None], limits: Limits) -> None:
+def run_apart(work: Callable[[], None], limits: WorkLimits) -> None:
     """Do *work* in a child of this process, with its output going where this one's goes.
 
     Raises:
@@ -88,7 +88,7 @@ def _become_child() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _work_within(limits: Limits, work: Callable[[], None]) -> None:
+def _work_within(limits: WorkLimits, work: Callable[[], None]) -> None:
     _limit_memory(_OWN_BYTES + (limits.memory_bytes if limits.memory_bytes is not None else _free_bytes()))
     try:
         work()
@@ -126,7 +126,7 @@ class _Child:
     """A child process; *made* are folders that it may make on the way to what it writes, deepest first."""
 
     pid: int
-    limits: Limits
+    limits: WorkLimits
     made: tuple[Path, ...]
 
 
@@ -202,8 +202,7 @@ def _end(child: _Child) -> None:
 
 
 def _tidy(child: _Child) -> None:
-    if sys.stderr is not None and sys.stderr.isatty():
-        sys.stderr.write(_SHOW_CURSOR)  # a progress display hides it
+    show_cursor()
     if child.limits.writes is not None:
         remove_leftovers(child.limits.writes.absolute().parent)
     for folder in child.made:

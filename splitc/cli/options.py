@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 import click
 
-from splitc.cli.apart import Limits, run_apart
+from splitc.cli.apart import WorkLimits, run_apart
 from splitc.cli.extras import needs_extra
-from splitc.cli.values import ANY_PATH, BYTES, DIM, DURATION, FOLDER
+from splitc.cli.values import ANY_PATH, BYTES, DIM, DURATION, FINITE, FOLDER
 from splitc.common.cache import default_cache_folder
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ samples_option = click.option(
 )
 tolerance_option = click.option(
     "--tolerance",
-    type=click.FloatRange(0),
+    type=FINITE,
     help="How far outputs of a cut may be off, as a share of their largest value.  [default: as their types explain]",
 )
 simplify_option = click.option(
@@ -105,7 +105,7 @@ def takes(
     return declare
 
 
-def do(name: str, arguments: object, within: Limits | None = None) -> None:
+def do(name: str, arguments: object, within: WorkLimits | None = None) -> None:
     """Import the module that does the work of the command *name*, and run it with the record *arguments*.
 
     A static import would make a circle: the module imports the record's class.

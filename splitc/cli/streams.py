@@ -28,6 +28,12 @@ def write_line(stream: TextIO | None, text: str) -> None:
         stream.flush()
 
 
+def show_cursor() -> None:
+    """Show the cursor again, which a progress display hides, if stderr is a terminal."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")
+
+
 def steady_streams() -> None:
     """Prepare the standard streams of this process, before a file is opened."""
     for number in range(3):

@@ -67,6 +67,20 @@ class Dim(click.ParamType[tuple[str, int]]):
         return name, number
 
 
+class Finite(click.FloatRange):
+    """A number of at least 0, not infinite."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse; neither infinity nor NaN is a number here."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return float(number)
+
+
 class ModelName(click.ParamType[str]):
     """A name that is a part of URLs and of names of files."""
 
@@ -173,6 +187,7 @@ ENERGY = QuantityType("energy", _JOULES, "0.2J")
 BYTES = ByteSize("size", _BYTES, "2.5MB")
 DIM = Dim()
 MODEL_NAME = ModelName()
+FINITE = Finite()
 DIMS = Dims()
 COUNTS = CountsType()
 TARGET = Described("target")

@@ -126,6 +126,8 @@ class Pair:
             return Done(*self._on_device(cut, inputs))
         if not decision.conditions.uplink_bps and alone is not None:
             return self._alone(alone, inputs, None, "the server is avoided for a while after it failed")
+        if alone is not None and cut.id in self.cloud.unknown():
+            return self._alone(alone, inputs, None, f"the server knows nothing that belongs to {cut.id}")
         values, device_s = inputs, None
         if cut.device is not None and not cut.is_cloud_first:
             values, device_s = self._on_device(cut, values)

@@ -266,16 +266,22 @@ class Session:
         best = aim(cuts, conditions, sla_s)
         if not pair.cloud.is_steady():
             best = also_sent(cuts, best, sla_s)
-        if pair.excluded:
-            without = ", ".join(pair.excluded)
-            best = replace(best, reason=f"{best.reason}; without {without}, which failed on the device")
+        chosen = self._ready(pair, cuts, best, sla_s)
+        if not pair.excluded:
+            return chosen
+        without = ", ".join(pair.excluded)
+        return replace(chosen, reason=f"{chosen.reason}; without {without}, which failed on the device")
+
+    @staticmethod
+    def _ready(pair: Pair, cuts: tuple[CutEntry, ...], best: Decision, sla_s: float | None) -> Decision:
+        """The *best* decision; another one that is good enough while the files of the best are being opened."""
         if pair.parts.is_ready(best.cut):
             return best
         pair.parts.preload(best.cut)
         ready = tuple(cut for cut in cuts if pair.parts.is_ready(cut))
         if not ready:
             return best
-        second = aim(ready, conditions, sla_s)
+        second = aim(ready, best.conditions, sla_s)
         if second.latency_s > _GOOD_ENOUGH * best.latency_s:
             return best
         return replace(second, reason=f"{second.reason} while {best.cut.id} is opened")

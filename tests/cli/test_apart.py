@@ -98,8 +98,8 @@ def test_the_work_ends_with_the_process_that_waits_for_it(tmp_path: Path) -> Non
 def test_a_crash_is_one_sentence() -> None:
     """The compiled code of the model ends the process, as ONNX's shape inference does on some files."""
     program = (
-        "import os, signal\nfrom pathlib import Path\nfrom splitc.cli.apart import Limits, run_apart\n"
-        "try:\n    run_apart(lambda: os.kill(os.getpid(), signal.SIGSEGV), Limits(Path('m.onnx')))\n"
+        "import os, signal\nfrom pathlib import Path\nfrom splitc.cli.apart import WorkLimits, run_apart\n"
+        "try:\n    run_apart(lambda: os.kill(os.getpid(), signal.SIGSEGV), WorkLimits(Path('m.onnx')))\n"
         "except Exception as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

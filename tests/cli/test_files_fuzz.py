@@ -397,6 +397,10 @@ CALLS = (
 )
 
 
+# What a progress display writes, if the surroundings say that there is a terminal.
+_SEQUENCE = r"\x1b\[[0-9?;]*[A-Za-z]"
+
+
 def test_surroundings(ground: Path) -> None:
     """Processes in strange surroundings."""
     faults = []
@@ -420,7 +424,7 @@ def test_surroundings(ground: Path) -> None:
         )
         encoding = "utf-16" if env.get("PYTHONIOENCODING") == "utf-16" else "latin-1"
         said = done.stderr.decode(encoding, "replace")
-        sentences = re.findall(r"^error: ", said, re.MULTILINE)
+        sentences = re.findall(rf"^(?:{_SEQUENCE})*error: ", said, re.MULTILINE)
         wrong = done.returncode not in (0, 1) or len(sentences) != done.returncode
         if wrong or "Traceback" in said or "fault of its own" in said:
             given = {name: env.get(name) for name in SURROUNDINGS}

@@ -170,7 +170,7 @@ def test_samples_that_do_not_fit(
 
 def test_symbolic_dimensions(tmp_path: Path) -> None:
     model = save_tiny("named_dims", tmp_path)
-    with pytest.raises(ModelError, match=r"give its size with --dim \w+=SIZE"):
+    with pytest.raises(ModelError, match=r"give yours as in `--dim \w+=128 --dim \w+=128`"):
         compile_here(model, tmp_path / "out")
     with pytest.raises(ModelError, match="no symbolic dimension 'depth'"):
         compile_here(model, tmp_path / "out", dims={"height": 4, "width": 4, "depth": 1})

@@ -61,7 +61,7 @@ def test_with_equal_samples_only_the_device_is_left(tmp_path: Path) -> None:
 
 
 def test_no_cut_is_left(tmp_path: Path) -> None:
-    with pytest.raises(NoFeasibleCut, match="the limits leave only cuts that were tried and excluded"):
+    with pytest.raises(NoFeasibleCut, match="every cut gives away more than --max-leak 0 allows"):
         built(tmp_path, 0.0, pin_cloud=("y",))
     assert not (tmp_path / "bundle").exists()
 

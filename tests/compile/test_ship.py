@@ -102,7 +102,7 @@ def test_a_wrong_cut_is_left_out(tmp_path: Path) -> None:
         r"[\d.]+; allowed is 0\.0001; give real inputs with --samples FILE\.npz, or allow more with --tolerance REL",
         note,
     )
-    assert damage.stages.count("Solving without the cuts that are wrong") == 1
+    assert damage.stages.count("Solving without the cuts that were left out") == 1
     assert compiled.manifest.regret.frontier_cuts >= 4
     assert all(cut.check is not None for cut in compiled.manifest.cuts)
     names = {path.name for path in compiled.folder.iterdir()}
@@ -145,7 +145,7 @@ def test_if_all_cuts_are_wrong_the_build_fails_at_once(tmp_path: Path) -> None:
         r"output 'y' differs from the whole model by",
     ):
         built(tmp_path, damage)
-    assert "Solving without the cuts that are wrong" not in damage.stages
+    assert "Solving without the cuts that were left out" not in damage.stages
     assert not (tmp_path / "bundle").exists()
 
 
@@ -154,7 +154,7 @@ def test_if_limits_leave_only_wrong_cuts_the_build_fails(tmp_path: Path) -> None
     damage = Damage(tmp_path, lambda side, *_: side == "tail", broken)
     with pytest.raises(VerifyError, match=r"^no cut computes what the model does; the cut after '\w+': "):
         built(tmp_path, damage, limits)
-    assert "Solving without the cuts that are wrong" in damage.stages
+    assert "Solving without the cuts that were left out" in damage.stages
 
 
 def test_after_some_rounds_what_is_right_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +163,10 @@ def test_after_some_rounds_what_is_right_is_shipped(tmp_path: Path, monkeypatch:
     compiled = built(tmp_path, damage, max_cuts=8)
     assert crossing(compiled) == [["g"], ["a"]]
     assert damage.stages.count("Writing heads and tails") == 2
-    assert compiled.manifest.regret.certified == 0
+    # Whether a better cut is right is not known, so the regret is against what was left out as well.
+    assert compiled.manifest.regret.certified > 0
     assert compiled.manifest.regret.frontier_cuts == 4
+    assert "not all cuts that were left out were replaced by others" in compiled.manifest.notes
 
 
 def test_who_knows_better_may_allow_more(tmp_path: Path) -> None:

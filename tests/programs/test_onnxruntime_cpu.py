@@ -206,7 +206,15 @@ def test_times_of_several_sessions_are_joined(name: str, tmp_path: Path) -> None
 
     model, runs = write(tmp_path, name), 30
     options = Namespace(
-        model=model, threads=[1], runs=runs, warmup=2, dim=[], inputs=None, seed=0, model_id=None
+        model=model,
+        threads=[1],
+        runs=runs,
+        warmup=2,
+        dim=[],
+        inputs=None,
+        seed=0,
+        model_id=None,
+        custom_ops=[],
     )
     nodes = program.profile(options)["measurements"][0]["nodes"]
     program.MAX_EVENTS, program.Tracer = 60, Counted

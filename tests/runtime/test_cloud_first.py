@@ -139,9 +139,10 @@ def test_a_price_sends_work_back_to_the_device_and_its_end_brings_it_again(tmp_p
     bundle, feeds, _ = compiled("tiny_cnn", tmp_path)
     bundle = slow_alone(bundle)
     tails = servers.Tails(bundle, price=1e4)
+    quick = replace(FAST, device_slowdown=0.01)  # so that the highest price that counts outweighs it
     with (
         servers.serve(tails) as server,
-        Session(bundle.folder, server=server.url, start=FAST) as session,
+        Session(bundle.folder, server=server.url, start=quick) as session,
     ):
         eventually(lambda: session.conditions().price == 1e4 or not session.request(feeds))
         decision = session.request(feeds).decision

@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from splitc.bundle.staging import ARTIFACTS
-from splitc.cli.apart import Limits
+from splitc.cli.apart import WorkLimits
 from splitc.cli.options import (
     build_memory_option,
     build_timeout_option,
@@ -23,7 +23,7 @@ from splitc.cli.options import (
     takes,
     tolerance_option,
 )
-from splitc.cli.values import ANY_PATH, BYTES, ENERGY, FILE, FOLDER, MODEL_NAME, NETWORK, TARGET
+from splitc.cli.values import ANY_PATH, BYTES, ENERGY, FILE, FINITE, FOLDER, MODEL_NAME, NETWORK, TARGET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +53,9 @@ class CompileArguments:
     device_profiles: tuple[Path, ...]
     cloud_profiles: tuple[Path, ...]
     simplify: bool
+    custom_ops: tuple[str, ...]
     verify: bool
     tolerance: float | None
-    custom_ops: tuple[str, ...]
     build_memory: int | None
     build_timeout: float
     cache_dir: Path
@@ -105,7 +105,7 @@ class CompileArguments:
     "--regret",
     default=0.01,
     show_default=True,
-    type=click.FloatRange(0),
+    type=FINITE,
     help="How much slower the best shipped cut may be than the best of all cuts (0.01 is 1 %).",
 )
 @click.option(
@@ -176,5 +176,5 @@ def compile_command(arguments: CompileArguments) -> None:
     do(
         "compile",
         arguments,
-        Limits(arguments.model, arguments.build_timeout, arguments.build_memory, writes=output),
+        WorkLimits(arguments.model, arguments.build_timeout, arguments.build_memory, writes=output),
     )

@@ -37,7 +37,7 @@ class DemoArguments:
     "--slowdown",
     default=10.0,
     show_default=True,
-    type=click.FloatRange(1),
+    type=click.FloatRange(1, 1000),
     help="How many times slower than this machine the device is.",
 )
 @click.option(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from splitc.cli.apart import Limits
+from splitc.cli.apart import WorkLimits
 from splitc.cli.options import (
     build_memory_option,
     build_timeout_option,
@@ -65,4 +65,4 @@ def inspect_command(arguments: InspectArguments) -> None:
 
     MODEL is an ONNX file, or a .toml file that describes a pipeline of models.
     """
-    do("inspect", arguments, Limits(arguments.path, arguments.build_timeout, arguments.build_memory))
+    do("inspect", arguments, WorkLimits(arguments.path, arguments.build_timeout, arguments.build_memory))

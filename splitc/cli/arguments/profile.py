@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from splitc.cli.apart import Limits
+from splitc.cli.apart import WorkLimits
 from splitc.cli.options import (
     cache_option,
     custom_ops_option,
@@ -40,9 +40,9 @@ class ProfileArguments:
     runs: int | None
     dims: tuple[tuple[str, tuple[int, ...]], ...]
     samples: Path | None
+    simplify: bool
     custom_ops: tuple[str, ...]
     target_custom_ops: tuple[str, ...]
-    simplify: bool
     output: Path | None
     cache_dir: Path
     as_json: bool
@@ -120,4 +120,4 @@ def profile_command(arguments: ProfileArguments) -> None:
     The model is simplified first, as `splitc compile` does. One profile is kept for each number of threads and each size
     of the inputs; a new profile replaces the old one.
     """
-    do("profile", arguments, Limits(arguments.model, grace_s=_GRACE_S))
+    do("profile", arguments, WorkLimits(arguments.model, grace_s=_GRACE_S))

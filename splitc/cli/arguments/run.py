@@ -26,8 +26,8 @@ class RunArguments:
     network: str | None
     threads: int | None
     token_file: Path | None
-    custom_ops: tuple[str, ...]
     ca_file: Path | None
+    custom_ops: tuple[str, ...]
     as_json: bool
 
 

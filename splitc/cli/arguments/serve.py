@@ -31,9 +31,9 @@ class ServeArguments:
     utilisation: float | None
     memory_limit: int | None
     max_request: int | None
-    custom_ops: tuple[str, ...]
     drain: float
     cache_dir: Path
+    custom_ops: tuple[str, ...]
     on_ray: bool
     replicas: tuple[int, int] | None
     as_json: bool

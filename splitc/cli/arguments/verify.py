@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from splitc.cli.apart import Limits
+from splitc.cli.apart import WorkLimits
 from splitc.cli.options import (
     build_memory_option,
     build_timeout_option,
@@ -55,4 +55,4 @@ class VerifyArguments:
 @json_option
 def verify_command(arguments: VerifyArguments) -> None:
     """Check a bundle's files, and every cut against the whole model."""
-    do("verify", arguments, Limits(arguments.bundle, arguments.build_timeout, arguments.build_memory))
+    do("verify", arguments, WorkLimits(arguments.bundle, arguments.build_timeout, arguments.build_memory))
