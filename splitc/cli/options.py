@@ -26,7 +26,7 @@ samples_option = click.option(
     "--samples",
     multiple=True,
     type=ANY_PATH,
-    help="Inputs: an .npz file with one array per input, or a folder with input_0.pb, input_1.pb, ...; repeatable.  "
+    help="Inputs: an .npz file with one array per input, or a folder with input_0.pb (or .npy), ...; repeatable.  "
     "[default: random]",
 )
 tolerance_option = click.option(

@@ -1,4 +1,7 @@
-"""Read inputs in the layout of ONNX's own test data: a folder with input_0.pb, input_1.pb, ..."""
+"""Read inputs from a folder: as ONNX's own test data has them (input_0.pb, ...), or as arrays of numpy (image.npy).
+
+Only the first form holds sequences, maps and optionals.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import numpy_helper
 
+from splitc.common.arrays import read_arrays
 from splitc.common.errors import ModelError
 from splitc.common.values import Input, Value
 
@@ -18,12 +22,29 @@ _READERS: Mapping[str, tuple[type[Message], Callable[..., Value]]] = {
 
 
 def read_test_data(folder: Path, inputs: tuple[Input, ...]) -> dict[str, Value]:
-    """Return the values in *folder*, in the order of *inputs*, by the names of these.
+    """Return the values of *inputs* in *folder*: the number of an input in input_0.pb is its place among them.
 
     Raises:
         ModelError: a file is missing, or not of the type of its input.
     """
-    return {item.name: _read(folder / f"input_{number}.pb", item) for number, item in enumerate(inputs)}
+    return {item.name: _value(folder, number, item) for number, item in enumerate(inputs)}
+
+
+def _value(folder: Path, number: int, item: Input) -> Value:
+    for path in (folder / f"input_{number}.npy", folder / f"{item.name}.npy"):
+        if path.is_file() and path.resolve().parent == folder.resolve():  # a name may hold a slash
+            return _array(path)
+    return _read(folder / f"input_{number}.pb", item)
+
+
+def _array(path: Path) -> Value:
+    try:
+        found = read_arrays(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: does not hold an array ({error}); write it with numpy.save") from error
+    if isinstance(found, dict):
+        raise ModelError(f"{path}: holds several arrays, not one; write it with numpy.save")
+    return found
 
 
 def _read(path: Path, item: Input) -> Value:
@@ -35,7 +56,7 @@ def _read(path: Path, item: Input) -> Value:
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be read ({error.strerror}); a folder of samples has a file input_0.pb, input_1.pb, ... "
-            "for each input, in the order of the model"
+            "for each input, in the order of the model, or an array called as the input, such as image.npy"
         ) from error
     except (DecodeError, ValueError, TypeError, KeyError) as error:
         kind = item.kind or "tensor"
