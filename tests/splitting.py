@@ -12,11 +12,11 @@ from splitc.bundle.weights import weight_pool
 from splitc.common.kinds import Direction
 from splitc.common.values import Feeds
 from splitc.compile.describe import boundary_entry, downloads, tensor_entry, uploads
-from splitc.compile.judgement import Allowed
 from splitc.compile.parts import Emitter, head_part, prepare, tail_part, write_part
 from splitc.compile.pipeline.load import load_pipeline
-from splitc.compile.verify import Reference, Runner, reference, tolerance, verify_cuts
-from splitc.compile.whole import files_in, whole_as_given
+from splitc.compile.verification.judgement import Allowed
+from splitc.compile.verification.verify import Reference, Runner, reference, tolerance, verify_cuts
+from splitc.compile.verification.whole import files_in, whole_as_given
 from splitc.model.graph import Graph
 from splitc.model.model import Model, fix_dims, load
 from splitc.model.nodes import sources

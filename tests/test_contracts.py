@@ -195,7 +195,11 @@ CONTRACTS = "Imports go down this list, never up or sideways"
         ("runtime/session.py", "import splitc.server.jobs", CONTRACTS),
         ("server/jobs.py", "import splitc.runtime.session", CONTRACTS),
         ("newroom/__init__.py", "import splitc.common.errors", CONTRACTS),
-        ("compile/verify.py", "import splitc.runtime.pair", "A compile runs nothing of a device or a server"),
+        (
+            "compile/verification/verify.py",
+            "import splitc.runtime.pair",
+            "A compile runs nothing of a device or a server",
+        ),
         (
             "bundle/decide.py",
             "import splitc.common.values",

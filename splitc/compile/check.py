@@ -8,13 +8,13 @@ from splitc.bundle.manifest import CheckEntry, Manifest
 from splitc.common.errors import BundleError, VerifyError
 from splitc.common.memory import memory_shortage
 from splitc.common.values import Feeds, Input
-from splitc.compile import judgement
-from splitc.compile.judgement import Allowed, asked_note
 from splitc.compile.pipeline.analyse import LARGE_BYTES
 from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.pipeline.spec import DESCRIPTION
-from splitc.compile.verify import Runner, reference, tolerance, verify_cuts
-from splitc.compile.whole import Whole, files_of, whole_as_given, whole_in_bundle
+from splitc.compile.verification import judgement
+from splitc.compile.verification.judgement import Allowed, asked_note
+from splitc.compile.verification.verify import Runner, reference, tolerance, verify_cuts
+from splitc.compile.verification.whole import Whole, files_of, whole_as_given, whole_in_bundle
 from splitc.model.analysis import Progress
 from splitc.model.feeds import make_feeds
 from splitc.model.model import load

@@ -11,7 +11,6 @@ from splitc.common.errors import TargetError
 from splitc.common.kinds import Direction
 from splitc.compile import report
 from splitc.compile.describe import describe, input_conversions
-from splitc.compile.leak_trial import leak_meter, leak_notes
 from splitc.compile.limits import LimitOptions, read_limits
 from splitc.compile.pipeline.analyse import analyse_pipeline
 from splitc.compile.pipeline.load import files_of, load_pipeline
@@ -19,11 +18,12 @@ from splitc.compile.pipeline.stages import Pipeline
 from splitc.compile.pipeline.times import pipeline_times
 from splitc.compile.pipeline.unroll import unroll
 from splitc.compile.pipeline.unrolled import Unrolled
-from splitc.compile.private import recoverable_note
+from splitc.compile.privacy.measure import leak_meter, leak_notes
+from splitc.compile.privacy.recoverable import recoverable_note
 from splitc.compile.ship import Problem, Trials, choose, ship
 from splitc.compile.trial import known_whole
 from splitc.compile.verdict import Verdict, judge
-from splitc.compile.verify import Reference
+from splitc.compile.verification.verify import Reference
 from splitc.model.analysis import AnalysisOptions, Progress
 from splitc.profile.document import UnitTimes
 from splitc.profile.targets.description import Network, Target, load_network, load_target

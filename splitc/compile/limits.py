@@ -8,7 +8,7 @@ from splitc.common.errors import ModelError
 from splitc.common.records import did_you_mean
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.unrolled import Unrolled
-from splitc.compile.private import Inner, recoverable_tensors
+from splitc.compile.privacy.recoverable import Inner, recoverable_tensors
 from splitc.model.model import Model
 from splitc.solve.costs import Limits
 

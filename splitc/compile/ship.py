@@ -11,13 +11,13 @@ from splitc.common.errors import NoFeasibleCut, VerifyError
 from splitc.common.kinds import Direction
 from splitc.compile.describe import cut_entries
 from splitc.compile.emit import Emitted, emit
-from splitc.compile.leak_trial import LeakMeter
-from splitc.compile.max_leak import leak_limit_notes, leaking
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.times import PipelineTimes
 from splitc.compile.pipeline.unrolled import Unrolled, ends
+from splitc.compile.privacy.limit import leak_limit_notes, leaking
+from splitc.compile.privacy.measure import LeakMeter
 from splitc.compile.trial import LeftOut, Tried, try_cuts
-from splitc.compile.verify import Reference
+from splitc.compile.verification.verify import Reference
 from splitc.model.analysis import Progress
 from splitc.solve.costs import Box, Costs, Limits
 from splitc.solve.cuts import CutSet

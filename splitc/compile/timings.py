@@ -19,7 +19,7 @@ from splitc.common.cache import Cache
 from splitc.common.records import RecordError, decode, encode
 from splitc.common.values import Feeds
 from splitc.compile.pipeline.times import combined_interval
-from splitc.compile.verify import Runner
+from splitc.compile.verification.verify import Runner
 
 _TIMED_S = 0.5
 _MIN_RUNS, _MAX_RUNS = 5, 30

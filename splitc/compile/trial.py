@@ -7,15 +7,15 @@ from pathlib import Path
 from splitc.bundle.manifest import CutEntry, part_files
 from splitc.common.cache import Cache
 from splitc.common.ort import usable_cores
-from splitc.compile import judgement
 from splitc.compile.emit import Written
-from splitc.compile.judgement import Allowed, asked_note
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.stages import Pipeline
 from splitc.compile.pipeline.unrolled import Unrolled
 from splitc.compile.timings import PartTimer
-from splitc.compile.verify import Reference, Runner, WrongCut, reference, tolerance, tried_cuts
-from splitc.compile.whole import files_in, whole_as_given
+from splitc.compile.verification import judgement
+from splitc.compile.verification.judgement import Allowed, asked_note
+from splitc.compile.verification.verify import Reference, Runner, WrongCut, reference, tolerance, tried_cuts
+from splitc.compile.verification.whole import files_in, whole_as_given
 from splitc.model.analysis import Progress
 from splitc.profile.document import UnitTimes
 from splitc.solve.cuts import Cut

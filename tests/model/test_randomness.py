@@ -8,7 +8,7 @@ import pytest
 from splitc.bundle.manifest import CallEntry, LoopEntry, StageEntry
 from splitc.compile.check import check_bundle, open_to_check
 from splitc.compile.compile import Compiled
-from splitc.compile.whole import random_values
+from splitc.compile.verification.whole import random_values
 from splitc.model.model import load
 from splitc.model.randomness import random_outputs
 from tests import models

@@ -11,8 +11,8 @@ from splitc.common.custom_ops import find_custom_ops
 from splitc.common.kinds import Direction
 from splitc.common.ort import use_custom_ops
 from splitc.compile.compile import CompileOptions, compile_bundle
-from splitc.compile.leak import MIN_SAMPLES
 from splitc.compile.limits import LimitOptions
+from splitc.compile.privacy.leak import MIN_SAMPLES
 from splitc.model.analysis import AnalysisOptions
 
 _DIRECTIONS: dict[str, tuple[Direction, ...]] = {

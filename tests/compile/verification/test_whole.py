@@ -6,7 +6,7 @@ import pytest
 
 from splitc.bundle.manifest import StageEntry
 from splitc.compile.pipeline.load import load_pipeline
-from splitc.compile.whole import Whole, handover, shortened, whole_as_given
+from splitc.compile.verification.whole import Whole, handover, shortened, whole_as_given
 from tests.compile.pipeline.making import write_diffusion
 
 

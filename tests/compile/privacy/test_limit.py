@@ -16,7 +16,7 @@ from splitc.solve.cuts import place
 from splitc.solve.solve import solve
 from splitc.solve.space import make_space
 from tests.compile.pipeline.making import analysed, closures
-from tests.compile.test_leak_trial import COUNT, leaks, narrowing, write_samples
+from tests.compile.privacy.test_measure import COUNT, leaks, narrowing, write_samples
 from tests.running import compile_here, splitc
 
 BOTH: Any = ("device-first", "cloud-first")

@@ -10,8 +10,8 @@ import numpy as np
 from splitc.common.errors import ModelError
 from splitc.common.formatting import plural
 from splitc.common.values import SAME, Difference, Value, difference
-from splitc.compile.origins import Origin, origins
-from splitc.compile.whole import Whole
+from splitc.compile.verification.origins import Origin, origins
+from splitc.compile.verification.whole import Whole
 
 # ONNX Runtime's own optimisation levels may be closer to each other by chance than a cut is to the whole.
 _FACTOR = 4.0

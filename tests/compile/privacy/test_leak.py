@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from splitc.common.values import Array
-from splitc.compile.leak import MIN_SAMPLES, products, share_explained
+from splitc.compile.privacy.leak import MIN_SAMPLES, products, share_explained
 
 WIDE, COUNT = 24, 120
 

@@ -15,11 +15,11 @@ from splitc.common.cache import Cache
 from splitc.common.errors import ModelError, VerifyError
 from splitc.common.memory import memory_shortage
 from splitc.common.values import Feeds
-from splitc.compile.judgement import Allowed
 from splitc.compile.pipeline.load import load_pipeline
 from splitc.compile.timings import PartTimer
-from splitc.compile.verify import Reference, Runner, reference, tolerance, verify_cuts
-from splitc.compile.whole import files_in, whole_as_given
+from splitc.compile.verification.judgement import Allowed
+from splitc.compile.verification.verify import Reference, Runner, reference, tolerance, verify_cuts
+from splitc.compile.verification.whole import files_in, whole_as_given
 from splitc.solve.cuts import Kind
 from tests import models
 

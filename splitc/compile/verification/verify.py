@@ -14,8 +14,8 @@ from splitc.bundle.program import Call, Program, ReadArray, run_program
 from splitc.common import ort
 from splitc.common.errors import BundleError, ModelError, VerifyError
 from splitc.common.values import SAME, Difference, Feeds, Value, difference
-from splitc.compile.judgement import Allowed, Evidence, Judged, in_words, judge
-from splitc.compile.whole import Files, Whole, short_program
+from splitc.compile.verification.judgement import Allowed, Evidence, Judged, in_words, judge
+from splitc.compile.verification.whole import Files, Whole, short_program
 from splitc.model.analysis import Progress
 
 # Rounding differs where fusion and memory layout do; errors seen are a hundred times smaller than these.

@@ -6,7 +6,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from splitc.bundle.manifest import StageEntry
-from splitc.compile.whole import Whole
+from splitc.compile.verification.whole import Whole
 from splitc.model.model import Model, load
 from splitc.model.shape_inference import name_of
 

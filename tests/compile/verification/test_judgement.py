@@ -14,12 +14,12 @@ from splitc.bundle.manifest import BoundaryEntry, CutEntry, PartEntry
 from splitc.bundle.program import Program
 from splitc.common.errors import VerifyError
 from splitc.common.values import Array, Difference, difference
-from splitc.compile import judgement
-from splitc.compile.judgement import Allowed, Evidence, judge
-from splitc.compile.origins import Origin, origins
 from splitc.compile.pipeline.load import load_pipeline
-from splitc.compile.verify import Runner, VerifiedCut, reference, verify_cuts
-from splitc.compile.whole import Whole, files_in, whole_as_given
+from splitc.compile.verification import judgement
+from splitc.compile.verification.judgement import Allowed, Evidence, judge
+from splitc.compile.verification.origins import Origin, origins
+from splitc.compile.verification.verify import Runner, VerifiedCut, reference, verify_cuts
+from splitc.compile.verification.whole import Whole, files_in, whole_as_given
 from tests import models
 
 UINT8, INT64, BOOL = TensorProto.UINT8, TensorProto.INT64, TensorProto.BOOL

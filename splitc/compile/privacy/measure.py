@@ -15,12 +15,12 @@ from splitc.common.kinds import Direction
 from splitc.common.ort import usable_cores
 from splitc.common.values import Feeds, Value
 from splitc.compile.emit import Written
-from splitc.compile.leak import MIN_SAMPLES, products, share_explained
 from splitc.compile.pipeline.analyse import PipelineAnalysis
 from splitc.compile.pipeline.unrolled import Unrolled
-from splitc.compile.private import Inner
-from splitc.compile.verify import Runner, values_digest
-from splitc.compile.whole import Whole, files_in, short_program, whole_as_given
+from splitc.compile.privacy.leak import MIN_SAMPLES, products, share_explained
+from splitc.compile.privacy.recoverable import Inner
+from splitc.compile.verification.verify import Runner, values_digest
+from splitc.compile.verification.whole import Whole, files_in, short_program, whole_as_given
 from splitc.model.analysis import Progress
 from splitc.model.sizes import session_with_outputs
 

@@ -11,10 +11,10 @@ from onnx import ModelProto
 from splitc.bundle.manifest import LeakEntry
 from splitc.common.values import Array
 from splitc.compile.compile import Compiled
-from splitc.compile.leak import MIN_SAMPLES
 from splitc.compile.limits import LimitOptions
+from splitc.compile.privacy.leak import MIN_SAMPLES
 from tests.compile.pipeline.making import compiled
-from tests.compile.test_private import write_stages
+from tests.compile.privacy.test_recoverable import write_stages
 from tests.models import WIDTH, floats, model, op, weight
 from tests.running import compile_here
 

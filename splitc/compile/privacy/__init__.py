@@ -1,0 +1,1 @@
+"""What a private tensor means for cuts, and how much each cut tells of it."""
