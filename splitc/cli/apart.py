@@ -15,17 +15,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
+from typing import TypeVar
 
 from splitc.bundle.staging import remove_leftovers
-from splitc.cli.streams import show_cursor
+from splitc.cli.streams import show_cursor, tell
 from splitc.common.errors import ModelError
 
 # What Python and its libraries take before a model is loaded, and what reading a model takes.
 _OWN_BYTES = 1 << 30
 _POLL_S = 0.02
+GRACE_S = 2.0
 _PR_SET_PDEATHSIG = 1
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ class WorkLimits:
     seconds: float | None = None
     memory_bytes: int | None = None
     writes: Path | None = None
-    grace_s: float = 2.0
+    grace_s: float = GRACE_S
 
 
 def run_apart(work: Callable[[], None], limits: WorkLimits) -> None:
@@ -116,6 +123,30 @@ def _free_bytes() -> int:
     import psutil  # noqa: PLC0415 - not needed to show help or to complete words
 
     return int(psutil.virtual_memory().available)
+
+
+def ended_by_signals(work: Callable[[], T]) -> T:
+    """Return what *work* does in a thread; a signal ends the process, whatever the thread is at.
+
+    For what must be in this process afterwards. Locks and half-written files are left to the next start.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - the other thread raises it
+            future.set_exception(error)
+
+    Thread(target=run, name="splitc-work", daemon=True).start()
+    try:
+        return future.result()
+    except SystemExit as stopped:
+        if future.done():  # the work ended by itself
+            raise
+        show_cursor()
+        tell("interrupted")
+        os._exit(stopped.code if isinstance(stopped.code, int) else 1)
 
 
 # --- the process that waits ---

@@ -72,6 +72,34 @@ def test_a_signal_ends_a_model_that_never_ends(number: signal.Signals, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == [ENDLESS]
 
 
+def endless_bundle(folder: Path) -> Path:
+    """A bundle that was built with the one input for which the model ends."""
+    model = endless(folder)
+    np.savez(folder / "nan.npz", x=np.full((1, 4), np.nan, np.float32))
+    options = ("--device", "pixel7", "--cloud", "a100", "--samples", "nan.npz", "-o", "bundle")
+    done = splitc("compile", model, *options, cwd=folder)
+    assert done.code == 0, done.err
+    return folder / "bundle"
+
+
+@pytest.mark.parametrize("command", ["run", "serve"])
+def test_a_signal_ends_a_bundle_that_never_ends(command: str, tmp_path: Path) -> None:
+    options = ["--port", "0"] if command == "serve" else []
+    process = subprocess.Popen(
+        [*LAUNCH, command, str(endless_bundle(tmp_path)), *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
+    )
+    with process:
+        time.sleep(4.0)  # into the loop
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.splitlines()[-1]) == (128 + signal.SIGINT, "interrupted")
+
+
 def test_a_model_that_never_ends_is_ended_after_the_stated_time(tmp_path: Path) -> None:
     model = endless(tmp_path)
     done = splitc(

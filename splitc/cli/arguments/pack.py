@@ -6,6 +6,7 @@ from typing import Literal
 
 import click
 
+from splitc.cli.apart import WorkLimits
 from splitc.cli.options import do, examples, json_option, takes
 from splitc.cli.values import ANY_PATH, FOLDER
 
@@ -53,4 +54,4 @@ def pack_command(arguments: PackArguments) -> None:
 
     That is the models of one side, the weights they use, and the manifest.
     """
-    do("pack", arguments)
+    do("pack", arguments, WorkLimits(arguments.bundle))

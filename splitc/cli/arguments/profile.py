@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from splitc.cli.apart import WorkLimits
+from splitc.cli.apart import GRACE_S, WorkLimits
 from splitc.cli.options import (
     cache_option,
     custom_ops_option,
@@ -120,4 +120,6 @@ def profile_command(arguments: ProfileArguments) -> None:
     The model is simplified first, as `splitc compile` does. One profile is kept for each number of threads and each size
     of the inputs; a new profile replaces the old one.
     """
-    do("profile", arguments, WorkLimits(arguments.model, grace_s=_GRACE_S))
+    is_elsewhere = arguments.adb or arguments.browser or "://" in arguments.target
+    grace_s = _GRACE_S if is_elsewhere else GRACE_S
+    do("profile", arguments, WorkLimits(arguments.model, grace_s=grace_s))

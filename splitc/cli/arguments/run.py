@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from splitc.cli.apart import WorkLimits
 from splitc.cli.options import custom_ops_option, do, examples, json_option, sla_option, takes
 from splitc.cli.values import ANY_PATH, DURATION, FILE, NETWORK
 
@@ -91,4 +92,4 @@ def run_command(arguments: RunArguments) -> None:
 
     A BUNDLE is a folder or a packed .zip.
     """
-    do("run", arguments)
+    do("run", arguments, WorkLimits(arguments.bundle))

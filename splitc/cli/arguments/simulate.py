@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from splitc.cli.apart import WorkLimits
 from splitc.cli.options import bundles_argument, cache_option, do, examples, json_option, takes
 from splitc.cli.values import DURATION, FILE
 from splitc.simulate.policies import POLICIES
@@ -68,4 +69,4 @@ def simulate_command(arguments: SimulateArguments) -> None:
 
     Each class of devices in the fleet uses the BUNDLE that was built for its target and model.
     """
-    do("simulate", arguments)
+    do("simulate", arguments, WorkLimits(arguments.fleet))

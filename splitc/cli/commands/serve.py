@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from splitc.cli.apart import ended_by_signals
 from splitc.cli.arguments.serve import DEFAULT_UTILISATION, ServeArguments
 from splitc.cli.extras import needs_extra
 from splitc.cli.facts.serve import FileFacts, ServedFacts, ServeFacts
@@ -53,7 +54,7 @@ def run(arguments: ServeArguments) -> None:
     )
     with stages() as progress:
         folders = _folders(arguments)
-        parts = opening(folders, say=progress)
+        parts = ended_by_signals(lambda: opening(folders, say=progress))
     say = _sayer(parts, as_json=arguments.as_json)
     log_level = logging.DEBUG if arguments.verbose else logging.INFO
     log_to_stderr(log_level)
